@@ -1,0 +1,251 @@
+"""What recorder and store exchange: plain frozen records, numpy only.
+
+A *step record* is one recorded training step. It is columnar: ``tensors`` lists what was measured (one entry a
+*row*: a node's role, at an iteration, as a quantity), and every array of the record has one entry a row, in the
+same order. The record says nothing about files; ``FORMAT.md`` does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+TensorType = Literal["input", "parameter", "buffer", "calculated", "target", "loss"]
+
+WHOLE_STEP = -1
+"""The iteration of what belongs to a step as a whole: parameters, and tensors made outside its iterations."""
+
+STATISTICS = (
+    "mean",
+    "std",
+    "abs_mean",
+    "abs_max",
+    "min",
+    "max",
+    "norm",
+    "zero_fraction",
+    "nan_count",
+    "inf_count",
+    "spectral_norm",
+)
+"""Statistics over all finite elements of a tensor; the columns of ``StepRecord.statistics``.
+
+``std`` is the population standard deviation (divides by n). ``norm`` is the Euclidean norm. ``zero_fraction`` is of
+all elements, ``nan_count`` and ``inf_count`` count elements. A statistic that was not measured, or has no finite
+element to be measured on, is NaN. ``spectral_norm`` is measured for the values of parameters with two or more
+dimensions, flattened to ``(first, rest)``.
+"""
+
+SAMPLE_STATISTICS = ("mean", "std", "abs_mean", "abs_max")
+"""What is measured of each sample over its neurons, and of each neuron (without ``abs_mean``) over the batch."""
+
+BATCH_AGGREGATES = ("batch_mean", "batch_std", "batch_abs_max")
+"""What is measured over the batch, of each of the ``SAMPLE_STATISTICS``."""
+
+NEURON_STATISTICS = ("mean", "std", "abs_max")
+"""What is measured of each kept neuron, over the batch."""
+
+HISTOGRAM_MIN_EXPONENT = -40
+HISTOGRAM_MAX_EXPONENT = 24
+HISTOGRAM_HALF_BINS = 2 * (HISTOGRAM_MAX_EXPONENT - HISTOGRAM_MIN_EXPONENT)
+"""Bins a sign: two an octave, split at 1.5 times the power of two."""
+HISTOGRAM_BINS = 2 * HISTOGRAM_HALF_BINS + 4
+"""Order: -inf, negative bins (largest magnitude first), zero, positive bins (smallest first), +inf, NaN.
+
+The outermost finite bins also count what is larger in magnitude than they are, the innermost what is smaller
+(subnormals too), so that no element is lost.
+"""
+
+
+@dataclass(frozen=True)
+class TensorInfo:
+    """What a row of a step record is: the facts about a tensor that seldom change between steps.
+
+    ``quantity`` is ``"value"``, ``"gradient"``, ``"gradient:<loss group>"``, ``"update"`` or the name of an optimizer
+    state such as ``"exp_avg"``. ``batch_dim`` is None for tensors without a batch (parameters, losses).
+    """
+
+    node: str
+    role: str
+    iteration: int
+    quantity: str
+    type: TensorType
+    dtype: str
+    device: str
+    batch_dim: int | None
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """The kept neurons of one row.
+
+    A neuron is one element of the tensor without its batch dimension, counted in C order. All ``total`` of them are
+    kept, or as many as the limit: then number ``i`` of ``n`` is neuron ``i * total // n``.
+
+    ``statistics`` is ``(3, n)``, rows as in ``NEURON_STATISTICS``, or None where there is no batch dimension.
+    ``samples`` is ``(kept samples, n)``: the raw values; without a batch dimension it is ``(1, n)``.
+    """
+
+    total: int
+    statistics: NDArray[np.float32] | None
+    samples: NDArray[np.float32] | NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class SourceLine:
+    """A place in the user's code: file as given to Python, line number from 1, the stripped text of that line."""
+
+    file: str
+    line: int
+    text: str
+    function: str = ""
+
+
+@dataclass(frozen=True)
+class Vertex:
+    """One role of a node, as it stands in the graph of an iteration.
+
+    ``lag`` is 0 for what this iteration made (or the step as a whole), and k for a tensor that was made k iterations
+    ago and is used in this one: a hidden state that is carried over. ``module`` is the path of the module whose
+    output it is, or inside whose ``forward`` it was made; ``operation`` the torch function that made it.
+    """
+
+    node: str
+    role: str
+    lag: int
+    type: TensorType
+    module: str
+    module_class: str
+    operation: str
+    source: SourceLine | None
+    whole_step: bool = False
+
+
+@dataclass(frozen=True)
+class Edge:
+    """``sink`` was computed from ``source`` (indices of vertices) with no further named tensor between them.
+
+    ``differentiable`` says whether a gradient can flow back along the edge.
+    """
+
+    source: int
+    sink: int
+    differentiable: bool
+
+
+@dataclass(frozen=True)
+class Graph:
+    """How the named tensors of one iteration depend on each other. Equal graphs of any two runs are equal records."""
+
+    vertices: tuple[Vertex, ...]
+    edges: tuple[Edge, ...]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """One recorded step; R rows, S kept samples.
+
+    Attributes:
+        number: the number of the training step, from 0; recorded steps have growing numbers.
+        kind: the kind of step.
+        time: when the step ended, seconds since the epoch.
+        seconds: how long the step took, the recording included.
+        tensors: what was measured, R entries.
+        shapes: the shape of each row's tensor, R entries.
+        strides: the strides of each row's tensor in elements, R entries.
+        statistics: ``(R, len(STATISTICS))``.
+        aggregates: ``(R, len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES))``; NaN for rows without a batch.
+        per_sample: ``(R, S, len(SAMPLE_STATISTICS))``; NaN for rows without a batch and for missing samples.
+        histograms: ``(R, HISTOGRAM_BINS)`` counts of elements.
+        neurons: R entries; None where neurons were not kept.
+        graphs: one graph an iteration, in order; a step without iterations has one.
+        samples: for each of the S kept samples, its index in the batch.
+        categories: for each of the S kept samples, its category; empty if the user gave none.
+        facts: anything else that is true of the step (``{"micro_batches": 4}``); plain msgpack values.
+    """
+
+    number: int
+    kind: str
+    time: float
+    seconds: float
+    tensors: tuple[TensorInfo, ...]
+    shapes: tuple[tuple[int, ...], ...]
+    strides: tuple[tuple[int, ...], ...]
+    statistics: NDArray[np.float64]
+    aggregates: NDArray[np.float32]
+    per_sample: NDArray[np.float32]
+    histograms: NDArray[np.uint32]
+    neurons: tuple[Neurons | None, ...]
+    graphs: tuple[Graph, ...]
+    samples: tuple[int, ...] = ()
+    categories: tuple[str, ...] = ()
+    facts: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ParameterInfo:
+    """A parameter (or buffer) of a module. ``names`` lists every name it is known by; tied weights have several."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: str
+    trainable: bool
+    names: tuple[str, ...]
+    is_buffer: bool = False
+
+
+@dataclass(frozen=True)
+class ModuleInfo:
+    """A module of a watched model: its path (``model.encoder.0``), its class, and the parameters it owns itself."""
+
+    path: str
+    module_class: str
+    parameters: tuple[ParameterInfo, ...]
+    training: bool = True
+
+
+@dataclass(frozen=True)
+class Scalar:
+    """One point of a curve that the user (or the recorder: learning rate, loss scale) logged."""
+
+    name: str
+    group: str
+    step: int
+    value: float
+    kind: str
+    time: float
+
+
+@dataclass(frozen=True)
+class Note:
+    """A text that the user left, at a step."""
+
+    text: str
+    step: int
+    time: float
+
+
+@dataclass(frozen=True)
+class TrialInfo:
+    """What is known of a trial when it starts. ``environment`` and ``config`` hold plain msgpack values."""
+
+    trial: str
+    started: float
+    config: Mapping[str, Any]
+    environment: Mapping[str, Any]
+    samples: int
+    neuron_limit: int
+
+
+@dataclass(frozen=True)
+class TrialEnd:
+    """How a trial ended: ``"finished"``, or ``"failed"`` with the exception that ended it."""
+
+    state: Literal["finished", "failed"]
+    time: float
+    exception: str = ""
+    traceback: str = ""
