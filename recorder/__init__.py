@@ -1,0 +1,34 @@
+"""The recorder: two lines in a training loop, and every step that matters is on disk.
+
+>>> from stepscope.recorder import Recorder, Every
+>>> recorder = Recorder("runs/sums", trial="bugged", schedule=Every(100))   # doctest: +SKIP
+>>> recorder.watch(model, optimizer)                                         # doctest: +SKIP
+"""
+
+from stepscope.recorder.errors import (
+    BatchDimensionError,
+    DuplicateNameError,
+    RecorderClosedError,
+    RecorderError,
+    RecorderWarning,
+    StepError,
+    UnknownModuleError,
+)
+from stepscope.recorder.recorder import Recorder
+from stepscope.recorder.schedule import Backoff, Every, PerKind, Schedule, Steps
+
+__all__ = [
+    "Backoff",
+    "BatchDimensionError",
+    "DuplicateNameError",
+    "Every",
+    "PerKind",
+    "Recorder",
+    "RecorderClosedError",
+    "RecorderError",
+    "RecorderWarning",
+    "Schedule",
+    "StepError",
+    "Steps",
+    "UnknownModuleError",
+]

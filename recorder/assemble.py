@@ -1,0 +1,130 @@
+"""Turns a finished step into the record that the store keeps; runs on the writer's thread."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from stepscope.recorder.graphs import build_graphs
+from stepscope.recorder.job import StepJob
+from stepscope.recorder.measurements import MeasuredRows, RowKey
+from stepscope.recorder.settle import settle
+from stepscope.recorder.spectral import spectral_norm
+from stepscope.recorder.statistics import Measured
+from stepscope.store.records import (
+    BATCH_AGGREGATES,
+    HISTOGRAM_BINS,
+    SAMPLE_STATISTICS,
+    STATISTICS,
+    Neurons,
+    StepRecord,
+    TensorInfo,
+)
+
+_QUANTITY_ORDER = ("value", "gradient", "update")
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Where a row's results lie: a group, and the position in it."""
+
+    key: RowKey
+    group: MeasuredRows
+    position: int
+
+
+def assemble(job: StepJob) -> StepRecord:
+    """Make the record of a step."""
+    settle(job.named, job.iterations)
+    placed = _sorted_rows(job.measured.wait())
+    columns = _Columns(len(placed), len(job.sample_indices))
+    for row, place in enumerate(placed):
+        columns.fill(row, place)
+    spectral = {id(named): spectral_norm(matrix) for named, matrix in job.spectral}
+    for row, place in enumerate(placed):
+        if place.key.quantity == "value" and id(place.key.named) in spectral:
+            columns.statistics[row, STATISTICS.index("spectral_norm")] = spectral[id(place.key.named)]
+    return StepRecord(
+        number=job.number,
+        kind=job.kind,
+        time=job.time,
+        seconds=job.seconds,
+        tensors=tuple(_tensor_info(place.key, place.group) for place in placed),
+        shapes=tuple(place.key.shape for place in placed),
+        strides=tuple(place.key.strides for place in placed),
+        statistics=columns.statistics,
+        aggregates=columns.aggregates,
+        per_sample=columns.per_sample,
+        histograms=columns.histograms,
+        neurons=tuple(_neurons(place) for place in placed),
+        graphs=build_graphs(job),
+        samples=job.sample_indices,
+        categories=job.categories,
+        facts=job.facts,
+    )
+
+
+def _sorted_rows(groups: list[MeasuredRows]) -> list[_Placed]:
+    placed = [
+        _Placed(key, group, position) for group in groups for position, keys in enumerate(group.rows) for key in keys
+    ]
+    placed.sort(key=lambda place: (place.key.named.order, _rank(place.key.quantity), place.key.quantity))
+    return placed
+
+
+def _rank(quantity: str) -> int:
+    base = quantity.partition(":")[0]
+    return _QUANTITY_ORDER.index(base) if base in _QUANTITY_ORDER else len(_QUANTITY_ORDER)
+
+
+def _tensor_info(key: RowKey, group: MeasuredRows) -> TensorInfo:
+    named = key.named
+    return TensorInfo(
+        node=named.node,
+        role=named.role,
+        iteration=named.iteration,
+        quantity=key.quantity,
+        type=named.type,
+        dtype=key.dtype,
+        device=named.device,
+        batch_dim=named.batch_dim if group.batched else None,
+    )
+
+
+class _Columns:
+    """The arrays of a record while they are being filled."""
+
+    def __init__(self, rows: int, samples: int) -> None:
+        self.statistics = np.full((rows, len(STATISTICS)), np.nan)
+        self.aggregates = np.full((rows, len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES)), np.nan, np.float32)
+        self.per_sample = np.full((rows, samples, len(SAMPLE_STATISTICS)), np.nan, np.float32)
+        self.histograms = np.zeros((rows, HISTOGRAM_BINS), np.uint32)
+
+    def fill(self, row: int, place: _Placed) -> None:
+        results, position = place.group.results, place.position
+        overall = results.overall[position].numpy()
+        self.statistics[row, : len(overall)] = overall
+        counts = results.histograms[position].numpy()
+        self.histograms[row] = np.minimum(counts, np.iinfo(np.uint32).max)
+        self.statistics[row, STATISTICS.index("nan_count")] = counts[-1]
+        self.statistics[row, STATISTICS.index("inf_count")] = counts[0] + counts[-2]
+        with np.errstate(over="ignore"):
+            if results.aggregates is not None:
+                self.aggregates[row] = results.aggregates[position].numpy()
+            if results.per_sample is not None:
+                kept = results.per_sample[position].numpy()
+                self.per_sample[row, : len(kept)] = kept
+
+
+def _neurons(place: _Placed) -> Neurons | None:
+    results: Measured = place.group.results
+    if results.neuron_samples is None:
+        return None
+    samples: NDArray[np.float32] | NDArray[np.float64] = results.neuron_samples[place.position].numpy()
+    statistics = results.neuron_statistics
+    return Neurons(
+        total=results.neurons_total,
+        statistics=None if statistics is None else statistics[place.position].numpy(),
+        samples=samples,
+    )

@@ -1,0 +1,56 @@
+"""The writer's thread: makes records of finished steps and gives them to the store, out of training's way."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import queue
+import threading
+from collections.abc import Callable
+
+_WAITING_JOBS = 8
+"""How many jobs may wait; then the training thread waits too, so that memory stays bounded."""
+
+
+class Background:
+    """Runs jobs in order on one daemon thread. The first fault of each kind is kept for the training thread."""
+
+    def __init__(self, on_fault: Callable[[Exception], None]) -> None:
+        self._on_fault = on_fault
+        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(_WAITING_JOBS)
+        self._thread: threading.Thread | None = None
+        self._process = os.getpid()
+
+    def submit(self, job: Callable[[], object]) -> None:
+        """Let a job be run; waits while too many are waiting."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="stepscope-writer", daemon=True)
+            self._thread.start()
+        self._jobs.put(job)
+
+    def submit_unless_full(self, job: Callable[[], object]) -> None:
+        """Let a job be run if that needs no waiting: for what may be lost, and for calls from the thread itself."""
+        if self._thread is not None:
+            with contextlib.suppress(queue.Full):
+                self._jobs.put_nowait(job)
+
+    def flush(self) -> None:
+        """Wait until every job given so far is done."""
+        if self._thread is not None and self._thread.is_alive():
+            done = threading.Event()
+            self._jobs.put(done.set)
+            done.wait()
+
+    def close(self) -> None:
+        """Finish all jobs and end the thread."""
+        if self._thread is not None and self._thread.is_alive() and os.getpid() == self._process:
+            self._jobs.put(None)
+            self._thread.join()
+        self._thread = None
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            try:
+                job()
+            except Exception as error:
+                self._on_fault(error)

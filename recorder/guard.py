@@ -1,0 +1,74 @@
+"""The one guard around everything the recorder does in the user's training loop: it may fail, training may not."""
+
+from __future__ import annotations
+
+import functools
+import warnings
+from collections.abc import Callable
+from typing import Any, Protocol, TypeVar, cast
+
+from stepscope.recorder.errors import RecorderWarning
+from stepscope.recorder.frames import user_frame
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Guarded(Protocol):
+    """What the guard needs of an object whose methods it protects."""
+
+    @property
+    def faults(self) -> Faults: ...
+
+
+class Faults:
+    """Decides what happens to a fault: raised when strict, else one warning a cause, at the user's line.
+
+    ``on_fault`` is told of each cause once, so that the recording itself can say what it lacks.
+    """
+
+    def __init__(self, *, strict: bool, on_fault: Callable[[str], None] | None = None) -> None:
+        self.strict = strict
+        self.on_fault = on_fault
+        self._told: set[str] = set()
+
+    def report(self, error: BaseException, doing: str) -> None:
+        """Deal with an error; returns only if it is to be survived."""
+        if self.strict:
+            raise error
+        self.warn(f"{doing}: {type(error).__name__}: {error}", cause=f"{doing}:{type(error).__name__}")
+
+    def warn(self, text: str, *, cause: str | None = None) -> None:
+        """Warn once a cause, at the line of the user's code that is running."""
+        cause = cause or text
+        if cause in self._told:
+            return
+        self._told.add(cause)
+        if self.on_fault is not None:
+            self.on_fault(text)
+        frame = user_frame(2)
+        message = f"stepscope: {text} (training goes on; strict=True raises instead)"
+        try:
+            if frame is None:
+                warnings.warn(message, RecorderWarning, stacklevel=2)
+            else:
+                warnings.warn_explicit(message, RecorderWarning, frame.f_code.co_filename, frame.f_lineno)
+        except RecorderWarning:  # warnings may be turned into errors: that too must not stop a training run
+            if self.strict:
+                raise
+
+
+def guarded(doing: str, default: Any = None) -> Callable[[F], F]:
+    """Let a method of an object with ``faults`` survive its own errors, returning ``default`` instead."""
+
+    def decorate(function: F) -> F:
+        @functools.wraps(function)
+        def wrapper(self: Guarded, *args: Any, **kwargs: Any) -> Any:
+            try:
+                return function(self, *args, **kwargs)
+            except Exception as error:
+                self.faults.report(error, doing)
+                return default
+
+        return cast(F, wrapper)
+
+    return decorate

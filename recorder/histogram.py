@@ -1,0 +1,78 @@
+"""The signed logarithmic histogram: counts by sign, octave and half-octave, straight from the bits of the numbers.
+
+A float32 already holds its sign, its power of two and whether it lies above 1.5 times that power in its top ten
+bits: shifting them down *is* the binning. Zero, infinities and NaN have bins of their own.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from stepscope.store.records import (
+    HISTOGRAM_BINS,
+    HISTOGRAM_HALF_BINS,
+    HISTOGRAM_MAX_EXPONENT,
+    HISTOGRAM_MIN_EXPONENT,
+)
+
+_RAW_BINS = 1025  # ten bits, and one for zero
+_ZERO = 1024
+_CHUNK = 1 << 20
+
+
+def count_bins(stack: torch.Tensor) -> torch.Tensor:
+    """Histograms of G rows: ``(G, n)`` float32 or float64 to ``(G, HISTOGRAM_BINS)`` int64."""
+    group, width = stack.shape
+    raw = torch.zeros((group, _RAW_BINS), dtype=torch.int64, device=stack.device)
+    rows = max(1, _CHUNK // max(1, width))
+    for start in range(0, group, rows):
+        part = stack[start : start + rows]
+        if part.numel():
+            raw[start : start + rows] = _count_raw(part)
+    bins = torch.zeros((group, HISTOGRAM_BINS), dtype=torch.int64, device=stack.device)
+    return bins.index_add_(1, _bin_of_raw(stack.device), raw)
+
+
+def _count_raw(part: torch.Tensor) -> torch.Tensor:
+    group = part.shape[0]
+    codes = _codes32(part) if part.dtype == torch.float32 else _codes64(part)
+    codes.masked_fill_(part == 0, _ZERO)
+    if group > 1:
+        codes += torch.arange(group, dtype=codes.dtype, device=codes.device).mul_(_RAW_BINS).unsqueeze(1)
+    return torch.bincount(codes.reshape(-1), minlength=group * _RAW_BINS).reshape(group, _RAW_BINS)
+
+
+def _codes32(part: torch.Tensor) -> torch.Tensor:
+    return (part.contiguous().view(torch.int32) >> 22).bitwise_and_(1023)
+
+
+def _codes64(part: torch.Tensor) -> torch.Tensor:
+    """The same codes for float64, whose exponents are clamped to the range of float32."""
+    mantissa, exponent = torch.frexp(part)
+    field = (exponent.to(torch.int32) - 1).clamp_(-127, 127) + 127
+    half = (mantissa.abs() >= 0.75).to(torch.int32)
+    codes = (field << 1) | half
+    codes = torch.where(torch.isinf(part), 255 << 1, codes)
+    codes = torch.where(torch.isnan(part), (255 << 1) | 1, codes)
+    return codes | (torch.signbit(part).to(torch.int32) << 9)
+
+
+@lru_cache(maxsize=8)
+def _bin_of_raw(device: torch.device) -> torch.Tensor:
+    """Where each raw code is counted among the bins of ``records.HISTOGRAM_BINS``."""
+    zero = HISTOGRAM_HALF_BINS + 1
+    table = []
+    for code in range(1024):
+        sign, field, half = code >> 9, (code >> 1) & 255, code & 1
+        if field == 255:
+            table.append(HISTOGRAM_BINS - 1 if half else (0 if sign else HISTOGRAM_BINS - 2))
+            continue
+        exponent = field - 127 if field else -200
+        position = 2 * (exponent - HISTOGRAM_MIN_EXPONENT) + half
+        if exponent < HISTOGRAM_MIN_EXPONENT:
+            position = 0
+        elif exponent >= HISTOGRAM_MAX_EXPONENT:
+            position = HISTOGRAM_HALF_BINS - 1
+        table.append(zero - 1 - position if sign else zero + 1 + position)
+    return torch.tensor([*table, zero], device=device)

@@ -1,0 +1,99 @@
+"""A finished step on its way to the writer's thread: plain numbers, and results that are on their way to the host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields, replace
+from typing import Any
+
+import torch
+from stepscope.recorder.frames import Place
+from stepscope.recorder.measurements import MeasuredRows
+from stepscope.recorder.named import Named
+from stepscope.recorder.statistics import Measured
+
+
+@dataclass(frozen=True)
+class StepJob:
+    """Everything the writer's thread needs to make a ``StepRecord``.
+
+    The lists of the trace are as in ``Trace``; ``named_nodes`` maps its nodes to indices of ``named``; ``spectral``
+    holds copies of matrices whose largest singular value is still to be found.
+    """
+
+    number: int
+    kind: str
+    time: float
+    seconds: float
+    iterations: int
+    named: Sequence[Named]
+    parents: Sequence[tuple[int, ...]]
+    carries_grad: Sequence[bool]
+    operations: Sequence[str]
+    places: Sequence[Place | None]
+    named_nodes: dict[int, int]
+    connections: Sequence[tuple[int, int]]
+    measured: HostCopy
+    spectral: Sequence[tuple[Named, torch.Tensor]]
+    sample_indices: tuple[int, ...]
+    categories: tuple[str, ...]
+    facts: dict[str, Any]
+
+
+class HostCopy:
+    """Results on their way to the host: one asynchronous copy a device, awaited on the writer's thread."""
+
+    def __init__(self, groups: Sequence[MeasuredRows]) -> None:
+        self._groups = list(groups)
+        self._flat: dict[torch.device, tuple[torch.Tensor, torch.cuda.Event]] = {}
+        for device in {group.results.overall.device for group in groups}:
+            if device.type == "cuda":
+                self._flat[device] = _start_copy([t for g in groups for t in _tensors(g, device)])
+
+    def wait(self) -> list[MeasuredRows]:
+        """The groups with all their results on the host."""
+        offsets = dict.fromkeys(self._flat, 0)
+        landed = []
+        for _, event in self._flat.values():
+            event.synchronize()
+        for group in self._groups:
+            device = group.results.overall.device
+            if device in self._flat:
+                group, offsets[device] = _landed(group, self._flat[device][0], offsets[device])
+            landed.append(group)
+        return landed
+
+
+def to_host(groups: Sequence[MeasuredRows]) -> HostCopy:
+    """Start copying the results to the host."""
+    return HostCopy(groups)
+
+
+def _tensors(group: MeasuredRows, device: torch.device) -> list[torch.Tensor]:
+    values = (getattr(group.results, field.name) for field in fields(Measured))
+    return [value for value in values if isinstance(value, torch.Tensor) and value.device == device]
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().view(-1).view(torch.uint8)
+
+
+def _start_copy(tensors: list[torch.Tensor]) -> tuple[torch.Tensor, torch.cuda.Event]:
+    padded = [torch.nn.functional.pad(_bytes(t), (0, -(t.numel() * t.element_size()) % 8)) for t in tensors]
+    flat = torch.cat(padded)
+    host = torch.empty(flat.shape, dtype=torch.uint8, pin_memory=True)
+    host.copy_(flat, non_blocking=True)
+    event = torch.cuda.Event()
+    event.record()
+    return host, event
+
+
+def _landed(group: MeasuredRows, flat: torch.Tensor, offset: int) -> tuple[MeasuredRows, int]:
+    changes: dict[str, torch.Tensor] = {}
+    for field in fields(Measured):
+        value = getattr(group.results, field.name)
+        if isinstance(value, torch.Tensor):
+            size = value.numel() * value.element_size()
+            changes[field.name] = flat[offset : offset + size].view(value.dtype).view(value.shape)
+            offset += size + (-size % 8)
+    return replace(group, results=replace(group.results, **changes)), offset  # type: ignore[arg-type]

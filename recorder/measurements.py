@@ -1,0 +1,182 @@
+"""Collects the tensors that are to be measured in a step, and measures equally shaped ones together."""
+
+from __future__ import annotations
+
+import math
+import weakref
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from stepscope.recorder.named import Named
+from stepscope.recorder.statistics import Measured, measure
+
+_STACK_LIMIT = 1 << 20
+"""Tensors are stacked up to this many elements: beyond, a copy costs more than the calls it saves."""
+_PENDING_BYTES = 256 << 20
+"""How much memory of the user's tensors may wait to be measured before it is measured early."""
+
+
+@dataclass(frozen=True)
+class RowKey:
+    """One row of the record to be: a quantity of a named tensor."""
+
+    named: Named
+    quantity: str
+    dtype: str
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class MeasuredRows:
+    """The results of one group, and which rows each of its tensors stands for (aliases share one measurement)."""
+
+    rows: tuple[tuple[RowKey, ...], ...]
+    results: Measured
+    batched: bool
+
+
+@dataclass(eq=False)
+class _Pending:
+    original: weakref.ref[torch.Tensor]
+    tensor: torch.Tensor
+    version: int
+    storage: int
+    rows: list[RowKey]
+    batch_dim: int | None
+    neuron_limit: int
+
+
+class Measurements:
+    """What waits to be measured, and what has been.
+
+    Tensors wait as detached aliases until the step ends, so that equal shapes can be measured in one go. Whoever
+    sees that one is about to be changed in place calls ``measure_before_change`` first.
+    """
+
+    def __init__(self, samples: int) -> None:
+        self.sample_indices: tuple[int, ...] = tuple(range(samples))
+        self.done: list[MeasuredRows] = []
+        self.lost: list[RowKey] = []
+        self._pending: list[_Pending] = []
+        self._by_identity: dict[int, _Pending] = {}
+        self._bytes = 0
+
+    def add(
+        self, tensor: torch.Tensor, named: Named, quantity: str, *, batch_dim: int | None, neuron_limit: int
+    ) -> None:
+        """Let a tensor wait to be measured. The tensor is kept alive until then, not its graph."""
+        row = RowKey(named, quantity, str(tensor.dtype)[6:], tuple(tensor.shape), _strides(tensor))
+        version = _version(tensor)
+        waiting = self._by_identity.get(id(tensor))
+        if waiting is not None and waiting.original() is tensor and waiting.version == version:
+            if waiting.batch_dim == batch_dim:
+                waiting.rows.append(row)
+                return
+        alias = tensor.detach()
+        pending = _Pending(weakref.ref(tensor), alias, version, _address(alias), [row], batch_dim, neuron_limit)
+        self._pending.append(pending)
+        self._by_identity[id(tensor)] = pending
+        self._bytes += tensor.numel() * tensor.element_size()
+        if self._bytes > _PENDING_BYTES:
+            self.flush()
+
+    def measure_before_change(self, tensor: torch.Tensor) -> None:
+        """Measure now whatever shares memory with a tensor that is about to be changed."""
+        if not self._pending:
+            return
+        address = _address(tensor)
+        touched = [pending for pending in self._pending if pending.storage == address]
+        if touched:
+            self._pending = [pending for pending in self._pending if pending.storage != address]
+            self._by_identity.clear()
+            self._measure(touched)
+
+    def flush(self) -> None:
+        """Measure everything that waits."""
+        waiting, self._pending, self._bytes = self._pending, [], 0
+        self._by_identity.clear()
+        self._measure(waiting)
+
+    def _measure(self, waiting: Iterable[_Pending]) -> None:
+        groups: dict[tuple[object, ...], list[_Pending]] = defaultdict(list)
+        for pending in waiting:
+            if _version(pending.tensor) != pending.version:
+                self.lost.extend(pending.rows)
+                continue
+            tensor = pending.tensor
+            groups[
+                (
+                    tensor.device,
+                    tensor.dtype,
+                    tensor.shape,
+                    pending.batch_dim,
+                    pending.neuron_limit,
+                    tensor.layout,
+                )
+            ].append(pending)
+        with torch.no_grad():
+            for group in groups.values():
+                for part in _parts(group):
+                    self.done.append(self._measure_group(part))
+
+    def _measure_group(self, group: list[_Pending]) -> MeasuredRows:
+        first = group[0]
+        stack = stack_of([pending.tensor for pending in group], first.batch_dim)
+        results = measure(
+            stack,
+            batched=first.batch_dim is not None,
+            samples=self.sample_indices,
+            neuron_limit=first.neuron_limit,
+        )
+        rows = tuple(tuple(pending.rows) for pending in group)
+        return MeasuredRows(rows, results, first.batch_dim is not None)
+
+
+def stack_of(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor:
+    """G equally shaped tensors as one ``(G, B, N)`` floating-point stack; B is 1 without a batch dimension."""
+    if len(tensors) == 1:
+        stack = as_real(tensors[0]).unsqueeze(0)
+    else:
+        stack = torch.stack([as_real(tensor) for tensor in tensors])
+    if batch_dim is None:
+        return stack.reshape(len(tensors), 1, math.prod(stack.shape[1:]))
+    if batch_dim != 0:
+        stack = stack.movedim(batch_dim + 1, 1)
+    return stack.reshape(len(tensors), stack.shape[1], math.prod(stack.shape[2:]))
+
+
+def as_real(tensor: torch.Tensor) -> torch.Tensor:
+    """A dense float32 or float64 tensor of the same elements; the magnitudes of complex ones."""
+    if tensor.layout != torch.strided:
+        tensor = tensor.to_dense()
+    if tensor.is_quantized:
+        tensor = tensor.dequantize()
+    if tensor.is_complex():
+        tensor = tensor.abs()
+    if tensor.dtype in (torch.float32, torch.float64):
+        return tensor
+    return tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)
+
+
+def _parts(group: list[_Pending]) -> Iterable[list[_Pending]]:
+    per_part = max(1, _STACK_LIMIT // max(1, group[0].tensor.numel()))
+    for start in range(0, len(group), per_part):
+        yield group[start : start + per_part]
+
+
+def _version(tensor: torch.Tensor) -> int:
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def _address(tensor: torch.Tensor) -> int:
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
+    return tuple(tensor.stride()) if tensor.layout == torch.strided else ()

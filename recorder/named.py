@@ -1,0 +1,34 @@
+"""A tensor that got a name during a step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from stepscope.store.records import SourceLine, TensorType
+
+PRELUDE = -1
+"""The iteration of what is made before, between or after the iterations of a step."""
+
+
+@dataclass(eq=False)
+class Named:
+    """One named tensor of the step. Role, type and iteration may still be settled when the step ends.
+
+    ``call`` counts the uses of the same name in the same iteration; ``automatic`` names were not given by the user
+    and give way to those that are.
+    """
+
+    node: str
+    role: str
+    iteration: int
+    type: TensorType
+    dtype: str
+    device: str
+    batch_dim: int | None
+    module: str = ""
+    module_class: str = ""
+    call: int = 0
+    automatic: bool = False
+    trace_node: int = -1
+    order: int = 0
+    source: SourceLine | None = None

@@ -1,0 +1,135 @@
+"""What the optimizers do in a recorded step: gradients as they are used, updates, state, settings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.named import Named
+
+if TYPE_CHECKING:
+    from stepscope.recorder.session import StepSession
+
+
+class OptimizerWatch:
+    """Looks at the watched optimizers and parameters during one step.
+
+    The gradient of a parameter is taken when its optimizer is about to use it, after clipping and unscaling; of
+    parameters whose optimizer did not run, at the end of the step.
+    """
+
+    def __init__(self, session: StepSession, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
+        self.matrices: list[tuple[Named, torch.Tensor]] = []
+        self._session = session
+        self._optimizers = optimizers
+        self._handles: list[Any] = []
+        self._named: Mapping[int, Named] = {}
+        self._before: dict[int, tuple[Named, torch.Tensor, torch.Tensor]] = {}
+        self._have_gradient: set[int] = set()
+        self._stepped: dict[int, torch.optim.Optimizer] = {}
+
+    @property
+    def faults(self) -> Faults:
+        return self._session.faults
+
+    def keep_before(self, named: Named, tensor: torch.Tensor, before: torch.Tensor) -> None:
+        """Keep a parameter's value from before the update."""
+        if named.type != "parameter":
+            return
+        if self._session.options.updates:
+            self._before[id(tensor)] = (named, tensor, before)
+        if before.dim() >= 2 and before.is_floating_point() and before.layout == torch.strided:
+            self.matrices.append((named, before.reshape(before.shape[0], -1)))
+
+    def start(self, named: Mapping[int, Named]) -> None:
+        self._named = named
+        for optimizer in self._optimizers.values():
+            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
+            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+
+    def stop(self) -> None:
+        for handle in self._handles:
+            handle.remove()
+        self._handles.clear()
+
+    @guarded("recording gradients before an optimizer's step")
+    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        has_closure = any(callable(argument) for argument in (*args[1:], *kwargs.values()))
+        if has_closure:
+            return
+        self._session.pause_tracing(True)
+        self._take_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+    @guarded("recording an optimizer's step")
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        self._session.pause_tracing(False)
+        self._stepped[id(optimizer)] = optimizer
+
+    def finish(self) -> None:
+        """Take what is known only after the step: updates, states, settings, remaining gradients."""
+        session = self._session
+        if session.backward_calls:
+            self._take_gradients(tensor for _, tensor in session.watched_leaves())
+        self._take_settings()
+        if self._stepped or not self._optimizers:
+            self._take_updates()
+        if session.options.optimizer_state:
+            for optimizer in self._stepped.values():
+                self._take_state(optimizer)
+        self._before = {}
+
+    def _take_gradients(self, parameters: Any) -> None:
+        if not self._session.options.gradients or not self._session.backward_calls:
+            return
+        for parameter in parameters:
+            named = self._named.get(id(parameter))
+            if named is None or parameter.grad is None or id(parameter) in self._have_gradient:
+                continue
+            self._have_gradient.add(id(parameter))
+            # A copy: the optimizer, or zero_grad, may write to it before the step ends.
+            self._session.measure_later(parameter.grad.detach().clone(), named, "gradient")
+
+    def _take_updates(self) -> None:
+        for named, parameter, before in self._before.values():
+            if parameter.requires_grad or self._is_optimized(parameter):
+                self._session.measure_later(parameter.detach() - before, named, "update")
+
+    def _is_optimized(self, parameter: torch.Tensor) -> bool:
+        return any(
+            parameter is candidate
+            for optimizer in self._optimizers.values()
+            for group in optimizer.param_groups
+            for candidate in group["params"]
+        )
+
+    def _take_state(self, optimizer: torch.optim.Optimizer) -> None:
+        for parameter, state in optimizer.state.items():
+            named = self._named.get(id(parameter))
+            if named is None or not isinstance(state, Mapping):
+                continue
+            for key, value in state.items():
+                if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim() > 0:
+                    self._session.measure_later(value, named, str(key))
+
+    def _take_settings(self) -> None:
+        settings: dict[str, list[dict[str, Any]]] = {}
+        for name, optimizer in self._optimizers.items():
+            settings[name] = [
+                {key: plain(value) for key, value in group.items() if key != "params"}
+                for group in optimizer.param_groups
+            ]
+        if settings:
+            self._session.facts["optimizers"] = settings
+
+
+def plain(value: Any) -> Any:
+    """A setting as a plain value: numbers stay numbers, everything else becomes text."""
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, torch.Tensor) and value.numel() == 1:
+        return value.item()
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value)

@@ -1,0 +1,447 @@
+"""The recorder: what a training script holds."""
+
+from __future__ import annotations
+
+import atexit
+import os
+import sys
+import time
+import traceback
+from collections.abc import Mapping
+from datetime import datetime
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal
+
+import torch
+from stepscope.recorder.assemble import assemble
+from stepscope.recorder.background import Background
+from stepscope.recorder.environment import environment
+from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
+from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.job import StepJob
+from stepscope.recorder.optimizer_watch import plain
+from stepscope.recorder.schedule import Every, Schedule, as_schedule
+from stepscope.recorder.session import Options, StepSession
+from stepscope.recorder.step import Step
+from stepscope.recorder.watched import Watched
+from stepscope.store import TrialWriter
+from stepscope.store.records import ModuleInfo, Note, Scalar, TrialEnd, TrialInfo
+from torch import nn
+
+
+class Recorder:
+    """Records chosen steps of a training run into a trial's folder.
+
+    >>> recorder = Recorder("runs/sums", trial="bugged", schedule=Every(100), config={"lr": 1e-4})  # doctest: +SKIP
+    >>> recorder.watch(model, optimizer)                                                            # doctest: +SKIP
+    >>> for batch, target in loader:                                                                # doctest: +SKIP
+    ...     with recorder.step():
+    ...         loss = criterion(model(batch), target)
+    ...         optimizer.zero_grad(); loss.backward(); optimizer.step()
+    >>> recorder.close()                                                                            # doctest: +SKIP
+
+    Training is the same with it as without it. Whatever goes wrong inside the recorder becomes one warning, unless
+    ``strict``.
+
+    Args:
+        folder: the group's folder; made if it is missing.
+        trial: the trial's name; the date and time unless given. A trial that exists is never overwritten: see
+            ``if_exists``.
+        schedule: which steps are recorded: ``Every(100)``, ``Backoff(10)``, ``Steps({...})``, or a dict of schedules
+            per kind, ``{"train": Every(100), "test": Every(1)}``.
+        samples: of how many samples of each batch the raw values and statistics are kept.
+        neurons: of how many neurons of each tensor the values are kept, evenly spaced if there are more.
+        config: the hyper-parameters, as plain values; anything else is kept as text.
+        enabled: False turns everything into nothing, without touching the disk.
+        strict: raise errors instead of warning.
+        if_exists: ``"number"`` (write to ``bugged-2``), ``"fail"`` or ``"overwrite"``.
+        gradients, updates, optimizer_state, buffers: what to record besides values.
+
+    Raises:
+        RecorderError: an argument makes no sense.
+        stepscope.store.TrialExistsError: the trial exists and ``if_exists="fail"``.
+        stepscope.store.TrialInUseError: another live recorder writes to this trial.
+    """
+
+    def __init__(
+        self,
+        folder: str | Path,
+        *,
+        trial: str | None = None,
+        schedule: Schedule | Mapping[str, Schedule] | int | None = None,
+        samples: int = 5,
+        neurons: int = 256,
+        config: Mapping[str, Any] | None = None,
+        enabled: bool = True,
+        strict: bool = False,
+        if_exists: Literal["number", "fail", "overwrite"] = "number",
+        gradients: bool = True,
+        updates: bool = True,
+        optimizer_state: bool = True,
+        buffers: bool = True,
+    ) -> None:
+        if samples < 0 or neurons < 0:
+            raise RecorderError(f"samples={samples}, neurons={neurons}: expected 0 or more of each")
+        self._schedule = as_schedule(Every(100) if schedule is None else schedule)
+        self._options = Options(
+            samples=samples,
+            neurons=neurons,
+            gradients=gradients,
+            updates=updates,
+            optimizer_state=optimizer_state,
+            buffers=buffers,
+        )
+        self._watched = Watched()
+        self._number = 0
+        self._seen: dict[str, int] = {}
+        self._session: StepSession | None = None
+        self._nothing = Step(self, None)
+        self._current = self._nothing
+        self._scalars: list[tuple[Scalar, torch.Tensor | None]] = []
+        self._network: tuple[ModuleInfo, ...] = ()
+        self._auto_kind: str | None = None
+        self._process = os.getpid()
+        self._closed = False
+        self.enabled = enabled
+        self.faults = Faults(strict=strict, on_fault=self._note_fault)
+        self._background = Background(self._writer_failed)
+        self._writer: TrialWriter | None = None
+        if enabled:
+            self._open(folder, trial, config or {}, if_exists)
+
+    def _open(self, folder: str | Path, trial: str | None, config: Mapping[str, Any], if_exists: Any) -> None:
+        info = TrialInfo(
+            trial=trial or datetime.now().strftime("%Y-%m-%d %H.%M.%S"),
+            started=time.time(),
+            config={str(key): _plain_config(value) for key, value in config.items()},
+            environment=environment(),
+            samples=self._options.samples,
+            neuron_limit=self._options.neurons,
+        )
+        try:
+            self._writer = TrialWriter(folder, info, if_exists=if_exists)
+        except OSError as error:
+            self.enabled = False
+            self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")
+            return
+        atexit.register(self._close_at_exit)
+
+    # ------------------------------------------------------------------ facts
+
+    @property
+    def path(self) -> Path | None:
+        """The trial's folder; None when nothing is recorded."""
+        return None if self._writer is None else Path(self._writer.path)
+
+    @property
+    def active(self) -> bool:
+        """Whether the step that is open now is being recorded."""
+        return self._session is not None
+
+    @property
+    def current(self) -> Step:
+        """The open step; one that does nothing if no step is being recorded."""
+        return self._current
+
+    def __repr__(self) -> str:
+        state = "closed" if self._closed else "enabled" if self.enabled else "disabled"
+        return f"<Recorder {state} path={str(self.path)!r} step={self._number}>"
+
+    # ------------------------------------------------------------------ what is watched
+
+    @guarded("watch()")
+    def watch(
+        self,
+        model: nn.Module | Mapping[str, nn.Module] | list[nn.Module] | None = None,
+        optimizer: torch.optim.Optimizer
+        | Mapping[str, torch.optim.Optimizer]
+        | list[torch.optim.Optimizer]
+        | None = None,
+        *,
+        auto_step: bool = False,
+        kind: str = "train",
+    ) -> None:
+        """Record every module's output and every parameter of a model, with gradients, updates, optimizer state.
+
+        >>> recorder.watch({"generator": g, "critic": c}, [optimizer_g, optimizer_c])       # doctest: +SKIP
+
+        Args:
+            model: a module, a list of them, or a dict by name; a single one is called ``model``.
+            optimizer: one, a list, or a dict by name.
+            auto_step: without any ``with``: from now on each ``optimizer.step()`` (of the first optimizer) ends a
+                step.
+            kind: the kind of these steps.
+        """
+        if not self._is_usable():
+            return
+        self._watched.add_models(model)
+        self._watched.add_optimizers(optimizer)
+        self._write_network()
+        if auto_step:
+            self._start_auto_steps(kind)
+
+    @guarded("name_of()", default="")
+    def name_of(self, module: nn.Module) -> str:
+        """The name under which a module of a watched model is recorded.
+
+        Raises:
+            UnknownModuleError: it is in no watched model (strict recorders; else a warning and ``""``).
+        """
+        return self._watched.name_of(module) if self.enabled else ""
+
+    # ------------------------------------------------------------------ steps
+
+    def step(self, kind: str | None = "train", *, number: int | None = None) -> Step:
+        """Open a step; use it with ``with``.
+
+        Args:
+            kind: what kind of step; schedules count each kind by itself. None: say so later, with ``decide``.
+            number: the number of the step, if you count yourself; must grow.
+        """
+        if not self.enabled:
+            return self._nothing
+        return self.begin_step(kind, number=number)
+
+    def begin_step(self, kind: str | None = "train", *, number: int | None = None) -> Step:
+        """Open a step where ``with`` does not fit; ``end_step`` closes it."""
+        try:
+            return self._begin_step(kind, number)
+        except Exception as error:
+            self._abandon()
+            self.faults.report(error, "step()")
+            return self._nothing
+
+    def _begin_step(self, kind: str | None, number: int | None) -> Step:
+        if not self._is_usable():
+            return self._nothing
+        if self._session is not None:
+            session, self._session = self._session, None
+            try:
+                raise StepError(f"step {session.number} is still open: steps do not nest, this one is ignored")
+            finally:
+                self._session = session
+        current = self._number if number is None else number
+        self._number = current + 1
+        if kind is not None and not self._wants(current, kind):
+            return self._nothing
+        session = StepSession(self._watched, self._options, self.faults, current, kind or "")
+        self._session = session
+        session.start()
+        self._current = Step(self, session, undecided=kind is None)
+        return self._current
+
+    def _wants(self, number: int, kind: str) -> bool:
+        seen = self._seen.get(kind, 0)
+        self._seen[kind] = seen + 1
+        return self._schedule.wants(number, kind, seen)
+
+    def decide(self, kind: str) -> bool:
+        """Whether the open, undecided step is kept, now that its kind is known; for ``Step.decide``."""
+        if self._session is None or self._wants(self._session.number, kind):
+            return True
+        self._abandon()
+        return False
+
+    @guarded("ending a step")
+    def end_step(self, error: BaseException | None = None) -> None:
+        """Close the open step and hand it to the writer. ``error`` is the exception that ended it, if one did."""
+        session, undecided = self._session, self._current.undecided
+        self._session, self._current = None, self._nothing
+        if session is None:
+            return
+        if undecided or self._closed:
+            session.stop()
+            session.release()
+            return
+        if error is not None:
+            session.facts["exception"] = f"{type(error).__name__}: {error}"
+        try:
+            self._scalars_of_optimizers(session)
+            self._submit(session.finish())
+        finally:
+            session.stop()
+            session.release()
+        self._write_network()
+
+    def _abandon(self) -> None:
+        session, self._session, self._current = self._session, None, self._nothing
+        if session is not None:
+            session.stop()
+            session.release()
+
+    def _start_auto_steps(self, kind: str) -> None:
+        if self._auto_kind is not None or not self._watched.optimizers:
+            return
+        self._auto_kind = kind
+        first = next(iter(self._watched.optimizers.values()))
+        first.register_step_post_hook(self._auto_step)
+        self.begin_step(kind)
+
+    def _auto_step(self, *_: Any) -> None:
+        if self._closed or self._auto_kind is None or not self._is_own_process():
+            return
+        self.end_step()
+        self.begin_step(self._auto_kind)
+
+    # ------------------------------------------------------------------ scalars and notes
+
+    @guarded("scalar()")
+    def scalar(
+        self,
+        name: str,
+        value: float | torch.Tensor,
+        *,
+        group: str = "",
+        step: int | None = None,
+        kind: str = "",
+    ) -> None:
+        """Log one point of a curve; every call is kept, also between recorded steps.
+
+        Args:
+            name: the curve.
+            value: a number, or a tensor of one element (read later, without waiting for the device).
+            group: curves of a group are drawn together.
+            step: the number of the step; the current one unless given.
+            kind: the kind of step it belongs to.
+        """
+        if not self._is_usable():
+            return
+        number = step if step is not None else max(0, self._number - 1)
+        later = None
+        if isinstance(value, torch.Tensor):
+            if value.numel() != 1:
+                raise RecorderError(f"scalar({name!r}): expected one number, got shape {tuple(value.shape)}")
+            later, value = value.detach().clone(), float("nan")
+        point = Scalar(str(name), str(group), number, float(value), kind, time.time())
+        self._scalars.append((point, later))
+        if len(self._scalars) >= 256 or self._session is None:
+            self._flush_scalars()
+
+    @guarded("note()")
+    def note(self, text: str) -> None:
+        """Leave a text at the current step; the viewer shows it on the Notes page."""
+        if not self._is_usable() or self._writer is None:
+            return
+        note, writer = Note(str(text), max(0, self._number - 1), time.time()), self._writer
+        self._background.submit(lambda: writer.write_note(note))
+
+    def _scalars_of_optimizers(self, session: StepSession) -> None:
+        for name, optimizer in self._watched.optimizers.items():
+            for index, group in enumerate(optimizer.param_groups):
+                label = "lr" if len(optimizer.param_groups) == 1 else f"lr[{index}]"
+                if len(self._watched.optimizers) > 1:
+                    label = f"{name} {label}"
+                rate = float(group["lr"])
+                point = Scalar(label, "optimizer", session.number, rate, session.kind, time.time())
+                self._scalars.append((point, None))
+
+    def _flush_scalars(self) -> None:
+        if self._scalars and self._writer is not None:
+            points, self._scalars, writer = self._scalars, [], self._writer
+            self._background.submit(lambda: writer.write_scalars([_read(*point) for point in points]))
+
+    # ------------------------------------------------------------------ writing
+
+    def _submit(self, job: StepJob) -> None:
+        writer = self._writer
+        if writer is not None:
+            self._flush_scalars()
+            self._background.submit(lambda: writer.write_step(assemble(job)))
+
+    def _write_network(self) -> None:
+        network, writer = self._watched.network(), self._writer
+        if network != self._network and writer is not None:
+            self._network = network
+            self._background.submit(lambda: writer.write_network(network))
+
+    def _note_fault(self, text: str) -> None:
+        writer, number = self._writer, self._number
+        if writer is not None and not self._closed:
+            self._background.submit_unless_full(lambda: writer.write_message(text, number))
+
+    def _writer_failed(self, error: Exception) -> None:
+        if self.faults.strict:
+            self._strict_error = error
+        else:
+            self.faults.warn(f"writing: {type(error).__name__}: {error}", cause=f"writing {type(error).__name__}")
+
+    def flush(self) -> None:
+        """Wait until everything recorded so far is on disk."""
+        if self._is_own_process():
+            self._flush_scalars()
+            self._background.flush()
+            self._raise_strictly()
+
+    # ------------------------------------------------------------------ the end
+
+    _strict_error: Exception | None = None
+
+    def _raise_strictly(self) -> None:
+        error, self._strict_error = self._strict_error, None
+        if error is not None:
+            raise error
+
+    def _is_own_process(self) -> bool:
+        return os.getpid() == self._process
+
+    def _is_usable(self) -> bool:
+        """Whether calls do anything; a closed recorder complains, a disabled or forked one keeps silent."""
+        if not self.enabled or not self._is_own_process():
+            return False
+        self._raise_strictly()
+        if self._closed:
+            raise RecorderClosedError("this recorder was closed; make a new one to record more")
+        return True
+
+    def close(self, error: BaseException | None = None) -> None:
+        """Finish: write what waits and mark the trial as finished, or as failed with ``error``. Safe to call twice."""
+        if self._closed or not self._is_own_process():
+            return
+        if self._session is not None:
+            self._abandon() if self._auto_kind is not None else self.end_step(error)
+        try:
+            self._flush_scalars()
+        finally:
+            self._closed = True
+            atexit.unregister(self._close_at_exit)
+            self._background.close()
+            self._close_writer(error)
+        self._raise_strictly()
+
+    @guarded("close()")
+    def _close_writer(self, error: BaseException | None) -> None:
+        if self._writer is None:
+            return
+        if error is None:
+            self._writer.close(TrialEnd("finished", time.time()))
+            return
+        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+        self._writer.close(TrialEnd("failed", time.time(), f"{type(error).__name__}: {error}", text))
+
+    def _close_at_exit(self) -> None:
+        # The interpreter keeps the exception that nobody caught, if one ends the program.
+        self.close(getattr(sys, "last_exc", None) or getattr(sys, "last_value", None))
+
+    def __enter__(self) -> Recorder:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self.close(error)
+        return False
+
+
+def _read(point: Scalar, later: torch.Tensor | None) -> Scalar:
+    if later is None:
+        return point
+    return Scalar(point.name, point.group, point.step, float(later), point.kind, point.time)
+
+
+def _plain_config(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain_config(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain_config(item) for item in value]
+    return plain(value)

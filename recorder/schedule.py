@@ -1,0 +1,114 @@
+"""Which steps are recorded: schedules, which answer one question for one kind of step."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol, runtime_checkable
+
+from stepscope.recorder.errors import RecorderError
+
+
+@runtime_checkable
+class Schedule(Protocol):
+    """Anything with ``wants(number, kind, seen)``.
+
+    Args of ``wants``: the number of the step (from 0, over all kinds), its kind, and how many steps of this kind
+    came before it. Returns whether the step is recorded.
+    """
+
+    def wants(self, number: int, kind: str, seen: int) -> bool: ...
+
+
+@dataclass(frozen=True)
+class Every:
+    """Record the first step of each kind and then every ``interval``-th of that kind.
+
+    >>> [n for n in range(7) if Every(3).wants(n, "train", n)]
+    [0, 3, 6]
+    """
+
+    interval: int
+
+    def __post_init__(self) -> None:
+        if isinstance(self.interval, bool) or not isinstance(self.interval, int) or self.interval < 1:
+            raise RecorderError(f"Every({self.interval!r}): expected a whole number of steps, 1 or more")
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        return seen % self.interval == 0
+
+
+@dataclass
+class Backoff:
+    """Record with growing gaps: the gap to the next recording is multiplied by ``factor`` after each one.
+
+    Each kind has its own count, so that a rare kind of step is still seen early.
+
+    >>> schedule = Backoff(2, factor=2.0)
+    >>> [n for n in range(20) if schedule.wants(n, "train", n)]
+    [0, 2, 6, 14]
+    """
+
+    interval: int
+    factor: float = 1.1
+    _next: dict[str, tuple[int, float]] = field(default_factory=dict, init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.interval < 1 or self.factor < 1.0:
+            raise RecorderError(
+                f"Backoff({self.interval!r}, factor={self.factor!r}): expected an interval and a factor of 1 or more"
+            )
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        due, gap = self._next.get(kind, (0, float(self.interval)))
+        if seen < due:
+            return False
+        self._next[kind] = (seen + max(1, round(gap)), gap * self.factor)
+        return True
+
+
+@dataclass(frozen=True)
+class Steps:
+    """Record exactly the steps with these numbers.
+
+    >>> Steps({0, 10}).wants(10, "train", 3)
+    True
+    """
+
+    numbers: frozenset[int]
+
+    def __init__(self, numbers: Iterable[int]) -> None:
+        object.__setattr__(self, "numbers", frozenset(numbers))
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        return number in self.numbers
+
+
+@dataclass(frozen=True)
+class PerKind:
+    """One schedule a kind; kinds that are not named follow ``default``, or are not recorded without one.
+
+    A plain dict does the same: ``schedule={"train": Every(100), "test": Every(1)}``; its key ``"*"`` is the default.
+    """
+
+    kinds: Mapping[str, Schedule]
+    default: Schedule | None = None
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        schedule = self.kinds.get(kind, self.default)
+        return schedule is not None and schedule.wants(number, kind, seen)
+
+
+def as_schedule(given: Schedule | Mapping[str, Schedule] | int) -> Schedule:
+    """A schedule from what a user may give: a schedule, a dict of them per kind, or a plain interval."""
+    if isinstance(given, Mapping):
+        kinds = {kind: as_schedule(schedule) for kind, schedule in given.items() if kind != "*"}
+        return PerKind(kinds, as_schedule(given["*"]) if "*" in given else None)
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Every(given)
+    if isinstance(given, Schedule):
+        return given
+    raise RecorderError(
+        f"schedule={given!r}: expected Every(n), Backoff(n), Steps({{...}}), a dict of these per kind, "
+        "or an object with wants(number, kind, seen)"
+    )

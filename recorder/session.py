@@ -1,0 +1,439 @@
+"""What lives during one recorded step: made at its start, dropped at its end. Nothing is ever reset.
+
+The session puts hooks on and takes them off, gives tensors their names, and hands the finished step over as a
+``StepJob`` that holds no tensor of the user's.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from stepscope.recorder.errors import BatchDimensionError, DuplicateNameError
+from stepscope.recorder.frames import user_place
+from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.job import StepJob, to_host
+from stepscope.recorder.measurements import Measurements
+from stepscope.recorder.named import PRELUDE, Named
+from stepscope.recorder.optimizer_watch import OptimizerWatch
+from stepscope.recorder.outputs import tensors_with_roles
+from stepscope.recorder.targets import TargetFinder
+from stepscope.recorder.trace import Trace
+from stepscope.recorder.tracer import Listener, Tracer
+from stepscope.recorder.watched import Names, Watched
+from stepscope.store.records import TensorType
+from torch import nn
+from torch.nn.modules import module as module_hooks
+
+_UNHOOKED = torch._C.DisableTorchFunction
+"""Inside it, our own tensor calls are not seen by the tracer."""
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a recorder keeps of each tensor."""
+
+    samples: int = 5
+    neurons: int = 256
+    parameter_neurons: int = 64
+    gradients: bool = True
+    updates: bool = True
+    optimizer_state: bool = True
+    buffers: bool = True
+
+
+class StepSession(Listener):
+    """One recorded step, from its start to the job that describes it."""
+
+    def __init__(self, watched: Watched, options: Options, faults: Faults, number: int, kind: str) -> None:
+        self.faults = faults
+        self.number = number
+        self.kind = kind
+        self.options = options
+        self.iteration = PRELUDE
+        self.iterations = 0
+        self.loss_group = ""
+        self.categories: tuple[str, ...] = ()
+        self.facts: dict[str, Any] = {}
+        self.named: list[Named] = []
+        self.trace = Trace()
+        self.measurements = Measurements(options.samples)
+        self.backward_calls = 0
+        self._names: Names = watched.names()
+        self._watched = watched
+        self._optimizers = OptimizerWatch(self, watched.optimizers)
+        self._targets = TargetFinder(self)
+        self._stack = ExitStack()
+        self._modules: list[int] = []
+        self._batch_size: int | None = None
+        self._hooks: list[Any] = []
+        self._taken: dict[tuple[str, str, int], int] = defaultdict(int)
+        self._parameters: dict[int, Named] = {}
+        self._gradients: dict[tuple[Named, str], torch.Tensor] = {}
+        self._connections: list[tuple[int, int]] = []
+        self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
+        self._started = time.perf_counter()
+
+    # ------------------------------------------------------------------ life
+
+    def start(self) -> None:
+        """Name the parameters, keep their values before the update, and put the hooks on."""
+        self._name_parameters()
+        self._optimizers.start(self._parameters)
+        register = self._hooks.append
+        register(module_hooks.register_module_forward_pre_hook(self._before_module))
+        register(module_hooks.register_module_forward_hook(self._after_module))
+        for root in self._watched.models.values():
+            register(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
+        if _dynamo_is_loaded():
+            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
+        self._stack.enter_context(self._tracer)
+
+    def stop(self) -> None:
+        """Take everything off again; safe to call twice."""
+        self._stack.close()
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._optimizers.stop()
+
+    def finish(self) -> StepJob:
+        """Measure what waits and describe the step; no tensor of the user's is kept."""
+        self.stop()
+        try:
+            with torch.no_grad(), _no_autocast():
+                self._optimizers.finish()
+                for (named, quantity), gradient in self._gradients.items():
+                    self.measure_later(gradient, named, quantity)
+                self.measurements.flush()
+            self._tell_lost()
+            return StepJob(
+                number=self.number,
+                kind=self.kind,
+                time=time.time(),
+                seconds=time.perf_counter() - self._started,
+                iterations=self.iterations,
+                named=self.named,
+                parents=self.trace.parents,
+                carries_grad=self.trace.carries_grad,
+                operations=self.trace.operations,
+                places=self.trace.places,
+                named_nodes=self.trace.named,
+                connections=self._connections,
+                measured=to_host(self.measurements.done),
+                spectral=self._optimizers.matrices,
+                sample_indices=self.measurements.sample_indices,
+                categories=self.categories,
+                facts=self.facts,
+            )
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Let go of every tensor of the user's."""
+        self.trace.release()
+        self._gradients.clear()
+        self._parameters = {}
+        self._names = Names({}, {}, {}, {})
+
+    def _tell_lost(self) -> None:
+        for row in self.measurements.lost:
+            self.faults.warn(
+                f"{row.named.node!r} was changed in place, out of sight, before it could be measured",
+                cause=f"lost {row.named.node}",
+            )
+
+    # ------------------------------------------------------------------ the user's calls
+
+    def record(
+        self,
+        name: str,
+        tensor: torch.Tensor,
+        *,
+        role: str | None = None,
+        type: TensorType = "calculated",
+        batch_dim: int | None = None,
+        has_batch: bool = True,
+    ) -> None:
+        """Name a tensor, for ``StepHandle.record``."""
+        with _UNHOOKED():
+            key = (name, role or "tensor", self.iteration)
+            if self._taken[key]:
+                where = "this step" if self.iteration == PRELUDE else f"iteration {self.iteration}"
+                raise DuplicateNameError(
+                    f"{name!r} (role {role or 'tensor'!r}) was already recorded in {where}; "
+                    "give the second tensor another name or role=..."
+                )
+            dimension = self._checked_batch_dim(tensor, batch_dim, type, has_batch)
+            self._taken[key] += 1
+            known = self._automatic_name_of(tensor)
+            if known is not None:
+                known.node, known.role, known.type, known.automatic = name, role or "tensor", type, False
+                return
+            self._name(tensor, name, role or "tensor", type, batch_dim=dimension)
+
+    def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
+        """Add an edge between two tensors that torch calls do not show."""
+        with _UNHOOKED():
+            start, end = self.trace.node(source), self.trace.node(sink)
+            self._connections.append((start, end))
+
+    def on_gradient(self, named: Named, gradient: torch.Tensor) -> None:
+        """Called by autograd with the gradient of a named tensor; several backward calls add up."""
+        key = (named, self.gradient_quantity)
+        before = self._gradients.get(key)
+        gradient = gradient.detach()
+        self._gradients[key] = gradient if before is None else before + gradient
+
+    @property
+    def gradient_quantity(self) -> str:
+        return f"gradient:{self.loss_group}" if self.loss_group else "gradient"
+
+    def watched_leaves(self) -> Iterable[tuple[Named, torch.Tensor]]:
+        """The watched parameters, with their names."""
+        for key, named in self._parameters.items():
+            watched = self._names.tensors[key]
+            if not watched.is_buffer:
+                yield named, watched.tensor
+
+    def hook_parameters(self) -> list[Any]:
+        """Hook the gradient of each parameter, for the time of a loss group; the caller removes the hooks."""
+        return [
+            leaf.register_hook(lambda gradient, named=named: self._keep_gradient(named, gradient))
+            for named, leaf in self.watched_leaves()
+            if leaf.requires_grad
+        ]
+
+    # ------------------------------------------------------------------ what hooks and torch calls tell
+
+    @guarded("recording a module's inputs")
+    def _before_root(self, module: nn.Module, args: Any, kwargs: Any) -> None:
+        if _in_backward():
+            return
+        with _UNHOOKED():
+            prefix = self._names.roots.get(id(module), "model")
+            base = "input" if len(self._watched.models) == 1 else f"{prefix} input"
+            named_arguments = tensors_with_roles(_bound(module, args, kwargs), base)
+            fresh = [(role, tensor) for role, tensor in named_arguments if self._is_source(tensor)]
+            self._learn_batch_size(tensor for _, tensor in named_arguments)
+            if not fresh:
+                return
+            call = self._taken[(base, "", self.iteration)]
+            self._taken[(base, "", self.iteration)] += 1
+            for role, tensor in fresh:
+                node = base if len(named_arguments) == 1 else role
+                self._name(tensor, node, "tensor", "input", automatic=True, call=call)
+
+    @guarded("recording a module")
+    def _before_module(self, module: nn.Module, args: Any) -> None:
+        self._modules.append(id(module))
+
+    @guarded("recording a module's output")
+    def _after_module(self, module: nn.Module, args: Any, output: Any) -> None:
+        if id(module) in self._modules:
+            while self._modules.pop() != id(module):
+                pass
+        path = self._names.paths.get(id(module))
+        if path is None or _in_backward():
+            return
+        with _UNHOOKED():
+            call = self._taken[(path, "", self.iteration)]
+            self._taken[(path, "", self.iteration)] += 1
+            class_name = self._names.classes[id(module)]
+            for role, tensor in tensors_with_roles(output, "output"):
+                self._name(tensor, path, role, "calculated", module=path, module_class=class_name, call=call)
+            if id(module) in self._names.roots:
+                self._targets.model_was_called()
+
+    def before_change(self, tensor: torch.Tensor) -> None:
+        self.measurements.measure_before_change(tensor)
+
+    def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
+        self.backward_calls += 1
+        for tensor in tensors:
+            known = self._name_of(tensor)
+            if known is None:
+                call = self._taken[("loss", "", self.iteration)]
+                self._taken[("loss", "", self.iteration)] += 1
+                role = self.loss_group or "tensor"
+                self._name(tensor, "loss", role, "loss", automatic=True, call=call, batched=False)
+            elif known.type == "calculated":
+                known.type = "loss"
+
+    def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        self._targets.look(name, args, kwargs, inside_module=bool(self._modules))
+
+    # ------------------------------------------------------------------ naming
+
+    def name_target(self, tensor: torch.Tensor, number: int) -> None:
+        """Name a tensor that the loss compares with, for the ``TargetFinder``."""
+        node = "target" if number == 0 else f"target {number + 1}"
+        self._name(tensor, node, "tensor", "target", automatic=True)
+
+    def is_data(self, tensor: torch.Tensor) -> bool:
+        """Whether a tensor came from outside the step and has a batch: data, not a constant or a parameter."""
+        return (
+            self.trace.known(tensor) is None
+            and tensor.dim() > 0
+            and tensor.grad_fn is None
+            and not isinstance(tensor, nn.Parameter)
+            and (self._batch_size is None or self._batch_size in tensor.shape)
+        )
+
+    def _is_source(self, tensor: torch.Tensor) -> bool:
+        known = self.trace.known(tensor)
+        if known is None:
+            return tensor.grad_fn is None and id(tensor) not in self._parameters
+        return known not in self.trace.named and not self.trace.parents[known]
+
+    def _name_of(self, tensor: torch.Tensor) -> Named | None:
+        node = self.trace.known(tensor)
+        index = None if node is None else self.trace.named.get(node)
+        return None if index is None else self.named[index]
+
+    def _automatic_name_of(self, tensor: torch.Tensor) -> Named | None:
+        known = self._name_of(tensor)
+        return known if known is not None and known.automatic and known.iteration == self.iteration else None
+
+    def _name(
+        self,
+        tensor: torch.Tensor,
+        node: str,
+        role: str,
+        type: TensorType,
+        *,
+        module: str | None = None,
+        module_class: str | None = None,
+        batch_dim: int | None = None,
+        batched: bool = True,
+        automatic: bool = False,
+        call: int = 0,
+    ) -> None:
+        if _is_wrapped(tensor):
+            self.faults.warn(f"{node!r} lives inside a function transform and was not measured")
+            return
+        if module is None:
+            module, module_class = self._current_module()
+        if batch_dim is None and batched and type != "loss":
+            batch_dim = self._find_batch_dim(tensor)
+        named = Named(
+            node, role, self.iteration, type, str(tensor.dtype)[6:], str(tensor.device), batch_dim,
+            module, module_class or "", call, automatic, order=len(self.named),
+        )  # fmt: skip
+        self.named.append(named)
+        named.trace_node = self.trace.name(tensor, named.order, user_place())
+        self.measure_later(tensor, named, "value")
+        if self.options.gradients and tensor.requires_grad and not torch.is_inference_mode_enabled():
+            self._hooks.append(tensor.register_hook(lambda gradient: self._keep_gradient(named, gradient)))
+
+    @guarded("recording a gradient")
+    def _keep_gradient(self, named: Named, gradient: torch.Tensor) -> None:
+        self.on_gradient(named, gradient)
+
+    def measure_later(self, tensor: torch.Tensor, named: Named, quantity: str) -> None:
+        """Let one row of the record wait to be measured."""
+        limit = self.options.neurons
+        if named.type in ("parameter", "buffer"):
+            limit = self.options.parameter_neurons if quantity == "value" or "gradient" in quantity else 0
+        dimension = named.batch_dim
+        if dimension is not None and (tensor.dim() <= dimension or tensor.numel() == 0):
+            dimension = None
+        self.measurements.add(tensor, named, quantity, batch_dim=dimension, neuron_limit=limit)
+
+    def _name_parameters(self) -> None:
+        with _UNHOOKED(), torch.no_grad():
+            for key, watched in self._names.tensors.items():
+                if watched.is_buffer and not self.options.buffers:
+                    continue
+                type: TensorType = "buffer" if watched.is_buffer else "parameter"
+                tensor = watched.tensor
+                named = Named(
+                    watched.name, type, PRELUDE, type, str(tensor.dtype)[6:], str(tensor.device), None,
+                    watched.module, watched.module_class, order=len(self.named),
+                )  # fmt: skip
+                self.named.append(named)
+                self._parameters[key] = named
+                named.trace_node = self.trace.name(tensor, named.order, None)
+                # A copy: the value before the update, also if the optimizer writes to it within the step.
+                before = tensor.detach().clone()
+                self.measure_later(before, named, "value")
+                self._optimizers.keep_before(named, tensor, before)
+
+    def _current_module(self) -> tuple[str, str]:
+        for key in reversed(self._modules):
+            if key in self._names.paths:
+                return self._names.paths[key], self._names.classes[key]
+        return "", ""
+
+    def _learn_batch_size(self, tensors: Iterable[torch.Tensor]) -> None:
+        sizes = [tensor.shape[0] for tensor in tensors if tensor.dim() > 0]
+        if sizes:
+            self._batch_size = sizes[0]
+
+    def _find_batch_dim(self, tensor: torch.Tensor) -> int | None:
+        """The dimension as long as the batch: the first if it fits, else any that does."""
+        if tensor.dim() == 0:
+            return None
+        if self._batch_size is None:
+            self._batch_size = tensor.shape[0]
+        if self._batch_size in tensor.shape:
+            return tuple(tensor.shape).index(self._batch_size)
+        return None
+
+    def _checked_batch_dim(
+        self, tensor: torch.Tensor, batch_dim: int | None, type: TensorType, has_batch: bool
+    ) -> int | None:
+        if not has_batch or type in ("loss", "parameter"):
+            return None
+        if batch_dim is None:
+            return self._find_batch_dim(tensor)
+        if not -tensor.dim() <= batch_dim < tensor.dim():
+            raise BatchDimensionError(
+                f"batch_dim={batch_dim} does not exist in a tensor of shape {tuple(tensor.shape)}; "
+                f"give a dimension from 0 to {tensor.dim() - 1}, or batch_dim=False for none"
+            )
+        if self._batch_size is None:
+            self._batch_size = tensor.shape[batch_dim]
+        return batch_dim % tensor.dim()
+
+    def pause_tracing(self, paused: bool) -> None:
+        """Stop or go on seeing torch calls; an optimizer's own arithmetic is not part of the graph."""
+        self._tracer.paused = paused
+
+
+def _in_backward() -> bool:
+    """Whether autograd is running: a module that is called now is a checkpoint's recomputation."""
+    return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _is_wrapped(tensor: torch.Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
+
+
+def _dynamo_is_loaded() -> bool:
+    import sys
+
+    return "torch._dynamo" in sys.modules
+
+
+def _no_autocast() -> ExitStack:
+    stack = ExitStack()
+    for device in ("cpu", "cuda"):
+        if torch.is_autocast_enabled(device):
+            stack.enter_context(torch.autocast(device, enabled=False))
+    return stack
+
+
+def _bound(module: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of ``module.forward`` by name, as far as names can be told."""
+    code = getattr(module.forward, "__code__", None)
+    names = code.co_varnames[1 : code.co_argcount] if code is not None else ()
+    bound: dict[str, Any] = {}
+    for index, value in enumerate(args):
+        bound[names[index] if index < len(names) else str(index)] = value
+    return {**bound, **kwargs}

@@ -1,0 +1,194 @@
+"""The step that the user's code holds: the same face whether it is recorded or not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from stepscope.recorder.categories import balanced_samples
+from stepscope.recorder.errors import RecorderError, StepError
+from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.named import PRELUDE
+from stepscope.recorder.session import StepSession
+from stepscope.store.records import TensorType
+
+if TYPE_CHECKING:
+    from stepscope.recorder.recorder import Recorder
+
+_TYPES = ("input", "parameter", "buffer", "calculated", "target", "loss")
+
+
+class Step:
+    """One training step. On a step that is not recorded, everything here does nothing, at next to no cost.
+
+    ``with recorder.step() as step:`` gives one; ``recorder.current`` is the one that is open.
+    """
+
+    def __init__(self, recorder: Recorder, session: StepSession | None, *, undecided: bool = False) -> None:
+        self._recorder = recorder
+        self._session = session
+        self._undecided = undecided
+
+    @property
+    def active(self) -> bool:
+        """Whether this step is being recorded: a guard for expensive code of your own."""
+        return self._session is not None
+
+    @property
+    def faults(self) -> Faults:
+        return self._recorder.faults
+
+    def __enter__(self) -> Step:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        if self._session is not None:
+            self._recorder.end_step(error)
+        return False
+
+    @guarded("record()")
+    def record(
+        self,
+        name: str,
+        tensor: Any,
+        *,
+        node: str | None = None,
+        role: str | None = None,
+        type: TensorType = "calculated",
+        batch_dim: int | Literal[False] | None = None,
+    ) -> None:
+        """Record a tensor under a name of your own.
+
+        >>> step.record("memory", memory, role="initial")       # doctest: +SKIP
+
+        Args:
+            name: the node's name; dots nest it into modules. With ``node`` given, the role within that node.
+            tensor: a tensor of any shape, dtype and device; it is only read.
+            node: the node, if ``name`` is meant as the role.
+            role: which tensor of the node this is; ``"tensor"`` unless given.
+            type: what it is: ``"input"``, ``"target"``, ``"loss"``, or ``"calculated"``.
+            batch_dim: which dimension counts samples. By default the first one that is as long as the batch of the
+                model's input; False for a tensor without a batch.
+
+        Raises:
+            DuplicateNameError: the name and role were recorded before in this iteration (strict recorders only;
+                otherwise a warning, as for all errors inside a step).
+            BatchDimensionError: there is no such dimension.
+        """
+        if self._session is None:
+            return
+        if not isinstance(tensor, torch.Tensor):
+            raise RecorderError(f"record({name!r}): expected a tensor, got {tensor.__class__.__name__}")
+        if type not in _TYPES:
+            raise RecorderError(f"record({name!r}, type={type!r}): expected one of {', '.join(_TYPES)}")
+        if node is not None:
+            name, role = node, role or name
+        self._session.record(
+            str(name),
+            tensor,
+            role=role,
+            type=type,
+            batch_dim=None if batch_dim is False else batch_dim,
+            has_batch=batch_dim is not False,
+        )
+
+    @guarded("connect()")
+    def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
+        """Draw an edge from one tensor to another that torch did not see: through numpy, or another process."""
+        if self._session is not None:
+            self._session.connect(source, sink)
+
+    @contextmanager
+    def iteration(self) -> Iterator[None]:
+        """One of several passes inside the step: a time step of a recurrent net, a micro-batch, a rollout step.
+
+        >>> for x in sequence:                                   # doctest: +SKIP
+        ...     with step.iteration():
+        ...         memory = model(x, memory)
+        """
+        opened = self.begin_iteration()
+        try:
+            yield
+        finally:
+            if opened:
+                self.end_iteration()
+
+    @guarded("iteration()", default=False)
+    def begin_iteration(self) -> bool:
+        """Open an iteration where ``with step.iteration()`` does not fit. Returns whether one was opened."""
+        session = self._session
+        if session is None:
+            return False
+        if session.iteration != PRELUDE:
+            raise StepError(f"iteration {session.iteration} is still open: iterations do not nest")
+        session.iteration = session.iterations
+        session.iterations += 1
+        return True
+
+    @guarded("end_iteration()")
+    def end_iteration(self) -> None:
+        """Close the open iteration."""
+        if self._session is not None:
+            self._session.iteration = PRELUDE
+
+    @contextmanager
+    def loss_group(self, name: str) -> Iterator[None]:
+        """Keep the gradients of the ``backward`` inside apart, as the quantity ``gradient:<name>``.
+
+        >>> with step.loss_group("adversarial"):                 # doctest: +SKIP
+        ...     adversarial_loss.backward(retain_graph=True)
+        """
+        session = self._session
+        if session is None:
+            yield
+            return
+        handles = self._enter_loss_group(session, name)
+        try:
+            yield
+        finally:
+            session.loss_group = ""
+            for handle in handles:
+                handle.remove()
+
+    @guarded("loss_group()", default=())
+    def _enter_loss_group(self, session: StepSession, name: str) -> Sequence[Any]:
+        if session.loss_group:
+            raise StepError(f"loss group {session.loss_group!r} is still open: loss groups do not nest")
+        session.loss_group = str(name)
+        return session.hook_parameters()
+
+    @guarded("decide()")
+    def decide(self, kind: str, categories: Sequence[object] | None = None) -> None:
+        """Decide afterwards what kind of step this was; only for steps opened with ``kind=None``.
+
+        Until then everything is recorded; if the schedule does not want this kind now, it is dropped.
+
+        Args:
+            kind: the kind of step it turned out to be.
+            categories: one label a sample; the kept samples are then spread evenly over the labels.
+        """
+        session = self._session
+        if session is None:
+            return
+        if not self._undecided:
+            raise StepError("decide() is for steps opened with recorder.step(kind=None)")
+        self._undecided = False
+        if not self._recorder.decide(kind):
+            self._session = None
+            return
+        session.kind = kind
+        if categories is not None:
+            labels = [str(category) for category in categories]
+            chosen = balanced_samples(labels, session.options.samples)
+            session.measurements.sample_indices = chosen
+            session.categories = tuple(labels[index] for index in chosen)
+
+    @property
+    def undecided(self) -> bool:
+        """Whether ``decide`` has still to be called."""
+        return self._undecided

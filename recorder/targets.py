@@ -1,0 +1,78 @@
+"""Finds the targets: the data that a loss compares the model's output with."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import torch
+from stepscope.recorder.trace import tensors_in
+
+_LOSS_FUNCTIONS = frozenset(
+    [
+        "cross_entropy",
+        "nll_loss",
+        "mse_loss",
+        "l1_loss",
+        "smooth_l1_loss",
+        "huber_loss",
+        "kl_div",
+        "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+        "soft_margin_loss",
+        "hinge_embedding_loss",
+        "poisson_nll_loss",
+        "gaussian_nll_loss",
+        "multi_margin_loss",
+        "multilabel_margin_loss",
+        "multilabel_soft_margin_loss",
+        "cosine_embedding_loss",
+        "ctc_loss",
+    ]
+)
+"""Functions of ``torch.nn.functional`` whose second argument, ``target``, is the target."""
+
+
+class TargetSession(Protocol):
+    """What the finder needs of the session."""
+
+    def is_data(self, tensor: torch.Tensor) -> bool: ...
+
+    def name_target(self, tensor: torch.Tensor, number: int) -> None: ...
+
+
+class TargetFinder:
+    """Names data that meets the computation outside the model, after the model was called.
+
+    Two signs are taken: the ``target`` of a loss function, and data of the batch's size that the user's own loss
+    code combines with something else.
+    """
+
+    def __init__(self, session: TargetSession) -> None:
+        self._session = session
+        self._found = 0
+        self._model_called = False
+
+    def model_was_called(self) -> None:
+        self._model_called = True
+
+    def look(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, inside_module: bool) -> None:
+        """Look at the arguments of one torch call."""
+        if name in _LOSS_FUNCTIONS:
+            target = kwargs.get("target", args[1] if len(args) > 1 else None)
+            if isinstance(target, torch.Tensor) and self._session.is_data(target):
+                self._take(target)
+        elif self._model_called and not inside_module:
+            self._look_at_own_code(args)
+
+    def _look_at_own_code(self, args: tuple[Any, ...]) -> None:
+        tensors = list(tensors_in(args))
+        if len(tensors) < 2:
+            return
+        data = [tensor for tensor in tensors if self._session.is_data(tensor)]
+        if len(data) < len(tensors):
+            for tensor in data:
+                self._take(tensor)
+
+    def _take(self, tensor: torch.Tensor) -> None:
+        self._session.name_target(tensor, self._found)
+        self._found += 1

@@ -1,0 +1,135 @@
+"""The trace of a step: which tensor came from which, as torch calls tell it.
+
+A ``Trace`` is a list of small nodes, one an output of a torch call; a node knows its parents. Nothing is searched
+while the step runs: the edges between *named* nodes are found afterwards, in ``graph.py``, from plain numbers.
+
+Tensors are known by identity and a weak reference, so that the trace keeps none of them alive. An in-place
+operation gives its tensor a new node, and is remembered for its storage, because views of it change too.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from stepscope.recorder.autograd_walk import named_ancestors
+from stepscope.recorder.frames import Place
+
+
+class Trace:
+    """Nodes of one step, in the order in which they were made.
+
+    ``parents[n]`` are the nodes that ``n`` was computed from, ``carries_grad[n]`` whether its tensor requires a
+    gradient, ``operations[n]`` and ``places[n]`` what made it and where.
+    """
+
+    def __init__(self) -> None:
+        self.parents: list[tuple[int, ...]] = []
+        self.carries_grad: list[bool] = []
+        self.operations: list[str] = []
+        self.places: list[Place | None] = []
+        self.named: dict[int, int] = {}  # node -> index of the named tensor
+        self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
+        self._changed: dict[int, list[int]] = {}  # storage -> nodes of in-place changes
+        self._grad_functions: dict[Any, int] = {}  # grad_fn of named tensors -> node
+
+    def add(self, parents: tuple[int, ...], carries_grad: bool, operation: str = "", place: Place | None = None) -> int:
+        """A new node."""
+        self.parents.append(parents)
+        self.carries_grad.append(carries_grad)
+        self.operations.append(operation)
+        self.places.append(place)
+        return len(self.parents) - 1
+
+    def known(self, tensor: torch.Tensor) -> int | None:
+        """The node of a tensor, if the trace has seen it."""
+        entry = self._of.get(id(tensor))
+        return entry[1] if entry is not None and entry[0]() is tensor else None
+
+    def node(self, tensor: torch.Tensor) -> int:
+        """The node of a tensor as it is now; one without parents is made for a tensor that was never seen."""
+        known = self.known(tensor)
+        if known is None:
+            return self._meet(tensor)
+        if tensor.requires_grad and not self.carries_grad[known]:
+            known = self._through_autograd(tensor, (known,))
+        if self._changed:
+            known = self._with_changes(tensor, known)
+        return known
+
+    def put(self, tensor: torch.Tensor, node: int) -> None:
+        """Let ``node`` be the node of this tensor from now on."""
+        self._of[id(tensor)] = (weakref.ref(tensor), node)
+
+    def name(self, tensor: torch.Tensor, index: int, place: Place | None, *, changed: bool = False) -> int:
+        """Give the tensor, as it is now, a name: a node of its own, which hides what lies behind it."""
+        made_by = self.node(tensor)
+        if self.places[made_by] is not None:
+            place = self.places[made_by]
+        node = self.add((made_by,), tensor.requires_grad, self.operations[made_by], place)
+        self.named[node] = index
+        self.put(tensor, node)
+        if tensor.grad_fn is not None:
+            self._grad_functions[tensor.grad_fn] = node
+        if self._changed and (changes := self._changed.get(_storage(tensor))) is not None:
+            changes.append(node)
+        return node
+
+    def change(self, tensor: torch.Tensor, node: int) -> None:
+        """An in-place operation made ``node`` out of the tensor: remember it for views of the same storage."""
+        self.put(tensor, node)
+        key = _storage(tensor)
+        if key:
+            self._changed.setdefault(key, []).append(node)
+
+    def release(self) -> None:
+        """Drop everything that refers to tensors or to the autograd graph; the plain numbers stay."""
+        self._of.clear()
+        self._changed.clear()
+        self._grad_functions.clear()
+
+    def _meet(self, tensor: torch.Tensor) -> int:
+        if tensor.grad_fn is not None:
+            return self._through_autograd(tensor, ())
+        node = self.add((), tensor.requires_grad)
+        self.put(tensor, node)
+        return node
+
+    def _through_autograd(self, tensor: torch.Tensor, before: tuple[int, ...]) -> int:
+        """A tensor whose gradient path torch calls did not show (a custom function): ask the autograd graph."""
+        found = named_ancestors(tensor.grad_fn, self._grad_functions, self.known)
+        operation = type(tensor.grad_fn).__name__ if tensor.grad_fn is not None else ""
+        place = self.places[before[0]] if before else None
+        node = self.add((*found, *before), tensor.requires_grad, operation, place)
+        self.put(tensor, node)
+        return node
+
+    def _with_changes(self, tensor: torch.Tensor, known: int) -> int:
+        later = [change for change in self._changed.get(_storage(tensor), ()) if change > known]
+        if not later:
+            return known
+        node = self.add((known, *later), tensor.requires_grad, self.operations[known], self.places[known])
+        self.put(tensor, node)
+        return node
+
+
+def _storage(tensor: torch.Tensor) -> int:
+    """The address of the tensor's storage; 0 for tensors without one of their own (sparse, wrapped)."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError):
+        return 0
+
+
+def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+    """All tensors in an argument or a result: tensors, and containers of them, some levels deep."""
+    if isinstance(value, torch.Tensor):
+        yield value
+    elif depth and isinstance(value, (list, tuple, set, frozenset)):
+        for item in value:
+            yield from tensors_in(item, depth - 1)
+    elif depth and isinstance(value, dict):
+        for item in value.values():
+            yield from tensors_in(item, depth - 1)

@@ -1,0 +1,145 @@
+"""Watches torch calls during a recorded step and writes them into the trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from stepscope.recorder.frames import user_place
+from stepscope.recorder.trace import Trace, tensors_in
+from torch.overrides import TorchFunctionMode
+
+_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER = range(5)
+
+_INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argument, and its position
+    "relu": 1, "relu6": 1, "selu": 1, "hardswish": 1, "hardsigmoid": 1, "silu": 1, "mish": 1,
+    "leaky_relu": 2, "elu": 2, "celu": 2, "hardtanh": 3, "threshold": 3, "rrelu": 4,
+    "dropout": 3, "alpha_dropout": 3, "dropout1d": 3, "dropout2d": 3, "dropout3d": 3, "feature_alpha_dropout": 3,
+}  # fmt: skip
+
+_LOSS_MODULE = "torch.nn.functional"
+
+
+def _classify(function: Callable[..., Any]) -> int:
+    name = getattr(function, "__name__", "")
+    if name == "backward":
+        return _BACKWARD
+    if name == "__set__":
+        return _SETTER
+    if name in ("__setitem__", "copy_", "set_"):
+        return _IN_PLACE
+    if name.startswith("__i") and name not in ("__index__", "__int__", "__iter__", "__invert__"):
+        return _IN_PLACE
+    if name.endswith("_") and not name.endswith("__"):
+        return _IN_PLACE if not name.startswith("_foreach") else _PURE
+    return _MAYBE_IN_PLACE if name in _INPLACE_ARGUMENT else _PURE
+
+
+class Listener:
+    """What the tracer tells of besides the trace; the session implements it."""
+
+    def before_change(self, tensor: torch.Tensor) -> None:
+        """An in-place operation is about to change this tensor."""
+
+    def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
+        """``backward`` is about to be called on these tensors."""
+
+    def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """A torch function is about to be called with tensors."""
+
+
+class Tracer(TorchFunctionMode):
+    """The torch-function mode of a recorded step. A fault in it is given to ``on_fault`` and ends the tracing only."""
+
+    def __init__(self, trace: Trace, listener: Listener, on_fault: Callable[[Exception], None]) -> None:
+        super().__init__()
+        self.paused = False
+        self._trace = trace
+        self._listener = listener
+        self._on_fault = on_fault
+        self._classes: dict[Any, int] = {}
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if self.paused:
+            return func(*args, **kwargs)
+        try:
+            category = self._category(func)
+            if category:
+                self._before(category, func, args, kwargs)
+        except Exception as error:
+            self._fail(error)
+            return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        try:
+            if result is not None or category in (_IN_PLACE, _SETTER):
+                self._after(category, func, args, kwargs, result)
+        except Exception as error:
+            self._fail(error)
+        return result
+
+    def _fail(self, error: Exception) -> None:
+        self.paused = True
+        self._on_fault(error)
+
+    def _category(self, func: Any) -> int:
+        category = self._classes.get(func)
+        if category is None:
+            category = self._classes[func] = _classify(func)
+        return category
+
+    def _before(self, category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        if category == _BACKWARD:
+            self._listener.before_backward(tensors_in(args[0] if args else kwargs.get("tensors")))
+            return
+        changed = _changed_argument(category, func, args, kwargs)
+        if changed is not None:
+            self._listener.before_change(changed)
+
+    def _after(self, category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
+        if category == _BACKWARD:
+            return
+        outputs: list[torch.Tensor]
+        if isinstance(result, torch.Tensor):
+            outputs = [result]
+        elif isinstance(result, (tuple, list, dict)):
+            outputs = list(tensors_in(result))
+        else:
+            outputs = []
+        changed = _changed_argument(category, func, args, kwargs)
+        if not outputs and changed is None:
+            return
+        name = func.__name__
+        if name == "__get__":
+            name = getattr(getattr(func, "__self__", None), "__name__", "view")
+        self._listener.on_arguments(name, func, args, kwargs)
+        inputs = [*tensors_in(args), *tensors_in(kwargs)] if kwargs else list(tensors_in(args))
+        trace = self._trace
+        parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in inputs))
+        place = user_place(2)
+        for output in outputs:
+            if output is changed or any(output is tensor for tensor in inputs):
+                continue
+            trace.put(output, trace.add(parents, output.requires_grad, name, place))
+        if changed is None and outputs and any(outputs[0] is tensor for tensor in inputs):
+            changed = outputs[0] if category != _PURE else None
+        if changed is not None:
+            trace.change(changed, trace.add(parents, changed.requires_grad, name.strip("_"), place))
+
+
+def _changed_argument(category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
+    """The tensor that a call changes in place, if it does."""
+    if kwargs and isinstance(kwargs.get("out"), torch.Tensor):
+        return kwargs["out"]
+    if category == _PURE or not args or not isinstance(args[0], torch.Tensor):
+        return None
+    if category == _MAYBE_IN_PLACE:
+        position = _INPLACE_ARGUMENT[func.__name__]
+        inplace = kwargs.get("inplace", args[position] if len(args) > position else False)
+        return args[0] if inplace is True else None
+    if category == _SETTER and getattr(getattr(func, "__self__", None), "__name__", "") != "data":
+        return None
+    return args[0]
