@@ -48,6 +48,10 @@ class _Pending:
     batch_dim: int | None
     neuron_limit: int
 
+    def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
+        """Whether this is the same tensor, unchanged, to be measured in the same way."""
+        return self.original() is tensor and self.version == version and self.batch_dim == batch_dim
+
 
 class Measurements:
     """What waits to be measured, and what has been.
@@ -71,10 +75,9 @@ class Measurements:
         row = RowKey(named, quantity, str(tensor.dtype)[6:], tuple(tensor.shape), _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
-        if waiting is not None and waiting.original() is tensor and waiting.version == version:
-            if waiting.batch_dim == batch_dim:
-                waiting.rows.append(row)
-                return
+        if waiting is not None and waiting.stands_for(tensor, version, batch_dim):
+            waiting.rows.append(row)
+            return
         alias = tensor.detach()
         pending = _Pending(weakref.ref(tensor), alias, version, _address(alias), [row], batch_dim, neuron_limit)
         self._pending.append(pending)

@@ -219,7 +219,7 @@ class StepSession(Listener):
             prefix = self._names.roots.get(id(module), "model")
             base = "input" if len(self._watched.models) == 1 else f"{prefix} input"
             named_arguments = tensors_with_roles(_bound(module, args, kwargs), base)
-            fresh = [(role, tensor) for role, tensor in named_arguments if self._is_source(tensor)]
+            fresh = [(role, tensor) for role, tensor in named_arguments if self.trace.is_data(tensor)]
             self._learn_batch_size(tensor for _, tensor in named_arguments)
             if not fresh:
                 return
@@ -276,20 +276,13 @@ class StepSession(Listener):
         self._name(tensor, node, "tensor", "target", automatic=True)
 
     def is_data(self, tensor: torch.Tensor) -> bool:
-        """Whether a tensor came from outside the step and has a batch: data, not a constant or a parameter."""
+        """Whether a tensor holds data from outside the model, of the batch's size: no constant, no parameter."""
         return (
-            self.trace.known(tensor) is None
+            self.trace.is_data(tensor)
             and tensor.dim() > 0
-            and tensor.grad_fn is None
             and not isinstance(tensor, nn.Parameter)
             and (self._batch_size is None or self._batch_size in tensor.shape)
         )
-
-    def _is_source(self, tensor: torch.Tensor) -> bool:
-        known = self.trace.known(tensor)
-        if known is None:
-            return tensor.grad_fn is None and id(tensor) not in self._parameters
-        return known not in self.trace.named and not self.trace.parents[known]
 
     def _name_of(self, tensor: torch.Tensor) -> Named | None:
         node = self.trace.known(tensor)

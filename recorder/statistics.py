@@ -82,7 +82,7 @@ def measure(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neu
 
 
 def neuron_positions(total: int, limit: int) -> list[int]:
-    """Which of ``total`` neurons are kept: all, or ``limit`` evenly spaced ones (number i is ``i * total // limit``)."""
+    """Which of ``total`` neurons are kept: all, or ``limit`` evenly spaced: ``i * total // limit``."""
     kept = min(total, limit)
     return [i * total // kept for i in range(kept)]
 

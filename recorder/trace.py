@@ -31,6 +31,7 @@ class Trace:
         self.operations: list[str] = []
         self.places: list[Place | None] = []
         self.named: dict[int, int] = {}  # node -> index of the named tensor
+        self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._changed: dict[int, list[int]] = {}  # storage -> nodes of in-place changes
         self._grad_functions: dict[Any, int] = {}  # grad_fn of named tensors -> node
@@ -41,6 +42,7 @@ class Trace:
         self.carries_grad.append(carries_grad)
         self.operations.append(operation)
         self.places.append(place)
+        self.rooted.append(any(self.rooted[parent] for parent in parents))
         return len(self.parents) - 1
 
     def known(self, tensor: torch.Tensor) -> int | None:
@@ -59,6 +61,11 @@ class Trace:
             known = self._with_changes(tensor, known)
         return known
 
+    def is_data(self, tensor: torch.Tensor) -> bool:
+        """Whether nothing named is behind this tensor: it came into the step from outside, or from data that did."""
+        known = self.known(tensor)
+        return tensor.grad_fn is None if known is None else not self.rooted[known]
+
     def put(self, tensor: torch.Tensor, node: int) -> None:
         """Let ``node`` be the node of this tensor from now on."""
         self._of[id(tensor)] = (weakref.ref(tensor), node)
@@ -70,6 +77,7 @@ class Trace:
             place = self.places[made_by]
         node = self.add((made_by,), tensor.requires_grad, self.operations[made_by], place)
         self.named[node] = index
+        self.rooted[node] = True
         self.put(tensor, node)
         if tensor.grad_fn is not None:
             self._grad_functions[tensor.grad_fn] = node
