@@ -227,7 +227,7 @@ class StepSession(Listener):
             self._taken[(base, "", self.iteration)] += 1
             for role, tensor in fresh:
                 node = base if len(named_arguments) == 1 else role
-                self._name(tensor, node, "tensor", "input", automatic=True, call=call)
+                self._name(tensor, node, "tensor", "input", module="", automatic=True, call=call)
 
     @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:

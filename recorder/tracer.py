@@ -123,7 +123,7 @@ class Tracer(TorchFunctionMode):
         for output in outputs:
             if output is changed or any(output is tensor for tensor in inputs):
                 continue
-            trace.put(output, trace.add(parents, output.requires_grad, name, place))
+            trace.put(output, trace.add(parents, output.requires_grad, name.strip("_"), place))
         if changed is None and outputs and any(outputs[0] is tensor for tensor in inputs):
             changed = outputs[0] if category != _PURE else None
         if changed is not None:
@@ -132,14 +132,16 @@ class Tracer(TorchFunctionMode):
 
 def _changed_argument(category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
     """The tensor that a call changes in place, if it does."""
-    if kwargs and isinstance(kwargs.get("out"), torch.Tensor):
-        return kwargs["out"]
-    if category == _PURE or not args or not isinstance(args[0], torch.Tensor):
+    out = kwargs.get("out") if kwargs else None
+    if isinstance(out, torch.Tensor):
+        return out
+    first = args[0] if args else None
+    if category == _PURE or not isinstance(first, torch.Tensor):
         return None
     if category == _MAYBE_IN_PLACE:
         position = _INPLACE_ARGUMENT[func.__name__]
         inplace = kwargs.get("inplace", args[position] if len(args) > position else False)
-        return args[0] if inplace is True else None
+        return first if inplace is True else None
     if category == _SETTER and getattr(getattr(func, "__self__", None), "__name__", "") != "data":
         return None
-    return args[0]
+    return first

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from stepscope.recorder.errors import RecorderError, UnknownModuleError
 from stepscope.store.records import ModuleInfo, ParameterInfo
 from torch import nn
+
+Thing = TypeVar("Thing", bound=object)
 
 
 @dataclass(frozen=True)
@@ -110,7 +113,7 @@ def unwrap(module: nn.Module) -> nn.Module:
         module = inner
 
 
-def _named(default: str, given: object, expected: type) -> Iterable[tuple[str, object]]:
+def _named(default: str, given: object, expected: type[Thing]) -> Iterable[tuple[str, Thing]]:
     """Pairs of name and object from one object, a sequence of them, or a dict of them by name."""
     if given is None:
         return
