@@ -135,6 +135,11 @@ class Recorder:
         return None if self._writer is None else Path(self._writer.path)
 
     @property
+    def name(self) -> str:
+        """The trial's name, as it is on disk; empty when nothing is recorded."""
+        return "" if self._writer is None else self._writer.name
+
+    @property
     def active(self) -> bool:
         """Whether the step that is open now is being recorded."""
         return self._session is not None
