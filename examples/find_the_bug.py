@@ -21,10 +21,9 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from torch import nn
-
-from stepscope.recorder import Backoff, Every, Recorder
+from stepscope.recorder import Backoff, Every, Recorder, Schedule
 from stepscope.recorder.step import Step
+from torch import nn
 
 NUMBERS = 5
 HIDDEN = 200
@@ -139,7 +138,8 @@ def run(out: Path, steps: int = STEPS, *, seed: int = 0) -> None:
     for trial, note in notes.items():
         activate_last = trial == "bugged"
         config = {"activate_last": activate_last, "steps": steps, "lr": LEARNING_RATE, "batch": BATCH, "seed": seed}
-        schedule = {"*": Backoff(10, factor=1.2), **{f"test length {length}": Every(1) for length in TEST_LENGTHS}}
+        schedule: dict[str, Schedule] = {"*": Backoff(10, factor=1.2)}
+        schedule |= {f"test length {length}": Every(1) for length in TEST_LENGTHS}
         with Recorder(out, trial=trial, schedule=schedule, config=config, if_exists="overwrite") as recorder:
             recorder.note(note)
             loss = train(recorder, activate_last=activate_last, steps=steps, seed=seed)

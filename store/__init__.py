@@ -1,0 +1,42 @@
+"""The store: how recordings are kept in files, and how they are read. numpy only; see FORMAT.md.
+
+>>> from stepscope.store import open_trial
+>>> trial = open_trial("runs/sums/bugged")              # doctest: +SKIP
+>>> trial.steps, trial.nodes                            # doctest: +SKIP
+"""
+
+from stepscope.store.errors import (
+    DamagedError,
+    NotARecordingError,
+    StoreError,
+    TrialExistsError,
+    TrialInUseError,
+    UnknownNameError,
+)
+from stepscope.store.group import Group, open_group
+from stepscope.store.nodes import Node
+from stepscope.store.series import Series
+from stepscope.store.step import Histogram, Row, Step, Tensor
+from stepscope.store.trial import Message, Trial, open_trial
+from stepscope.store.writer import TrialWriter
+
+__all__ = [
+    "DamagedError",
+    "Group",
+    "Histogram",
+    "Message",
+    "Node",
+    "NotARecordingError",
+    "Row",
+    "Series",
+    "Step",
+    "StoreError",
+    "Tensor",
+    "Trial",
+    "TrialExistsError",
+    "TrialInUseError",
+    "TrialWriter",
+    "UnknownNameError",
+    "open_group",
+    "open_trial",
+]

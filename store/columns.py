@@ -1,0 +1,135 @@
+"""The ``columns`` file: the same statistics once more, turned so that one row's history can be read alone.
+
+It is derived from the ``steps`` file and may be deleted; what it lacks is read from there.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from stepscope.store.blocks import BlockPlace, FrameList, encode_block, pack_array, unpack_array
+from stepscope.store.files import BlockFile
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, StepRecord
+
+CHUNK_STEPS = 64
+_MAX_BUFFERED = 48 << 20
+
+N_STATISTICS = len(STATISTICS)
+N_AGGREGATES = len(SAMPLE_STATISTICS) * len(BATCH_AGGREGATES)
+
+
+@dataclass
+class _Buffer:
+    numbers: list[int] = field(default_factory=list)
+    statistics: list[NDArray[np.float64]] = field(default_factory=list)
+    batches: list[NDArray[np.float32]] = field(default_factory=list)
+    size: int = 0
+
+
+class ColumnWriter:
+    """Collects steps of equal layout and hands out a ``columns`` block for every ``CHUNK_STEPS`` of them."""
+
+    def __init__(self, emit: Callable[[bytes], object]) -> None:
+        self._emit = emit
+        self._buffers: dict[tuple[bytes, int], _Buffer] = {}
+        self._size = 0
+
+    def add(self, record: StepRecord, layout: bytes) -> None:
+        key = (layout, record.per_sample.shape[1])
+        buffer = self._buffers.setdefault(key, _Buffer())
+        batch = batch_columns(record.aggregates, record.per_sample)
+        size = record.statistics.nbytes + batch.nbytes
+        buffer.numbers.append(record.number)
+        buffer.statistics.append(record.statistics)
+        buffer.batches.append(batch)
+        buffer.size += size
+        self._size += size
+        if len(buffer.numbers) >= CHUNK_STEPS:
+            self._flush(key)
+        while self._size > _MAX_BUFFERED:
+            self._flush(max(self._buffers, key=lambda k: self._buffers[k].size))
+
+    def flush(self) -> None:
+        """Write out what has been collected so far."""
+        for key in list(self._buffers):
+            self._flush(key)
+
+    def _flush(self, key: tuple[bytes, int]) -> None:
+        buffer = self._buffers.pop(key)
+        self._size -= buffer.size
+        self._emit(encode_columns(key[0], buffer.numbers, buffer.statistics, buffer.batches))
+
+
+def batch_columns(aggregates: NDArray[np.float32], per_sample: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Aggregates and samples side by side: ``(R, 12 + 4 * S)``."""
+    rows = len(aggregates)
+    return np.concatenate([aggregates.reshape(rows, -1), per_sample.reshape(rows, -1)], axis=1, dtype=np.float32)
+
+
+def encode_columns(
+    layout: bytes,
+    numbers: Sequence[int],
+    statistics: Sequence[NDArray[np.float64]],
+    batches: Sequence[NDArray[np.float32]],
+) -> bytes:
+    """A ``columns`` block: for each row two frames, ``(11, steps)`` float64 and ``(12 + 4 * S, steps)`` float32."""
+    by_row = np.stack(statistics, axis=-1)
+    batch_by_row = np.stack(batches, axis=-1)
+    frames = [frame for row in range(len(by_row)) for frame in _row_frames(by_row[row], batch_by_row[row])]
+    lengths = np.array([len(frame) for frame in frames], np.uint32)
+    index = FrameList()
+    index.add("numbers", np.array(numbers, np.int64))
+    index.add("lengths", lengths)
+    header = {
+        "layout": layout,
+        "rows": len(by_row),
+        "steps": len(numbers),
+        "batch": batch_by_row.shape[1],
+        "arrays": index.entries,
+    }
+    return encode_block("columns", header, [*index.frames, *frames])
+
+
+def _row_frames(statistics: NDArray[np.float64], batch: NDArray[np.float32]) -> tuple[bytes, bytes]:
+    return pack_array(statistics)[0], pack_array(batch)[0]
+
+
+class Chunk:
+    """One ``columns`` block, read on demand."""
+
+    def __init__(self, file: BlockFile, place: BlockPlace, header: dict[str, Any]) -> None:
+        self.layout: bytes = header["layout"]
+        self._file = file
+        self._place = place
+        self._rows = int(header["rows"])
+        self._steps = int(header["steps"])
+        self._batch = int(header["batch"])
+        arrays = {entry[0]: entry for entry in header["arrays"]}
+        self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])
+        self._lengths_entry = arrays["lengths"]
+        self._offsets: NDArray[np.int64] | None = None
+
+    def statistics(self, row: int) -> NDArray[np.float64]:
+        """``(11, steps)`` of one row."""
+        return self._frame(2 * row, "<f8", (N_STATISTICS, self._steps))
+
+    def batch(self, row: int) -> NDArray[np.float32]:
+        """``(12 + 4 * S, steps)`` of one row."""
+        return self._frame(2 * row + 1, "<f4", (self._batch, self._steps))
+
+    def _array(self, entry: Sequence[Any]) -> NDArray[Any]:
+        _, dtype, shape, offset, length, shuffled = entry
+        return unpack_array(self._file.read(self._place.payload_offset + offset, length), dtype, shape, shuffled)
+
+    def _frame(self, index: int, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
+        if self._offsets is None:
+            _, _, _, offset, length, _ = self._lengths_entry
+            lengths = self._array(self._lengths_entry).astype(np.int64)
+            self._offsets = np.concatenate([[0], np.cumsum(lengths)]) + offset + length
+        start, end = int(self._offsets[index]), int(self._offsets[index + 1])
+        frame = self._file.read(self._place.payload_offset + start, end - start)
+        return unpack_array(frame, dtype, shape, shape[0] * shape[1] > 1)

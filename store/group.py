@@ -1,0 +1,87 @@
+"""A group: a folder of trials that are looked at together."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepscope.store.errors import NotARecordingError, StoreError, unknown
+from stepscope.store.files import file_path
+from stepscope.store.trial import Trial
+
+
+class Group:
+    """The trials of a folder; each is opened when it is first asked for.
+
+    >>> group = open_group("runs/sums")                 # doctest: +SKIP
+    >>> group["bugged"].steps                           # doctest: +SKIP
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        given = Path(path)
+        self._only: str | None = None
+        if is_trial(given):
+            given, self._only = given.resolve().parent, given.resolve().name
+        if not given.is_dir():
+            raise NotARecordingError(f"{given} is no folder; give the folder that the recorder wrote to")
+        self.path = given
+        self._trials: dict[str, Trial] = {}
+        self._names: tuple[str, ...] = ()
+        self.problems: dict[str, str] = {}
+        self.refresh()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the trials, oldest first."""
+        return self._names
+
+    def __getitem__(self, name: str) -> Trial:
+        """A trial by its name.
+
+        Raises:
+            UnknownNameError: there is none of this name.
+            NotARecordingError: its files are of another program, or of a newer version.
+        """
+        if name not in self._names:
+            raise unknown("trial", name, self._names)
+        if name not in self._trials:
+            self._trials[name] = Trial(self.path / name)
+        return self._trials[name]
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    def refresh(self) -> bool:
+        """Look for new trials, and for trials that are gone. Returns whether there are any."""
+        found = []
+        for entry in self.path.iterdir():
+            if (self._only is None or entry.name == self._only) and not entry.is_symlink() and is_trial(entry):
+                found.append((self._started(entry), entry.name))
+        names = tuple(name for _, name in sorted(found))
+        changed = names != self._names
+        self._names = names
+        for name in set(self._trials) - set(names):
+            del self._trials[name]
+        return changed
+
+    def _started(self, entry: Path) -> float:
+        if entry.name in self._trials:
+            return self._trials[entry.name].info.started
+        try:
+            return self._trials.setdefault(entry.name, Trial(entry)).info.started
+        except (StoreError, OSError) as error:
+            self.problems[entry.name] = str(error)
+            return 0.0
+
+
+def is_trial(path: Path) -> bool:
+    """Whether a folder holds a recording of a trial."""
+    return file_path(path, "journal").is_file()
+
+
+def open_group(path: Path | str) -> Group:
+    """Open a folder of trials, or the folder of a single one.
+
+    Raises:
+        NotARecordingError: there is no such folder.
+    """
+    return Group(path)
