@@ -3,25 +3,28 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stepscope-installed
+LINK := .typecheck/stepscope
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: demo test check fast slow browser format bench setup chromium clean help
+.PHONY: help setup chromium demo test check fast slow browser format bench clean
 
 help:
 	@echo "make demo    train the broken example and its fix, record both, open the dashboard (NO_VIEW=1: only record)"
-	@echo "make test    set up, then all checks and tests, the browser's included"
-	@echo "make check   lint, format and types only        make fast   the fast tests only"
-	@echo "make bench   the benchmarks, as tables          make format rewrite the code's layout"
+	@echo "make test    all checks and all tests"
+	@echo "make check   lint, layout and types             make fast    the fast tests"
+	@echo "make slow    the slow tests                     make browser the tests that drive a browser"
+	@echo "make format  rewrite the code's layout          make bench   the benchmarks, as tables"
+	@echo "make clean   remove the environment and what was built"
 
-setup: $(STAMP) .typecheck/stepscope
+setup: $(STAMP) $(LINK)
 
 $(STAMP): pyproject.toml constraints.txt scripts/setup.sh
 	@bash scripts/setup.sh $(VENV)
-	@touch $@
 
-.typecheck/stepscope:
-	@mkdir -p .typecheck && ln -sfn .. .typecheck/stepscope
+# mypy finds the namespace package here: see "explicit_package_bases" in pyproject.toml.
+$(LINK):
+	@mkdir -p $(@D) && ln -sfn .. $@
 
 chromium:
 	@bash scripts/chromium.sh
@@ -30,9 +33,13 @@ demo: setup
 	@$(VENV)/bin/stepscope demo --out runs/demo $(if $(NO_VIEW),--no-view)
 
 check: setup
-	@echo "== lint"; $(PY) -m ruff check .
-	@echo "== format"; $(PY) -m ruff format --check .
-	@echo "== types"; $(PY) -m mypy
+	@echo "== lint";   $(PY) -m ruff check .
+	@echo "== layout"; $(PY) -m ruff format --check .
+	@echo "== types";  $(PY) -m mypy
+
+# One run, so that the last line counts every test; tests/conftest.py puts the slow ones and the browser's last.
+test: setup chromium check
+	@echo "== tests"; $(PY) -m pytest -q
 
 fast: setup
 	@$(PY) -m pytest -q -m "not slow and not browser"
@@ -43,16 +50,11 @@ slow: setup
 browser: setup chromium
 	@$(PY) -m pytest -q -m browser
 
-test: check chromium
-	@echo "== fast tests"; $(PY) -m pytest -q -m "not slow and not browser"
-	@echo "== slow tests"; $(PY) -m pytest -q -m "slow and not browser" || [ $$? -eq 5 ]
-	@echo "== browser tests"; $(PY) -m pytest -q -m browser || [ $$? -eq 5 ]
-
 format: setup
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
 
 bench: setup
-	@for script in benchmarks/*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
 
 clean:
-	rm -rf $(VENV) .typecheck build *.egg-info
+	rm -rf $(VENV) .typecheck build dist *.egg-info
