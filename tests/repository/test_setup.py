@@ -30,7 +30,8 @@ def pinned_names() -> set[str]:
 
 def requirements() -> list[str]:
     extras = project()["project"]["optional-dependencies"]
-    every = [*project()["project"]["dependencies"], *project()["build-system"]["requires"], *sum(extras.values(), [])]
+    every = [*project()["project"]["dependencies"], *project()["build-system"]["requires"]]
+    every += [text for extra in extras.values() for text in extra]
     return [re.split(r"[<>=\[;]", text)[0].strip() for text in every if not text.startswith("stepscope")]
 
 
