@@ -21,9 +21,10 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
+from torch import nn
+
 from stepscope.recorder import Backoff, Every, Recorder, Schedule
 from stepscope.recorder.step import Step
-from torch import nn
 
 NUMBERS = 5
 HIDDEN = 200

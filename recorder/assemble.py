@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.recorder.graphs import build_graphs
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.measurements import MeasuredRows, RowKey

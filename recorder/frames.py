@@ -10,6 +10,7 @@ from functools import lru_cache
 from types import CodeType, FrameType
 
 import torch
+
 from stepscope.store.records import SourceLine
 
 _ROOM = os.path.dirname(os.path.abspath(__file__))

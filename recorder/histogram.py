@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import torch
+
 from stepscope.store.records import (
     HISTOGRAM_BINS,
     HISTOGRAM_HALF_BINS,

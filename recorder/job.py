@@ -7,6 +7,7 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
+
 from stepscope.recorder.frames import Place
 from stepscope.recorder.measurements import MeasuredRows
 from stepscope.recorder.named import Named

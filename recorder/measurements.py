@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
+
 from stepscope.recorder.named import Named
 from stepscope.recorder.statistics import Measured, measure
 

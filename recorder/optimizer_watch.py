@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
+
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.named import Named
 

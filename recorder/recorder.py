@@ -14,6 +14,8 @@ from types import TracebackType
 from typing import Any, Literal
 
 import torch
+from torch import nn
+
 from stepscope.recorder.assemble import assemble
 from stepscope.recorder.background import Background
 from stepscope.recorder.environment import environment
@@ -27,7 +29,6 @@ from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import TrialWriter
 from stepscope.store.records import ModuleInfo, Note, Scalar, TrialEnd, TrialInfo
-from torch import nn
 
 
 class Recorder:

@@ -14,6 +14,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch import nn
+from torch.nn.modules import module as module_hooks
+
 from stepscope.recorder.errors import BatchDimensionError, DuplicateNameError
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults, guarded
@@ -27,8 +30,6 @@ from stepscope.recorder.trace import Trace
 from stepscope.recorder.tracer import Listener, Tracer
 from stepscope.recorder.watched import Names, Watched
 from stepscope.store.records import TensorType
-from torch import nn
-from torch.nn.modules import module as module_hooks
 
 _UNHOOKED = torch._C.DisableTorchFunction
 """Inside it, our own tensor calls are not seen by the tracer."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
+
 from stepscope.recorder.histogram import count_bins
 
 _SAFE_RANGE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}

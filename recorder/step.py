@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 import torch
+
 from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.errors import RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded

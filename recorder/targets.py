@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Protocol
 
 import torch
+
 from stepscope.recorder.trace import tensors_in
 
 _LOSS_FUNCTIONS = frozenset(

@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+
 from stepscope.recorder.autograd_walk import named_ancestors
 from stepscope.recorder.frames import Place
 

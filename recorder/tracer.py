@@ -6,9 +6,10 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
+from torch.overrides import TorchFunctionMode
+
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.trace import Trace, tensors_in
-from torch.overrides import TorchFunctionMode
 
 _PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER = range(5)
 

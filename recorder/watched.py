@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 import torch
+from torch import nn
+
 from stepscope.recorder.errors import RecorderError, UnknownModuleError
 from stepscope.store.records import ModuleInfo, ParameterInfo
-from torch import nn
 
 Thing = TypeVar("Thing", bound=object)
 

@@ -16,6 +16,7 @@ import msgpack
 import numpy as np
 import zstandard
 from numpy.typing import NDArray
+
 from stepscope.store.errors import DamagedError
 
 MARKER = b"\xf5SsB"

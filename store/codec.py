@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import msgpack
+
 from stepscope.store.records import (
     Edge,
     Graph,

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.store.blocks import BlockPlace, FrameList, encode_block, pack_array, unpack_array
 from stepscope.store.files import BlockFile
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, StepRecord

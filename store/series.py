@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.store.columns import N_AGGREGATES, Chunk, batch_columns
 from stepscope.store.errors import DamagedError, unknown
 from stepscope.store.layout import Layout

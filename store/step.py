@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.store import codec
 from stepscope.store.blocks import PREFIX_SIZE, BlockPlace, decompress, read_header, read_prefix, unpack_array
 from stepscope.store.errors import DamagedError, unknown

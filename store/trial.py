@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.store import codec, lock
 from stepscope.store.blocks import BlockPlace, decompress
 from stepscope.store.columns import Chunk

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
 from stepscope.store import codec, lock
 from stepscope.store.blocks import FrameList, compress, encode_block
 from stepscope.store.columns import ColumnWriter

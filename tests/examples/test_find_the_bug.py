@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+
 from stepscope.examples import find_the_bug as demo
 from stepscope.store import Group, open_group
 
@@ -62,7 +63,7 @@ def test_values_of_the_first_step_equal_those_computed_by_hand(group: Group) -> 
     gradient = step.tensor("subnet_out.hidden_state", quantity="gradient")
     assert hidden[-1].grad is not None
     assert gradient.statistics["norm"] == pytest.approx(float(hidden[-1].grad.double().norm()), rel=1e-6)
-    assert step.tensor("loss").statistics["mean"] == pytest.approx(float(loss), rel=1e-6)
+    assert step.tensor("loss").statistics["mean"] == pytest.approx(loss.item(), rel=1e-6)
     weight = model.subnet_out.last.weight
     assert weight.grad is not None
     recorded_weight = step.tensor("subnet_out.last.weight", quantity="gradient")
