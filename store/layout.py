@@ -14,9 +14,14 @@ class Layout:
     def __init__(self, name: bytes, tensors: Sequence[TensorInfo]) -> None:
         self.name = name
         self.tensors = tuple(tensors)
+        self._nodes = {tensor.node for tensor in self.tensors}
         self._rows: dict[tuple[str, str], list[int]] = defaultdict(list)
         for row, tensor in enumerate(self.tensors):
             self._rows[tensor.node, tensor.quantity].append(row)
+
+    def has(self, node: str) -> bool:
+        """Whether a node was recorded at all."""
+        return node in self._nodes
 
     def row(self, node: str, quantity: str, role: str | None, iteration: int | None) -> int | None:
         """The row that is meant, or None: of the last role and the last iteration unless they are given."""
