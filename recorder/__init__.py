@@ -16,6 +16,7 @@ from stepscope.recorder.errors import (
 )
 from stepscope.recorder.recorder import Recorder
 from stepscope.recorder.schedule import Backoff, Every, PerKind, Schedule, Steps
+from stepscope.recorder.step import Step
 
 __all__ = [
     "Backoff",
@@ -28,6 +29,7 @@ __all__ = [
     "RecorderError",
     "RecorderWarning",
     "Schedule",
+    "Step",
     "StepError",
     "Steps",
     "UnknownModuleError",
