@@ -1,0 +1,282 @@
+"""The charts, as plain plotly figure dictionaries: quick to make, easy to test."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store import Histogram
+from stepscope.viewer.numbers import short
+from stepscope.viewer.sampling import min_max
+from stepscope.viewer.theme import CURSOR, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS
+
+Figure = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """One line of a chart; ``dotted`` for the compared trial's."""
+
+    name: str
+    steps: NDArray[np.int64]
+    values: NDArray[np.float64]
+    color: str = LINES[0]
+    dotted: bool = False
+
+
+def empty(theme: str, text: str = "", height: int | None = None) -> Figure:
+    """A chart without data that says why."""
+    figure = _figure(theme, height)
+    axis = {"visible": False, "range": [0, 1]}
+    figure["layout"] |= {"xaxis": axis, "yaxis": axis}
+    if text:
+        figure["layout"]["annotations"] = [
+            {"text": text, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
+        ]
+    return figure
+
+
+def timeline(curve: Curve | None, recorded: NDArray[np.int64], cursor: int | None, theme: str) -> Figure:
+    """The loss over the whole run, with a mark for each recorded step and a cursor."""
+    figure = _figure(theme, None, margin={"l": 52, "r": 12, "t": 6, "b": 20})
+    if curve is not None and len(curve.steps):
+        figure["data"] += _traces(curve, width=1.4)
+    ticks = _thin(recorded, 600)
+    figure["data"].append(
+        {
+            "type": "scatter", "mode": "markers", "x": ticks.tolist(), "y": [0.0] * len(ticks), "yaxis": "y2",
+            "marker": {"symbol": "line-ns-open", "size": 7, "color": INK[theme], "opacity": 0.55},
+            "hovertemplate": "recorded step %{x}<extra></extra>", "name": "recorded",
+        }
+    )  # fmt: skip
+    layout = figure["layout"]
+    layout["yaxis2"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
+    layout["xaxis"]["fixedrange"] = layout["yaxis"]["fixedrange"] = True
+    layout["yaxis"]["nticks"] = 3
+    layout["showlegend"] = False
+    layout["shapes"] = _cursor(cursor, width=2)
+    if curve is not None and len(curve.values) and _wants_log(curve.values):
+        layout["yaxis"]["type"] = "log"
+    return figure
+
+
+def history(curves: Sequence[Curve], cursor: int | None, theme: str, *, log: bool, legend: bool = True) -> Figure:
+    """Curves over steps."""
+    figure = _figure(theme, None)
+    figure["layout"]["showlegend"] = legend and len(curves) > 1
+    for curve in curves:
+        figure["data"] += _traces(curve)
+    figure["layout"]["shapes"] = _cursor(cursor)
+    if log:
+        figure["layout"]["yaxis"]["type"] = "log"
+    return figure
+
+
+def histogram(counts: Histogram, theme: str, color: str, other: Histogram | None = None) -> Figure:
+    """A histogram over signed magnitudes; zero, NaN and the infinities are bars of their own at their places."""
+    figure = _figure(theme, None, margin={"l": 44, "r": 8, "t": 8, "b": 34})
+    bars = _bars(counts)
+    figure["data"].append(_bar_trace(bars, color, "this trial"))
+    if other is not None:
+        total, own = max(1, int(other.counts.sum())), int(counts.counts.sum())
+        scaled = _bars(other, own / total)
+        figure["data"].append(
+            {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "dash": "dot", "width": 1.4,
+             "color": INK[theme]}, "x": [b.x for b in scaled], "y": [b.y for b in scaled], "hoverinfo": "skip"}
+        )  # fmt: skip
+    layout = figure["layout"]
+    ticks = _bar_ticks(bars)
+    layout["xaxis"] |= {"tickvals": [x for x, _ in ticks], "ticktext": [text for _, text in ticks], "tickangle": 0}
+    layout["bargap"] = 0
+    layout["showlegend"] = False
+    return figure
+
+
+def heat_map(
+    names: Sequence[str],
+    steps: Sequence[int],
+    values: NDArray[np.float64],
+    cursor: int | None,
+    theme: str,
+    *,
+    log: bool,
+) -> Figure:
+    """Nodes by steps: ``values`` is ``(nodes, steps)``; the first node is on top."""
+    figure = _figure(theme, max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
+    shown = np.log10(np.abs(values), where=np.abs(values) > 0, out=np.full(values.shape, np.nan)) if log else values
+    finite = shown[np.isfinite(shown)]
+    low, high = (np.percentile(finite, [2, 98]).tolist()) if finite.size else (0.0, 1.0)
+    scale = [[i / (len(HEAT) - 1), color] for i, color in enumerate(HEAT)]
+    figure["data"].append(
+        {
+            "type": "heatmap", "x": [str(step) for step in steps], "y": list(names), "z": _plain(shown),
+            "customdata": _plain(values), "zmin": low, "zmax": high if high > low else low + 1, "colorscale": scale,
+            "hovertemplate": "%{y}<br>step %{x}: %{customdata:.4g}<extra></extra>", "hoverongaps": False,
+            "colorbar": {"thickness": 12, "title": {"text": "log10 |value|" if log else "", "side": "right"}},
+        }
+    )  # fmt: skip
+    layout = figure["layout"]
+    layout["yaxis"] |= {"autorange": "reversed", "tickfont": {"family": "monospace", "size": 10}, "dtick": 1}
+    layout["xaxis"] |= {"type": "category", "nticks": 12}
+    if cursor is not None and cursor in steps:
+        layout["shapes"] = _cursor(list(steps).index(cursor))
+    return figure
+
+
+def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int | None, theme: str) -> Figure:
+    """Several charts in a grid of three columns that share the axis of steps."""
+    columns = min(3, max(1, len(charts)))
+    rows = math.ceil(len(charts) / columns)
+    figure = _figure(theme, max(200, rows * 190), margin={"l": 44, "r": 10, "t": 24, "b": 28})
+    layout = figure["layout"]
+    layout |= {"annotations": [], "shapes": [], "showlegend": False}
+    for index, (title, curves) in enumerate(charts):
+        column, row = index % columns, index // columns
+        suffix = "" if index == 0 else str(index + 1)
+        left, right = (column + 0.06) / columns, (column + 0.94) / columns
+        top = 1 - row / rows
+        bottom = top - 0.72 / rows
+        layout[f"xaxis{suffix}"] = {**layout["xaxis"], "domain": [left, right], "anchor": f"y{suffix}", "matches": "x"}
+        layout[f"yaxis{suffix}"] = {**layout["yaxis"], "domain": [bottom, top], "anchor": f"x{suffix}"}
+        layout["annotations"].append(
+            {"text": title, "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
+             "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
+        )  # fmt: skip
+        for curve in curves:
+            figure["data"] += [t | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} for t in _traces(curve)]
+    return figure
+
+
+# ---------------------------------------------------------------------- parts
+
+
+def _figure(theme: str, height: int | None, margin: dict[str, int] | None = None) -> Figure:
+    axis = {"gridcolor": GRID[theme], "zerolinecolor": GRID[theme], "automargin": False, "ticks": ""}
+    layout = {
+        "margin": margin or {"l": 48, "r": 10, "t": 8, "b": 24},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "font": {"color": INK[theme], "size": 11, "family": "system-ui, sans-serif"},
+        "xaxis": dict(axis),
+        "yaxis": {**axis, "exponentformat": "power"},
+        "hovermode": "closest",
+        "uirevision": "keep",
+        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 10}},
+    }
+    if height is not None:
+        layout["height"] = height
+    return {"data": [], "layout": layout}
+
+
+def _traces(curve: Curve, width: float = 1.6) -> list[dict[str, Any]]:
+    """The line, and marks at the steps where it is not finite, which a line would just leave out."""
+    steps, values = min_max(curve.steps, curve.values)
+    finite = np.isfinite(values)
+    line = {
+        "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": curve.name,
+        "x": steps.tolist(), "y": _plain(values), "connectgaps": False, "marker": {"size": 4},
+        "line": {"color": curve.color, "width": width, "dash": "dot" if curve.dotted else "solid"},
+        "hovertemplate": f"{_escape(curve.name)}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",
+    }  # fmt: skip
+    bad = ~np.isfinite(curve.values)
+    if not bad.any():
+        return [line]
+    where = _thin(curve.steps[bad], 300)
+    known = curve.values[~bad]
+    level = float(known.min()) if len(known) else 0.0
+    rug = {
+        "type": "scatter", "mode": "markers", "name": f"{curve.name}: not finite", "showlegend": False,
+        "x": where.tolist(), "y": [level] * len(where), "marker": {"color": TROUBLE, "symbol": "x", "size": 6},
+        "hovertemplate": f"{_escape(curve.name)}<br>step %{{x}}: not finite<extra></extra>",
+    }  # fmt: skip
+    return [line, rug]
+
+
+def _escape(text: str) -> str:
+    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+
+
+def _plain(values: NDArray[np.float64]) -> list[Any]:
+    """Lists for JSON, with None where a number is not finite."""
+    objects = values.astype(object)
+    objects[~np.isfinite(values)] = None
+    plain: list[Any] = objects.tolist()
+    return plain
+
+
+def _thin(values: NDArray[np.int64], most: int) -> NDArray[np.int64]:
+    return values if len(values) <= most else values[np.linspace(0, len(values) - 1, most).astype(np.int64)]
+
+
+def _cursor(step: int | None, width: float = 1.2) -> list[dict[str, Any]]:
+    if step is None:
+        return []
+    line = {"color": CURSOR, "width": width}
+    return [{"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
+
+
+def _wants_log(values: NDArray[np.float64]) -> bool:
+    """Whether a curve spans so much that a linear axis would show nothing: positive, and three decades or more."""
+    finite = values[np.isfinite(values)]
+    return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > 1000)
+
+
+@dataclass(frozen=True)
+class _Bar:
+    x: float
+    y: float
+    label: str
+    trouble: bool = False
+    magnitude: float = math.nan
+
+
+def _bars(counts: Histogram, scale: float = 1.0) -> list[_Bar]:
+    """Bars from left to right: minus infinity, negative, zero, positive, plus infinity, NaN; empty ends left out."""
+    edges = counts.edges()
+    negative, positive = counts.negative, counts.positive
+    used = np.flatnonzero(negative + positive)
+    low, high = (int(used[0]), int(used[-1]) + 1) if len(used) else (0, 0)
+    minus, plus = counts.infinities
+    bars = []
+    if minus:
+        bars.append(_Bar(-(high - low) - 3.0, minus * scale, "−∞", True))
+    for i in range(high - 1, low - 1, -1):
+        label = f"−{short(edges[i + 1])} to −{short(edges[i])}"
+        bars.append(_Bar(-(i - low) - 1.5, negative[i] * scale, label, magnitude=edges[i]))
+    bars.append(_Bar(0.0, counts.zeros * scale, "zero", magnitude=0.0))
+    for i in range(low, high):
+        label = f"{short(edges[i])} to {short(edges[i + 1])}"
+        bars.append(_Bar(i - low + 1.5, positive[i] * scale, label, magnitude=edges[i]))
+    if plus:
+        bars.append(_Bar(high - low + 3.0, plus * scale, "∞", True))
+    if counts.nans:
+        bars.append(_Bar(high - low + 4.5, counts.nans * scale, "NaN", True))
+    return bars
+
+
+def _bar_trace(bars: Sequence[_Bar], color: str, name: str) -> dict[str, Any]:
+    return {
+        "type": "bar", "x": [bar.x for bar in bars], "y": [bar.y for bar in bars], "width": 1, "name": name,
+        "marker": {"color": [TROUBLE if bar.trouble else color for bar in bars], "line": {"width": 0}},
+        "text": [bar.label for bar in bars], "textposition": "none",
+        "hovertemplate": "%{text}<br>%{y:,.0f} elements<extra></extra>",
+    }  # fmt: skip
+
+
+def _bar_ticks(bars: Sequence[_Bar]) -> list[tuple[float, str]]:
+    """A tick at zero, at what is not finite, and at a few powers of ten of either sign."""
+    ticks = [(bar.x, bar.label if bar.trouble else "0") for bar in bars if bar.trouble or bar.magnitude == 0]
+    sides = [[b for b in bars if b.x > 0 and not b.trouble], [b for b in bars if b.x < 0 and not b.trouble][::-1]]
+    for sign, side in zip(("", "−"), sides, strict=True):
+        step = max(8, 4 * math.ceil(len(side) / 12))
+        for bar in side[step - 1 :: step]:
+            ticks.append((bar.x, f"{sign}{short(float(f'{bar.magnitude:.0e}'))}"))
+    return ticks
+
+
+__all__ = ["TYPE_COLORS", "Curve", "empty", "heat_map", "histogram", "history", "small_multiples", "timeline"]

@@ -1,0 +1,30 @@
+"""The colours of charts; the graph's and the page's live in ``assets/``."""
+
+from __future__ import annotations
+
+TYPE_COLORS = {
+    "input": "#2f9e44",
+    "parameter": "#e8b008",
+    "buffer": "#9c8b70",
+    "calculated": "#7c83d6",
+    "target": "#0c8599",
+    "loss": "#c2255c",
+}
+CURSOR = "#d6336c"
+TROUBLE = "#e03131"
+LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255")
+"""Okabe and Ito's colours for lines (2008), but for the yellow, which is too light, and black."""
+INK = {"light": "#343a40", "dark": "#c9cdd3"}
+GRID = {"light": "#e9ecef", "dark": "#33383f"}
+HEAT = ("#fff5cc", "#ffe08a", "#fdbe6f", "#f98e52", "#e8603c", "#c73a2f", "#8f1d2c")
+"""Small to large, light to dark."""
+DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b")
+
+
+def color_of(position: float, scale: tuple[str, ...] = HEAT) -> str:
+    """A colour of a scale; ``position`` from 0 to 1."""
+    place = min(max(position, 0.0), 1.0) * (len(scale) - 1)
+    low = min(int(place), len(scale) - 2)
+    share = place - low
+    first, second = (tuple(int(scale[i][j : j + 2], 16) for j in (1, 3, 5)) for i in (low, low + 1))
+    return "#" + "".join(f"{round(a + (b - a) * share):02x}" for a, b in zip(first, second, strict=True))
