@@ -157,7 +157,7 @@ def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int |
 
 def _figure(theme: str, height: int | None, margin: dict[str, int] | None = None) -> Figure:
     axis = {"gridcolor": GRID[theme], "zerolinecolor": GRID[theme], "automargin": False, "ticks": ""}
-    layout = {
+    layout: Figure = {
         "margin": margin or {"l": 48, "r": 10, "t": 8, "b": 24},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",

@@ -1,9 +1,9 @@
 """The graph panel's drawing: from a recorded graph to boxes, frames and lines with positions.
 
 Pure functions, standard library only; ``assets/graph*.js`` puts a drawing on the screen and nothing else knows its
-shape. A *tensor* is a vertex of the graph, told by ``(node, role, lag)``; a *box* shows one tensor, a node with all its
-roles, or a closed module with all that is in it; a *row* is a line inside a box (a parameter, a role of a node) that can
-be selected on its own; a *frame* is an open module.
+shape. A *tensor* is a vertex of the graph, told by ``(node, role, lag)``; a *box* shows one tensor, a node with all
+its roles, or a closed module with all that is in it; a *row* is a line inside a box (a parameter, a role of a node)
+that can be selected on its own; a *frame* is an open module.
 
 ``draw`` returns a dictionary that ``json.dumps`` takes as it is::
 
