@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 _EXACT = 64
 _STEPS = 32
+_NOISE = 1e-5
+"""Relative length below which a direction is made of rounding errors: the space is exhausted."""
 
 
 def spectral_norm(matrix: torch.Tensor) -> float:
@@ -15,17 +19,18 @@ def spectral_norm(matrix: torch.Tensor) -> float:
     reorthogonalisation (Golub and Van Loan, Matrix Computations, 4th ed., 10.4) runs a fixed number of steps from a
     fixed start; its largest Ritz value approaches the largest singular value from below.
     """
-    matrix = matrix.detach().float()
-    if matrix.numel() == 0 or not bool(torch.isfinite(matrix).all()):
-        return float("nan")
     with torch.no_grad():
-        if min(matrix.shape) <= _EXACT:
-            gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-            scale = float(matrix.abs().max())
-            if not 1e-12 < scale < 1e12:
-                return float(torch.linalg.matrix_norm(matrix.double(), ord=2))
-            return float(torch.linalg.eigvalsh(gram.double())[-1].clamp(min=0).sqrt())
-        return _lanczos(matrix)
+        largest = float(matrix.detach().abs().max()) if matrix.numel() else math.nan
+        if largest == 0 or not math.isfinite(largest):
+            return largest if largest == 0 else math.nan
+        # Scaled to a largest element of 1, so that no square overflows or vanishes.
+        scaled = (matrix.detach().double() / largest).float()
+        return largest * (_decomposed(scaled) if min(scaled.shape) <= _EXACT else _lanczos(scaled))
+
+
+def _decomposed(matrix: torch.Tensor) -> float:
+    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
+    return float(torch.linalg.eigvalsh(gram.double())[-1].clamp(min=0).sqrt())
 
 
 def _lanczos(matrix: torch.Tensor) -> float:
@@ -36,19 +41,20 @@ def _lanczos(matrix: torch.Tensor) -> float:
     alphas: list[float] = []
     betas: list[float] = []
     for step in range(min(_STEPS, *matrix.shape)):
-        forward = matrix @ right[step]
-        forward = _orthogonal(forward, left)
-        alpha = float(forward.norm())
-        alphas.append(alpha)
-        if alpha == 0.0:
+        forward = _orthogonal(matrix @ right[step], left)
+        alphas.append(float(forward.norm()))
+        if alphas[-1] <= _NOISE * max(alphas):
             break
-        left.append(forward / alpha)
+        left.append(forward / alphas[-1])
         back = _orthogonal(matrix.T @ left[step], right)
-        beta = float(back.norm())
-        betas.append(beta)
-        if beta <= 1e-7 * alpha:
+        betas.append(float(back.norm()))
+        if betas[-1] <= _NOISE * max(alphas):
             break
-        right.append(back / beta)
+        right.append(back / betas[-1])
+    return _norm_of_bidiagonal(alphas, betas)
+
+
+def _norm_of_bidiagonal(alphas: list[float], betas: list[float]) -> float:
     small = torch.diag(torch.tensor(alphas, dtype=torch.float64))
     for index in range(len(alphas) - 1):
         small[index, index + 1] = betas[index]

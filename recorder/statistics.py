@@ -48,7 +48,7 @@ class _Moments:
 
     count: torch.Tensor
     mean: torch.Tensor
-    variance: torch.Tensor
+    std: torch.Tensor
     abs_mean: torch.Tensor
     abs_max: torch.Tensor
     minimum: torch.Tensor
@@ -68,7 +68,7 @@ def measure(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neu
     group, batch, total = stack.shape
     kept = tuple(sample for sample in samples if sample < batch) if batched else ((0,) if batch else ())
     moments = _moments(stack) if stack.numel() else _empty_moments(stack)
-    per_sample = torch.stack([moments.mean, moments.variance.sqrt(), moments.abs_mean, moments.abs_max], dim=-1)
+    per_sample = torch.stack([moments.mean, moments.std, moments.abs_mean, moments.abs_max], dim=-1)
     histograms = count_bins(stack.reshape(group, -1))
     chosen = _choose_neurons(stack, total, neuron_limit)
     return Measured(
@@ -124,7 +124,7 @@ def _ordinary_moments(stack: torch.Tensor, absolute: torch.Tensor, abs_max: torc
     return _Moments(
         count=torch.full_like(correction, stack.shape[-1]),
         mean=mean.double() + correction,
-        variance=variance,
+        std=variance.sqrt_(),
         abs_mean=absolute.mean(-1).double(),
         abs_max=abs_max.double(),
         minimum=stack.amin(-1).double(),
@@ -150,7 +150,7 @@ def _careful_moments(stack: torch.Tensor) -> _Moments:
     return _Moments(
         count=count,
         mean=torch.ldexp(mean + correction, back),
-        variance=torch.ldexp(torch.ldexp(variance.sqrt(), back), torch.zeros_like(back)).square(),
+        std=torch.ldexp(variance.sqrt(), back),
         abs_mean=torch.ldexp(absolute.sum(-1) / count, back),
         abs_max=_blank(torch.ldexp(absolute.amax(-1), back), none),
         minimum=_blank(torch.where(finite, stack, torch.inf).amin(-1).double(), none),
@@ -179,18 +179,21 @@ def _overall(moments: _Moments, histograms: torch.Tensor, elements: int) -> torc
         return torch.where(moments.count > 0, values * weight, 0).sum(1)
 
     mean = weighted(moments.mean)
-    spread = moments.mean - mean.unsqueeze(1)
-    variance = weighted(moments.variance) + weighted(spread.square())
+    # Scaled by the largest magnitude, so that no square overflows or vanishes.
+    scale = _extreme(moments.abs_max, largest=True)
+    unit = torch.where(scale > 0, scale, 1).unsqueeze(1)
+    spread = (moments.mean - mean.unsqueeze(1)) / unit
+    std = unit.squeeze(1) * (weighted((moments.std / unit).square()) + weighted(spread.square())).sqrt()
     some = count > 0
     zeros = histograms[:, histograms.shape[1] // 2 - 1].double() / elements
     columns = [
         mean,
-        variance.sqrt(),
+        std,
         weighted(moments.abs_mean),
-        _extreme(moments.abs_max, largest=True),
+        scale,
         _extreme(moments.minimum, largest=False),
         _extreme(moments.maximum, largest=True),
-        count.sqrt() * torch.hypot(variance.sqrt(), mean),
+        count.sqrt() * torch.hypot(std, mean),
     ]
     return torch.stack([*(_blank(column, ~some) for column in columns), zeros], dim=-1)
 
@@ -229,4 +232,4 @@ def _moments_over_batch(chosen: torch.Tensor) -> tuple[torch.Tensor, torch.Tenso
         variance = (centred.square_().mean(1) - correction.square()).clamp_(min=0)
         return mean.squeeze(1) + correction, variance.sqrt(), abs_max
     moments = _careful_moments(chosen.transpose(1, 2))
-    return moments.mean, moments.variance.sqrt(), moments.abs_max
+    return moments.mean, moments.std, moments.abs_max
