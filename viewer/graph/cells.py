@@ -1,4 +1,4 @@
-"""What a frame is laid out from: cells in layers, and links between them."""
+"""What a frame is laid out from, and what comes out: cells in layers and hops between them, then a plan."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from typing import Literal
 CellKind = Literal["box", "frame", "entry", "exit", "lane"]
 
 
-@dataclass
+@dataclass(slots=True)
 class Cell:
     """Something with a place in a layer.
 
-    A box; a frame that is laid out already; a port through which lines of one source enter or leave the frame; a lane,
-    which is the stretch of a line through a layer. ``number`` is the box, the position of the frame among its parent's
-    frames, or the source of the line. ``left`` and ``right`` tell where a line of a source touches the cell, from its
-    top; ``anchor`` is where it does otherwise.
+    A box; a frame that is laid out already; a port through which the lines of one source enter or leave the frame; a
+    lane, which is the stretch of a line through a layer. ``number`` is the box, the frame, or the source of the line.
+    ``left`` and ``right`` tell where the lines of a source touch the cell, from its top; ``anchor`` is where the others
+    do. A ``fixed`` cell is on the main line, and stays where it is when the others are moved.
     """
 
     kind: CellKind
     number: int
-    width: float
-    height: float
-    anchor: float
+    width: float = 0.0
+    height: float = 0.0
+    anchor: float = 0.0
     left: dict[int, float] = field(default_factory=dict)
     right: dict[int, float] = field(default_factory=dict)
     layer: int = 0
     x: float = 0.0
     y: float = 0.0
+    fixed: bool = False
 
     def touch_left(self, source: int) -> float:
         """How far below its top the lines of a source arrive."""
@@ -38,7 +39,7 @@ class Cell:
         return self.right.get(source, self.anchor)
 
 
-@dataclass
+@dataclass(slots=True)
 class Link:
     """The lines of one source box from one cell to another, for all ``sinks`` in or beyond the other cell."""
 
@@ -47,12 +48,14 @@ class Link:
     head: int
     sinks: set[int] = field(default_factory=set)
     main: bool = False
-    back: bool = False
 
 
-@dataclass
+@dataclass(slots=True)
 class Hop:
-    """A piece of a link between neighbouring layers (or a turn of a backward link); shared by links of one source."""
+    """A piece of a line between cells of neighbouring layers, shared by all links of its source.
+
+    A hop that runs ``back`` goes from right to left; one whose cells are in the same layer is a turn.
+    """
 
     source: int
     tail: int
@@ -64,7 +67,7 @@ class Hop:
 
 @dataclass(frozen=True)
 class Placed:
-    """A box, a frame or a line with its place in the frame it was laid out in."""
+    """A box or frame with its place in the frame it was laid out in."""
 
     number: int
     x: float
@@ -75,23 +78,27 @@ class Placed:
 
 @dataclass(frozen=True)
 class Line:
-    """The points of a piece of line: straight between the first two and the last two, curved between the inner two."""
+    """A piece of a line: straight from the first point to the second, curved to the third, straight to the last.
+
+    ``bend`` is how far to the right of both the curve of a turn reaches (below 0: to the left).
+    """
 
     source: int
     sinks: frozenset[int]
     points: tuple[tuple[float, float], ...]
+    bend: float
     back: bool
     arrow: bool
 
 
-@dataclass
+@dataclass(frozen=True)
 class Plan:
-    """A frame, laid out: its size, what is in it, and where the lines of each source cross its sides."""
+    """A frame, laid out: its size, what is in it, and how far below its top lines of each source cross its sides."""
 
     width: float
     height: float
-    boxes: list[Placed]
-    frames: list[tuple[str, int, float, float, float, float]]
-    lines: list[Line]
+    boxes: tuple[Placed, ...]
+    frames: tuple[Placed, ...]
+    lines: tuple[Line, ...]
     entries: dict[int, float]
     exits: dict[int, float]
