@@ -29,9 +29,9 @@ class Curve:
     dotted: bool = False
 
 
-def empty(theme: str, text: str = "", height: int | None = None) -> Figure:
+def empty(text: str = "", height: int | None = None) -> Figure:
     """A chart without data that says why."""
-    figure = _figure(theme, height)
+    figure = _figure(height)
     axis = {"visible": False, "range": [0, 1]}
     figure["layout"] |= {"xaxis": axis, "yaxis": axis}
     if text:
@@ -41,16 +41,16 @@ def empty(theme: str, text: str = "", height: int | None = None) -> Figure:
     return figure
 
 
-def timeline(curve: Curve | None, recorded: NDArray[np.int64], cursor: int | None, theme: str) -> Figure:
+def timeline(curves: Sequence[Curve], recorded: NDArray[np.int64], cursor: int | None) -> Figure:
     """The loss over the whole run, with a mark for each recorded step and a cursor."""
-    figure = _figure(theme, None, margin={"l": 52, "r": 12, "t": 6, "b": 20})
-    if curve is not None and len(curve.steps):
+    figure = _figure(None, margin={"l": 52, "r": 12, "t": 6, "b": 20})
+    for curve in curves:
         figure["data"] += _traces(curve, width=1.4)
     ticks = _thin(recorded, 600)
     figure["data"].append(
         {
             "type": "scatter", "mode": "markers", "x": ticks.tolist(), "y": [0.0] * len(ticks), "yaxis": "y2",
-            "marker": {"symbol": "line-ns-open", "size": 7, "color": INK[theme], "opacity": 0.55},
+            "marker": {"symbol": "line-ns-open", "size": 7, "color": INK, "opacity": 0.55},
             "hovertemplate": "recorded step %{x}<extra></extra>", "name": "recorded",
         }
     )  # fmt: skip
@@ -60,14 +60,14 @@ def timeline(curve: Curve | None, recorded: NDArray[np.int64], cursor: int | Non
     layout["yaxis"]["nticks"] = 3
     layout["showlegend"] = False
     layout["shapes"] = _cursor(cursor, width=2)
-    if curve is not None and len(curve.values) and _wants_log(curve.values):
+    if curves and _wants_log(np.concatenate([curve.values for curve in curves])):
         layout["yaxis"]["type"] = "log"
     return figure
 
 
-def history(curves: Sequence[Curve], cursor: int | None, theme: str, *, log: bool, legend: bool = True) -> Figure:
+def history(curves: Sequence[Curve], cursor: int | None, *, log: bool, legend: bool = True) -> Figure:
     """Curves over steps."""
-    figure = _figure(theme, None)
+    figure = _figure(None)
     figure["layout"]["showlegend"] = legend and len(curves) > 1
     for curve in curves:
         figure["data"] += _traces(curve)
@@ -77,9 +77,9 @@ def history(curves: Sequence[Curve], cursor: int | None, theme: str, *, log: boo
     return figure
 
 
-def histogram(counts: Histogram, theme: str, color: str, other: Histogram | None = None) -> Figure:
+def histogram(counts: Histogram, color: str, other: Histogram | None = None) -> Figure:
     """A histogram over signed magnitudes; zero, NaN and the infinities are bars of their own at their places."""
-    figure = _figure(theme, None, margin={"l": 44, "r": 8, "t": 8, "b": 34})
+    figure = _figure(None, margin={"l": 44, "r": 8, "t": 8, "b": 34})
     bars = _bars(counts)
     figure["data"].append(_bar_trace(bars, color, "this trial"))
     if other is not None:
@@ -87,7 +87,7 @@ def histogram(counts: Histogram, theme: str, color: str, other: Histogram | None
         scaled = _bars(other, own / total)
         figure["data"].append(
             {"type": "scatter", "mode": "lines", "line": {"shape": "hvh", "dash": "dot", "width": 1.4,
-             "color": INK[theme]}, "x": [b.x for b in scaled], "y": [b.y for b in scaled], "hoverinfo": "skip"}
+             "color": INK}, "x": [b.x for b in scaled], "y": [b.y for b in scaled], "hoverinfo": "skip"}
         )  # fmt: skip
     layout = figure["layout"]
     ticks = _bar_ticks(bars)
@@ -102,12 +102,11 @@ def heat_map(
     steps: Sequence[int],
     values: NDArray[np.float64],
     cursor: int | None,
-    theme: str,
     *,
     log: bool,
 ) -> Figure:
     """Nodes by steps: ``values`` is ``(nodes, steps)``; the first node is on top."""
-    figure = _figure(theme, max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
+    figure = _figure(max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
     shown = np.log10(np.abs(values), where=np.abs(values) > 0, out=np.full(values.shape, np.nan)) if log else values
     finite = shown[np.isfinite(shown)]
     low, high = (np.percentile(finite, [2, 98]).tolist()) if finite.size else (0.0, 1.0)
@@ -128,11 +127,11 @@ def heat_map(
     return figure
 
 
-def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int | None, theme: str) -> Figure:
+def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int | None) -> Figure:
     """Several charts in a grid of three columns that share the axis of steps."""
     columns = min(3, max(1, len(charts)))
     rows = math.ceil(len(charts) / columns)
-    figure = _figure(theme, max(200, rows * 190), margin={"l": 44, "r": 10, "t": 24, "b": 28})
+    figure = _figure(max(200, rows * 190), margin={"l": 44, "r": 10, "t": 24, "b": 28})
     layout = figure["layout"]
     layout |= {"annotations": [], "shapes": [], "showlegend": False}
     for index, (title, curves) in enumerate(charts):
@@ -155,13 +154,13 @@ def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int |
 # ---------------------------------------------------------------------- parts
 
 
-def _figure(theme: str, height: int | None, margin: dict[str, int] | None = None) -> Figure:
-    axis = {"gridcolor": GRID[theme], "zerolinecolor": GRID[theme], "automargin": False, "ticks": ""}
+def _figure(height: int | None, margin: dict[str, int] | None = None) -> Figure:
+    axis = {"gridcolor": GRID, "zerolinecolor": GRID, "automargin": False, "ticks": ""}
     layout: Figure = {
         "margin": margin or {"l": 48, "r": 10, "t": 8, "b": 24},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
-        "font": {"color": INK[theme], "size": 11, "family": "system-ui, sans-serif"},
+        "font": {"color": INK, "size": 11, "family": "system-ui, sans-serif"},
         "xaxis": dict(axis),
         "yaxis": {**axis, "exponentformat": "power"},
         "hovermode": "closest",

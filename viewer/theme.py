@@ -14,8 +14,9 @@ CURSOR = "#d6336c"
 TROUBLE = "#e03131"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255")
 """Okabe and Ito's colours for lines (2008), but for the yellow, which is too light, and black."""
-INK = {"light": "#343a40", "dark": "#c9cdd3"}
-GRID = {"light": "#e9ecef", "dark": "#33383f"}
+INK = "#6b7280"
+GRID = "rgba(128, 128, 128, 0.25)"
+"""Readable on light and dark alike; ``assets/app.css`` puts better ones over them where it can."""
 HEAT = ("#fff5cc", "#ffe08a", "#fdbe6f", "#f98e52", "#e8603c", "#c73a2f", "#8f1d2c")
 """Small to large, light to dark."""
 DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b")

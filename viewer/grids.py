@@ -1,0 +1,112 @@
+"""The columns of the page's grids, as AG Grid takes them; the functions they name are in ``assets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import dash_ag_grid as dag
+
+Column = dict[str, Any]
+
+_TITLES = {
+    "abs_mean": "abs mean",
+    "abs_max": "abs max",
+    "zero_fraction": "zeros",
+    "nan_count": "NaN",
+    "inf_count": "inf",
+    "gradient_norm": "gradient norm",
+}
+_THEME = "themeQuartz.withParams({fontSize: 12, spacing: 4}).withPart(colorSchemeVariable)"
+_COUNTS = ("nan_count", "inf_count")
+
+
+def number(field: str, title: str, *, width: int = 92, tooltip: str = "") -> Column:
+    """A column of numbers: right-aligned, short, in full on hover; None is not finite, and red."""
+    return {
+        "field": field,
+        "headerName": title,
+        "width": width,
+        "type": "rightAligned",
+        "filter": "agNumberColumnFilter",
+        "valueFormatter": {"function": f"stepscopeNumber(params, {'true' if field in _COUNTS else 'false'})"},
+        "tooltipValueGetter": {"function": "stepscopeFull(params)"},
+        "cellClassRules": {
+            "not-finite": "params.value === null",
+            "trouble": "params.value > 0" if field in _COUNTS else "false",
+        },
+        **({"headerTooltip": tooltip} if tooltip else {}),
+    }
+
+
+def text(field: str, title: str, width: int, **more: Any) -> Column:
+    """A column of words."""
+    return {"field": field, "headerName": title, "width": width, "filter": True, "tooltipField": field, **more}
+
+
+def tensor_columns(names: Sequence[str], statistic: str, compare: str) -> list[Column]:
+    """Of the table below the graph."""
+    titles = dict(_TITLES) | {"other": f"{statistic}, {compare}", "ratio": "ratio"}
+    tooltips = {"ratio": f"{statistic} of this trial over that of {compare}"}
+    name = text("node", "tensor", 210, pinned="left", cellClass="tensor", cellClassRules={"cut-left": "true"})
+    kind = text("type", "type", 96, cellClass={"function": "'type type-' + params.value"})
+    numbers = [number(n, titles.get(n, n), width=_width(n), tooltip=tooltips.get(n, "")) for n in names]
+    return [name, text("role", "role", 92), kind, text("shape", "shape", 92), *numbers]
+
+
+def _width(name: str) -> int:
+    return {"gradient_norm": 116, "other": 130, "nan_count": 68, "inf_count": 68}.get(name, 88)
+
+
+def neuron_columns(columns: Iterable[tuple[str, str]]) -> list[Column]:
+    """Of the inspector's neurons."""
+    return [_neuron_column(field, title) for field, title in columns]
+
+
+def _neuron_column(field: str, title: str) -> Column:
+    if field == "neuron":
+        order = {"function": "stepscopeByPosition"}
+        return {"field": field, "headerName": title, "width": 78, "pinned": "left", "comparator": order}
+    return number(field, title, width=max(78, 16 + 7 * min(len(title), 16)))
+
+
+def network_columns(*, compared: str) -> list[Column]:
+    """Of the page of modules."""
+    name = text("name", "module or parameter", 300, pinned="left", sortable=False, tooltipField="path",
+                cellStyle={"function": "({paddingLeft: 12 + 18 * params.data.depth + 'px', "
+                                       "fontWeight: params.data.is_module ? 600 : 400})"})  # fmt: skip
+    columns = [
+        name,
+        text("kind", "class", 150),
+        text("shape", "shape", 130),
+        number("elements", "parameters", width=110),
+        text("trainable", "state", 96),
+        text("dtype", "dtype", 84),
+        number("norm", "norm"),
+        number("gradient_norm", "gradient norm", width=120),
+        number("update_ratio", "update ratio", width=112, tooltip="norm of the update over the norm of the value"),
+        text("shared", "also known as", 160),
+    ]
+    return [*columns, number("other_norm", f"norm, {compared}", width=140)] if compared else columns
+
+
+def grid(id: str, *, row_height: int = 25) -> dag.AgGrid:
+    """A virtualised, sortable table that keeps its selection when its rows change."""
+    return dag.AgGrid(
+        id=id,
+        columnDefs=[],
+        rowData=[],
+        getRowId="params.data.key",
+        defaultColDef={"sortable": True, "resizable": True, "suppressHeaderMenuButton": True},
+        dashGridOptions={
+            "rowHeight": row_height,
+            "headerHeight": 28,
+            "animateRows": False,
+            "tooltipShowDelay": 300,
+            "rowSelection": {"mode": "singleRow", "checkboxes": False, "enableClickSelection": False},
+            "theme": {"function": _THEME},
+            "suppressNoRowsOverlay": True,
+            "suppressMovableColumns": True,
+        },
+        style={"height": "100%", "width": "100%"},
+    )

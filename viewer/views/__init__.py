@@ -1,0 +1,1 @@
+"""What each part of the page shows: pure functions from recordings and a selection to plain data."""

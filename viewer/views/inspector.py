@@ -1,0 +1,213 @@
+"""The inspector: who the selected tensor is, where it was made, its numbers, its neighbours."""
+
+from __future__ import annotations
+
+from stepscope.analysis.compare import Difference, sample_values
+from stepscope.store import Node, Tensor
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, Vertex
+from stepscope.viewer.markup import Markup, el, note, table
+from stepscope.viewer.numbers import count, short
+from stepscope.viewer.resolve import role_label
+from stepscope.viewer.selection import ALL
+from stepscope.viewer.views.moment import Moment
+
+_EXPLAINED = {
+    "mean": "the mean",
+    "std": "the standard deviation (of the population)",
+    "abs_mean": "the mean of the magnitudes",
+    "abs_max": "the largest magnitude",
+    "min": "the smallest element",
+    "max": "the largest element",
+    "norm": "the Euclidean norm",
+    "zero_fraction": "the share of elements that are exactly zero",
+    "nan_count": "how many elements are NaN",
+    "inf_count": "how many elements are infinite",
+    "spectral_norm": "the largest singular value, flattened to (first dimension, the rest)",
+    "ratio": "the norm of the update over the norm of the value",
+}
+_NEIGHBOURS = 8
+
+
+def nothing_selected(now: Moment | None) -> Markup:
+    """What stands there before anything is selected."""
+    if now is None:
+        return el("div")
+    return el(
+        "div.hint",
+        el("h3", "Nothing selected"),
+        el("p", "Click a box of the graph or a row of the table, press an arrow key, or find a tensor by name (/)."),
+    )
+
+
+def not_recorded(now: Moment, nearby: tuple[int, ...]) -> Markup:
+    """The selected node is not in this step: where it is."""
+    name = now.selection.node
+    links = [el("button.link", f"step {number}", act={"step": number}) for number in nearby]
+    return el(
+        "div.hint",
+        el("div.name", name),
+        el("p", f"was not recorded at step {now.step.number}, iteration {now.iteration}."),
+        el("p", "It was at ", *links, ".") if links else note("It is in no other step of this trial."),
+    )
+
+
+def inspector(now: Moment, tensor: Tensor) -> Markup:
+    """Everything about the selected tensor but its charts and neurons."""
+    node = next((node for node in now.trial.nodes if node.name == tensor.info.node), None)
+    graph = now.step.graph(now.iteration)
+    vertex = _vertex(graph, now)
+    return el(
+        "div.inspector",
+        _heading(now, tensor),
+        _identity(now, tensor, node, vertex),
+        _source(vertex, node),
+        _numbers(now, tensor),
+        _neighbours(graph, vertex),
+    )
+
+
+def _vertex(graph: Graph, now: Moment) -> int | None:
+    wish = now.selection
+    wanted = (wish.node, wish.role, wish.lag)
+    return next((i for i, v in enumerate(graph.vertices) if (v.node, v.role, v.lag) == wanted), None)
+
+
+def _heading(now: Moment, tensor: Tensor) -> Markup:
+    counts = tensor.statistics
+    marks = [
+        el("span.mark.trouble", f"{count(int(counts[name]))} {label}")
+        for name, label in (("nan_count", "NaN"), ("inf_count", "infinite"))
+        if counts[name] > 0
+    ]
+    if now.selection.quantity == "value" and counts["zero_fraction"] == 1.0:
+        marks.append(el("span.mark.trouble", "all zero"))
+    info = tensor.info
+    return el(
+        "div.heading",
+        el("div.marks", el(f"span.mark.type-{info.type}", info.type), *marks),
+        el("div.name", info.node, title=info.node),
+    )
+
+
+def _identity(now: Moment, tensor: Tensor, node: Node | None, vertex: int | None) -> Markup:
+    info, wish = tensor.info, now.selection
+    shape = f"[{', '.join(map(str, tensor.shape))}]" if tensor.shape else "[] (a single number)"
+    batch = "no batch dimension" if info.batch_dim is None else f"batch dimension {info.batch_dim}"
+    facts: list[tuple[str, str]] = [
+        ("trial", wish.trial),
+        ("step", f"{now.step.number}, {now.step.kind}" if now.step.kind else str(now.step.number)),
+        ("iteration", f"{now.iteration} of 0–{len(now.step.iterations) - 1}" if info.iteration >= 0 else "whole step"),
+        ("role", role_label(info.role, wish.lag)),
+        ("quantity", wish.quantity),
+        ("shape", f"{shape}, {batch}"),
+        ("dtype", f"{info.dtype} on {info.device}"),
+    ]
+    if node is not None and node.module:
+        facts.append(("module", f"{node.module} ({node.module_class})" if node.module_class else node.module))
+    if node is not None and node.operation:
+        facts.append(("operation", node.operation))
+    return el("dl.facts", *(el("div", el("dt", name), el("dd", text, title=text)) for name, text in facts))
+
+
+def _source(vertex: int | None, node: Node | None) -> Markup | None:
+    source = node.source if node is not None else None
+    if source is None:
+        return None
+    place = f"{source.file}:{source.line}"
+    where = f"{source.file.rpartition('/')[2]}:{source.line}" + (f" in {source.function}" if source.function else "")
+    return el("div.source", el("div.place", where, title=place), el("code", source.text, title=place))
+
+
+def _numbers(now: Moment, tensor: Tensor) -> Markup:
+    other = now.counterpart_of(tensor)
+    sample = now.selection.sample
+    mine = numbers_of(tensor, sample)
+    theirs = numbers_of(other, sample) if other is not None else {}
+    head: list[Markup | str] = [_sample_title(sample), now.selection.trial if now.other else "value"]
+    if now.other is not None:
+        head += [now.selection.compare, "ratio"]
+    rows = []
+    for name, value in mine.items():
+        chosen = ".chosen" if name == now.selection.statistic else ""
+        title = f"{_EXPLAINED[name]}; click to see it over steps"
+        row: list[Markup | str] = [
+            el(f"td.stat{chosen}", el("button.link", name, title=title, act={"statistic": name})),
+            _number(name, value),
+        ]
+        if now.other is not None:
+            row += [_number(name, theirs[name]), _ratio(value, theirs[name])] if name in theirs else ["–", "–"]
+        rows.append(row)
+    counterpart = ""
+    if now.there is not None and now.there.number != now.step.number:
+        counterpart = f"{now.selection.compare}: its nearest step, {now.there.number}."
+    return el("div.numbers", table(head, rows, style="stats"), note(counterpart) if counterpart else None)
+
+
+def numbers_of(tensor: Tensor, sample: str) -> dict[str, float]:
+    """The statistics to show: over all elements, over the batch, or of one sample."""
+    if sample != ALL:
+        if sample in BATCH_AGGREGATES or int(sample.partition(":")[2]) < len(tensor.step.samples):
+            return sample_values(tensor.step, tensor.row.index, sample)
+        return dict.fromkeys(SAMPLE_STATISTICS, float("nan"))
+    found = {name: tensor.statistics[name] for name in STATISTICS}
+    if tensor.info.quantity != "value" or tensor.info.type != "parameter" or len(tensor.shape) < 2:
+        del found["spectral_norm"]
+    if tensor.info.quantity == "update":
+        row = tensor.step.layout.row(tensor.info.node, "value", tensor.info.role, tensor.info.iteration)
+        if row is not None:
+            norm = float(tensor.step.statistics()[row, STATISTICS.index("norm")])
+            found["ratio"] = found["norm"] / norm if norm else float("nan")
+    return found
+
+
+def _sample_title(sample: str) -> Markup:
+    if sample == ALL:
+        return el("span", "over all elements", title="NaN and infinities are left out, and counted")
+    if sample in BATCH_AGGREGATES:
+        text = sample.replace("batch_", "").replace("_", "-")
+        title = f"first the statistic of each sample over its neurons, then the {text} of these over the batch"
+        return el("span", f"{text} over the batch", title=title)
+    return el("span", sample.replace(":", " "))
+
+
+def _number(name: str, value: float) -> Markup:
+    bad = name in ("nan_count", "inf_count") and value > 0
+    text = count(int(value)) if name in ("nan_count", "inf_count") and value == value else short(value)
+    return el("td.num.trouble" if bad else "td.num", text, title=repr(float(value)))
+
+
+def _ratio(mine: float, theirs: float) -> Markup:
+    difference = Difference(mine, theirs)
+    title = f"difference {difference.absolute!r}, relative {difference.relative!r}"
+    text = "=" if mine == theirs else f"×{short(mine / theirs)}" if theirs else "–"
+    return el("td.num", text, title=title)
+
+
+def _neighbours(graph: Graph, vertex: int | None) -> Markup | None:
+    if vertex is None:
+        return None
+    sources = [(graph.vertices[edge.source], edge.differentiable) for edge in graph.edges if edge.sink == vertex]
+    sinks = [(graph.vertices[edge.sink], edge.differentiable) for edge in graph.edges if edge.source == vertex]
+    weight = graph.vertices[vertex].type in ("parameter", "buffer", "input", "target")
+    return el(
+        "div.neighbours",
+        _list("computed from", sources, "" if weight else "nothing that was recorded"),
+        _list("used by", sinks, "nothing that was recorded" if graph.vertices[vertex].type != "loss" else ""),
+    )
+
+
+def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Markup | None:
+    if not neighbours and not empty:
+        return None
+    items = [
+        el(
+            "button.link.tensor",
+            vertex.node if vertex.role in ("output", "tensor", "parameter") else f"{vertex.node}, {vertex.role}",
+            title=vertex.node + ("" if differentiable or vertex.type == "input" else " (no gradient passes here)"),
+            act={"node": vertex.node, "role": vertex.role, "lag": vertex.lag},
+        )
+        for vertex, differentiable in neighbours[:_NEIGHBOURS]
+    ]
+    more = len(neighbours) - _NEIGHBOURS
+    rest = note(f"and {more} more") if more > 0 else None
+    return el("div", el("span.label", title), *(items or [el("span.mark.warn", empty)]), rest)

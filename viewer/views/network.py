@@ -1,0 +1,97 @@
+"""The page of the modules: a tree with its parameters, their shapes and their numbers at the chosen step."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from stepscope.store import Step, Trial
+from stepscope.store.records import STATISTICS, ModuleInfo, ParameterInfo
+from stepscope.viewer.markup import Markup, el, note
+from stepscope.viewer.numbers import count
+from stepscope.viewer.views.moment import Moment
+
+
+def network_rows(now: Moment) -> list[dict[str, Any]]:
+    """One row a module and one a parameter, in the order of the tree."""
+    theirs = _parameters(now.other) if now.other is not None else {}
+    rows = []
+    for module in now.trial.network:
+        rows.append(_module_row(module, now.trial))
+        rows += [_parameter_row(module, parameter, now.step, theirs, now) for parameter in module.parameters]
+    return rows
+
+
+def network_caption(now: Moment) -> Markup:
+    """The counts of the whole network."""
+    if not now.trial.network:
+        return note("No network is known: recorder.watch(model) records it.")
+    own = list(_parameters(now.trial).values())
+    total = sum(_size(parameter) for parameter in own if not parameter.is_buffer)
+    trainable = sum(_size(parameter) for parameter in own if parameter.trainable and not parameter.is_buffer)
+    text = f"{count(len(now.trial.network))} modules, {count(total)} parameters, {count(trainable)} of them trainable"
+    if now.other is not None and now.other.network:
+        others = sum(_size(parameter) for parameter in _parameters(now.other).values() if not parameter.is_buffer)
+        text += f"; {now.other.name} has {count(others)} parameters"
+    return el("div", note(text + ". Click a parameter to inspect it."))
+
+
+def _parameters(trial: Trial) -> dict[str, ParameterInfo]:
+    """Each parameter once, also if several modules share it."""
+    found: dict[str, ParameterInfo] = {}
+    for module in trial.network:
+        for parameter in module.parameters:
+            found.setdefault(parameter.names[0] if parameter.names else parameter.name, parameter)
+    return found
+
+
+def _size(parameter: ParameterInfo) -> int:
+    return math.prod(parameter.shape)
+
+
+def _depth(path: str) -> int:
+    return path.count(".")
+
+
+def _module_row(module: ModuleInfo, trial: Trial) -> dict[str, Any]:
+    inside = [m for m in trial.network if m.path == module.path or m.path.startswith(module.path + ".")]
+    own = {p.names[0] if p.names else p.name: p for m in inside for p in m.parameters if not p.is_buffer}
+    return {
+        "key": f"m:{module.path}", "name": module.path.rpartition(".")[2], "path": module.path,
+        "depth": _depth(module.path), "kind": module.module_class, "elements": sum(map(_size, own.values())),
+        "trainable": "" if module.training else "eval mode", "node": module.path, "is_module": True,
+    }  # fmt: skip
+
+
+def _parameter_row(
+    module: ModuleInfo, parameter: ParameterInfo, step: Step, theirs: dict[str, ParameterInfo], now: Moment
+) -> dict[str, Any]:
+    name = parameter.names[0] if parameter.names else parameter.name
+    row: dict[str, Any] = {
+        "key": f"p:{module.path}:{name}", "name": parameter.name.rpartition(".")[2], "path": name,
+        "depth": _depth(module.path) + 1, "kind": "buffer" if parameter.is_buffer else "parameter",
+        "shape": " × ".join(map(str, parameter.shape)) or "scalar", "dtype": parameter.dtype,
+        "elements": _size(parameter), "trainable": "" if parameter.is_buffer else _trainable(parameter),
+        "node": name, "is_module": False, "shared": ", ".join(parameter.names[1:]),
+    }  # fmt: skip
+    for field, quantity in (("norm", "value"), ("gradient_norm", "gradient"), ("update_norm", "update")):
+        row[field] = _norm(step, name, quantity)
+    if row["norm"] and row["update_norm"] is not None:
+        row["update_ratio"] = row["update_norm"] / row["norm"]
+    if now.there is not None:
+        row["other_norm"] = _norm(now.there, name, "value")
+        other = theirs.get(name)
+        row["different"] = other is None or other.shape != parameter.shape or other.trainable != parameter.trainable
+    return row
+
+
+def _trainable(parameter: ParameterInfo) -> str:
+    return "trainable" if parameter.trainable else "frozen"
+
+
+def _norm(step: Step, node: str, quantity: str) -> float | None:
+    row = step.layout.row(node, quantity, None, None)
+    if row is None:
+        return None
+    value = float(step.statistics()[row, STATISTICS.index("norm")])
+    return float(f"{value:.6g}") if math.isfinite(value) else None

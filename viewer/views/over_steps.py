@@ -1,0 +1,98 @@
+"""The page of curves: one statistic of chosen nodes over all steps, or of all nodes as a heat map."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store import Node, Trial
+from stepscope.viewer.figures import Curve, Figure, empty, heat_map, history
+from stepscope.viewer.selection import Selection
+from stepscope.viewer.theme import LINES
+from stepscope.viewer.views.column import shown_statistic
+from stepscope.viewer.views.curves import Question, pair, read
+
+_MOST_STEPS = 400
+_MOST_NODES = 1000
+_MOST_LINES = 24
+
+
+def over_steps(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
+    """The page's chart, and a sentence of what it shows and what it leaves out."""
+    if len(trial.steps) == 0:
+        return empty("no step was recorded yet"), ""
+    if selection.mode == "heat":
+        return _heat(trial, other, selection)
+    return _lines(trial, other, selection)
+
+
+def shown_nodes(trial: Trial, selection: Selection) -> list[Node]:
+    """The nodes whose curves are drawn: the pinned ones and the selected one, else some of those that were measured."""
+    known = {node.name: node for node in trial.nodes if selection.quantity in node.quantities}
+    chosen = [name for name in dict.fromkeys([*selection.pinned, selection.node]) if name in known]
+    if not chosen:
+        types = ("loss", "calculated") if selection.quantity == "value" else ("calculated", "parameter")
+        chosen = [name for name, node in known.items() if node.type in types][-8:] or list(known)[-8:]
+    return [known[name] for name in chosen[:_MOST_LINES]]
+
+
+def _question(selection: Selection, node: Node) -> Question:
+    role = selection.role if node.name == selection.node and selection.role in node.roles else None
+    statistic = shown_statistic(selection.statistic, selection.sample)
+    return Question(node.name, role, None, selection.quantity, statistic, selection.sample, selection.kind)
+
+
+def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
+    curves: list[Curve] = []
+    nodes = shown_nodes(trial, selection)
+    for index, node in enumerate(nodes):
+        curves += pair(trial, other, _question(selection, node), node.name, LINES[index % len(LINES)])
+    what = _what(selection)
+    if not curves:
+        return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""
+    return history(curves, selection.step, log=selection.log), f"{what} of {len(nodes)} nodes. Click to go to a step."
+
+
+def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
+    nodes = [node for node in trial.nodes if selection.quantity in node.quantities]
+    steps = _thinned(_steps_of_kind(trial, selection.kind))
+    shown = nodes[:_MOST_NODES]
+    if not shown or not len(steps):
+        return empty(f"nothing was recorded of the {selection.quantity}"), ""
+    values = heat_values(trial, shown, steps, selection)
+    text = f"{_what(selection)} of {len(shown)} nodes in data-flow order, at {len(steps)} steps"
+    if len(shown) < len(nodes):
+        text += f" (the first {len(shown)} of {len(nodes)} nodes)"
+    if other is not None:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = values / heat_values(other, shown, steps, selection)
+        text += f", as a multiple of {other.name}'s"
+    figure = heat_map([node.name for node in shown], steps.tolist(), values, selection.step, log=selection.log)
+    return figure, text + ". Click to go there."
+
+
+def heat_values(trial: Trial, nodes: list[Node], steps: NDArray[np.int64], selection: Selection) -> NDArray[np.float64]:
+    """``(nodes, steps)``: NaN where a node was not recorded."""
+    values = np.full((len(nodes), len(steps)), np.nan)
+    for index, node in enumerate(nodes):
+        series = read(trial, _question(selection, node))
+        _, at, there = np.intersect1d(steps, series.steps, return_indices=True)
+        values[index, at] = series.values[there]
+    return values
+
+
+def _steps_of_kind(trial: Trial, kind: str) -> NDArray[np.int64]:
+    if not kind:
+        return trial.steps
+    return np.array([n for n, own in zip(trial.steps.tolist(), trial.step_kinds, strict=True) if own == kind], np.int64)
+
+
+def _thinned(steps: NDArray[np.int64]) -> NDArray[np.int64]:
+    if len(steps) <= _MOST_STEPS:
+        return steps
+    return steps[np.linspace(0, len(steps) - 1, _MOST_STEPS).astype(np.int64)]
+
+
+def _what(selection: Selection) -> str:
+    statistic = shown_statistic(selection.statistic, selection.sample)
+    return statistic if selection.quantity == "value" else f"{statistic} of the {selection.quantity}"

@@ -1,0 +1,92 @@
+"""The pages of words: notes and messages; config and environment."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from stepscope.store import Trial
+from stepscope.viewer.markup import Markup, el, note, table
+from stepscope.viewer.numbers import count, duration, size
+
+
+def notes_page(trial: Trial, other: Trial | None) -> Markup:
+    """What the user noted, and what the recorder had to leave out."""
+    return el("div.page.columns", *(_notes(which) for which in (trial, other) if which is not None))
+
+
+def _notes(trial: Trial) -> Markup:
+    notes = [el("article", _at(item.step), el("p", item.text)) for item in trial.notes]
+    messages = [el("article.message", _at(item.step), el("p", item.text)) for item in trial.messages[:200]]
+    return el(
+        "div",
+        el("h2", trial.name),
+        el("h3", "Notes"),
+        *(notes or [note('None. recorder.note("...") leaves one.')]),
+        el("h3", "From the recorder"),
+        *(messages or [note("Nothing was left out.")]),
+        _failure(trial),
+    )
+
+
+def _failure(trial: Trial) -> Markup | None:
+    if trial.end is None or not trial.end.traceback:
+        return None
+    return el("div", el("h3", "The exception that ended it"), el("pre.traceback", trial.end.traceback))
+
+
+def _at(step: int) -> Markup:
+    return el("button.link", f"step {step}" if step >= 0 else "before the first step", act={"step": max(step, 0)})
+
+
+def config_page(trial: Trial, other: Trial | None) -> Markup:
+    """Hyper-parameters and environment; what differs from the compared trial is marked, and stands first."""
+    return el(
+        "div.page",
+        _compared("Config", trial.config, other.config if other else None, trial, other),
+        _compared("Trial", _facts(trial), _facts(other) if other else None, trial, other),
+        _compared("Environment", trial.environment, other.environment if other else None, trial, other),
+    )
+
+
+def _facts(trial: Trial) -> dict[str, Any]:
+    facts: dict[str, Any] = {
+        "state": trial.state,
+        "started": datetime.fromtimestamp(trial.info.started).strftime("%Y-%m-%d %H:%M:%S"),
+        "recorded steps": count(len(trial.steps)),
+        "size": size(trial.bytes),
+        "nodes": count(len(trial.nodes)),
+        "kept samples a step": trial.info.samples,
+        "kept neurons a tensor, at most": trial.info.neuron_limit,
+    }
+    if trial.end is not None:
+        facts["duration"] = duration(trial.end.time - trial.info.started)
+        facts["exception"] = trial.end.exception or "none"
+    return facts
+
+
+def _compared(
+    title: str, mine: Mapping[str, Any], theirs: Mapping[str, Any] | None, trial: Trial, other: Trial | None
+) -> Markup:
+    if not mine and not theirs:
+        return el("section", el("h3", title), note("Empty."))
+    names = list(dict.fromkeys([*mine, *(theirs or {})]))
+    if theirs is None or other is None:
+        return el("section", el("h3", title), table(["", trial.name], [[name, _text(mine, name)] for name in names]))
+    different = [name for name in names if _text(mine, name) != _text(theirs, name)]
+    alike = [name for name in names if name not in different]
+    rows: list[list[Markup | str]] = [
+        [el("td.different", name), el("td.different", _text(mine, name)), el("td.different", _text(theirs, name))]
+        for name in different
+    ]
+    rows += [[name, _text(mine, name), _text(theirs, name)] for name in alike]
+    return el("section", el("h3", title), table(["", trial.name, other.name], rows))
+
+
+def _text(values: Mapping[str, Any], name: str) -> str:
+    if name not in values:
+        return "–"
+    value = values[name]
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
