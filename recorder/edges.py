@@ -30,7 +30,6 @@ def find_edges(job: StepJob) -> list[NamedEdge]:
         )
         for source in sorted(reached):
             edges.append(NamedEdge(source, index, source in along_gradient))
-    edges += _connections(job, edges)
     return edges
 
 
@@ -54,23 +53,3 @@ def _named_behind(
             else:
                 found.add(index)
     return found
-
-
-def _connections(job: StepJob, edges: Sequence[NamedEdge]) -> list[NamedEdge]:
-    """The user's own edges; an unnamed end stands for the nearest named tensors behind it."""
-    have = {(edge.source, edge.sink) for edge in edges}
-    added: list[NamedEdge] = []
-    for source, sink in job.connections:
-        sinks = _ends(job, sink)
-        for start in _ends(job, source):
-            for end in sinks:
-                if start != end and (start, end) not in have:
-                    have.add((start, end))
-                    added.append(NamedEdge(start, end, False))
-    return added
-
-
-def _ends(job: StepJob, node: int) -> set[int]:
-    if node in job.named_nodes:
-        return {job.named_nodes[node]}
-    return _named_behind(node, job.parents, job.named_nodes)

@@ -33,7 +33,6 @@ class StepJob:
     operations: Sequence[str]
     places: Sequence[Place | None]
     named_nodes: dict[int, int]
-    connections: Sequence[tuple[int, int]]
     measured: HostCopy
     spectral: Sequence[tuple[Named, torch.Tensor]]
     sample_indices: tuple[int, ...]

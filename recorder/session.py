@@ -76,7 +76,6 @@ class StepSession(Listener):
         self._taken: dict[tuple[str, str, int], int] = defaultdict(int)
         self._parameters: dict[int, Named] = {}
         self._gradients: dict[tuple[Named, str], torch.Tensor] = {}
-        self._connections: list[tuple[int, int]] = []
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
         self._started = time.perf_counter()
 
@@ -125,7 +124,6 @@ class StepSession(Listener):
                 operations=self.trace.operations,
                 places=self.trace.places,
                 named_nodes=self.trace.named,
-                connections=self._connections,
                 measured=to_host(self.measurements.done),
                 spectral=self._optimizers.matrices,
                 sample_indices=self.measurements.sample_indices,
@@ -181,8 +179,7 @@ class StepSession(Listener):
     def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
         """Add an edge between two tensors that torch calls do not show."""
         with _UNHOOKED():
-            start, end = self.trace.node(source), self.trace.node(sink)
-            self._connections.append((start, end))
+            self.trace.connect(source, sink)
 
     def on_gradient(self, named: Named, gradient: torch.Tensor) -> None:
         """Called by autograd with the gradient of a named tensor; several backward calls add up."""

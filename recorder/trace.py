@@ -18,6 +18,8 @@ import torch
 from stepscope.recorder.autograd_walk import named_ancestors
 from stepscope.recorder.frames import Place
 
+_REENTRANT_CHECKPOINT = "CheckpointFunctionBackward"
+
 
 class Trace:
     """Nodes of one step, in the order in which they were made.
@@ -57,7 +59,7 @@ class Trace:
         if known is None:
             return self._meet(tensor)
         if tensor.requires_grad and not self.carries_grad[known]:
-            known = self._through_autograd(tensor, (known,))
+            known = self._now_requiring_grad(tensor, known)
         if self._changed:
             known = self._with_changes(tensor, known)
         return known
@@ -82,9 +84,14 @@ class Trace:
         self.put(tensor, node)
         if tensor.grad_fn is not None:
             self._grad_functions[tensor.grad_fn] = node
-        if self._changed and (changes := self._changed.get(_storage(tensor))) is not None:
-            changes.append(node)
+        self._hide_change(tensor, made_by, node)
         return node
+
+    def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
+        """Let ``sink`` come from ``source`` too, by a way that no gradient passes."""
+        start, end = self.node(source), self.node(sink)
+        self.parents[end] += (self.add((start,), False),)
+        self.rooted[end] = self.rooted[end] or self.rooted[start]
 
     def change(self, tensor: torch.Tensor, node: int) -> None:
         """An in-place operation made ``node`` out of the tensor: remember it for views of the same storage."""
@@ -99,6 +106,11 @@ class Trace:
         self._changed.clear()
         self._grad_functions.clear()
 
+    def _hide_change(self, tensor: torch.Tensor, made_by: int, node: int) -> None:
+        """Views that are read later come from the name that a changed tensor got, not from the change behind it."""
+        if self._changed and made_by in (changes := self._changed.get(_storage(tensor), [])):
+            changes.append(node)
+
     def _meet(self, tensor: torch.Tensor) -> int:
         if tensor.grad_fn is not None:
             return self._through_autograd(tensor, ())
@@ -108,12 +120,35 @@ class Trace:
 
     def _through_autograd(self, tensor: torch.Tensor, before: tuple[int, ...]) -> int:
         """A tensor whose gradient path torch calls did not show (a custom function): ask the autograd graph."""
-        found = named_ancestors(tensor.grad_fn, self._grad_functions, self.known)
         operation = type(tensor.grad_fn).__name__ if tensor.grad_fn is not None else ""
+        if operation == _REENTRANT_CHECKPOINT and before:
+            found: tuple[int, ...] = ()
+            self._carry_through(before)
+        else:
+            found = named_ancestors(tensor.grad_fn, self._grad_functions, self.known)
         place = self.places[before[0]] if before else None
         node = self.add((*found, *before), tensor.requires_grad, operation, place)
         self.put(tensor, node)
         return node
+
+    def _carry_through(self, ends: tuple[int, ...]) -> None:
+        """Let gradients pass a region that ran without a graph, and will run again with one in ``backward``."""
+        region: set[int] = set()
+        stack = [end for end in ends if not self.carries_grad[end]]
+        while stack:
+            node = stack.pop()
+            if node not in region:
+                region.add(node)
+                stack.extend(parent for parent in self.parents[node] if not self.carries_grad[parent])
+        for node in sorted(region):
+            if self.operations[node] != "detach":
+                self.carries_grad[node] = any(self.carries_grad[parent] for parent in self.parents[node])
+
+    def _now_requiring_grad(self, tensor: torch.Tensor, known: int) -> int:
+        if tensor.grad_fn is None and known in self.named:
+            self.carries_grad[known] = True
+            return known
+        return self._through_autograd(tensor, (known,))
 
     def _with_changes(self, tensor: torch.Tensor, known: int) -> int:
         later = [change for change in self._changed.get(_storage(tensor), ()) if change > known]

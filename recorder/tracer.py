@@ -19,7 +19,8 @@ _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argum
     "dropout": 3, "alpha_dropout": 3, "dropout1d": 3, "dropout2d": 3, "dropout3d": 3, "feature_alpha_dropout": 3,
 }  # fmt: skip
 
-_LOSS_MODULE = "torch.nn.functional"
+_NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
+"""Methods whose names look as if they changed values."""
 
 
 def _classify(function: Callable[..., Any]) -> int:
@@ -28,6 +29,8 @@ def _classify(function: Callable[..., Any]) -> int:
         return _BACKWARD
     if name == "__set__":
         return _SETTER
+    if name in _NO_CHANGE:
+        return _PURE
     if name in ("__setitem__", "copy_", "set_"):
         return _IN_PLACE
     if name.startswith("__i") and name not in ("__index__", "__int__", "__iter__", "__invert__"):
