@@ -6,7 +6,7 @@ from typing import Any, Protocol
 
 import torch
 
-from stepscope.recorder.trace import tensors_in
+from stepscope.recorder.trace import Trace, tensors_in
 
 _LOSS_FUNCTIONS = frozenset(
     [
@@ -36,6 +36,9 @@ _LOSS_FUNCTIONS = frozenset(
 class TargetSession(Protocol):
     """What the finder needs of the session."""
 
+    @property
+    def trace(self) -> Trace: ...
+
     def is_data(self, tensor: torch.Tensor) -> bool: ...
 
     def name_target(self, tensor: torch.Tensor, number: int) -> None: ...
@@ -60,10 +63,14 @@ class TargetFinder:
         """Look at the arguments of one torch call."""
         if name in _LOSS_FUNCTIONS:
             target = kwargs.get("target", args[1] if len(args) > 1 else None)
-            if isinstance(target, torch.Tensor) and self._session.is_data(target):
+            if isinstance(target, torch.Tensor) and self._may_be_target(target):
                 self._take(target)
         elif self._model_called and not inside_module:
             self._look_at_own_code(args)
+
+    def _may_be_target(self, tensor: torch.Tensor) -> bool:
+        # Its size says nothing: language models flatten batch and time into one dimension.
+        return tensor.dim() > 0 and not isinstance(tensor, torch.nn.Parameter) and self._session.trace.is_data(tensor)
 
     def _look_at_own_code(self, args: tuple[Any, ...]) -> None:
         tensors = list(tensors_in(args))
