@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,20 +13,21 @@ from numpy.typing import NDArray
 from stepscope.store import Histogram
 from stepscope.viewer.numbers import short
 from stepscope.viewer.sampling import min_max
-from stepscope.viewer.theme import CURSOR, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS
+from stepscope.viewer.theme import CURSOR, DIVERGING, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS
 
 Figure = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; ``dotted`` for the compared trial's."""
+    """One line of a chart; ``dotted`` for the compared trial's; ``node`` is what a click on it selects."""
 
     name: str
     steps: NDArray[np.int64]
     values: NDArray[np.float64]
     color: str = LINES[0]
     dotted: bool = False
+    node: str = ""
 
 
 def empty(text: str = "", height: int | None = None) -> Figure:
@@ -57,18 +58,25 @@ def timeline(curves: Sequence[Curve], recorded: NDArray[np.int64], cursor: int |
     layout = figure["layout"]
     layout["yaxis2"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
     layout["xaxis"]["fixedrange"] = layout["yaxis"]["fixedrange"] = True
-    layout["yaxis"]["nticks"] = 3
+    layout["yaxis"] |= {"nticks": 3, "exponentformat": "e", "tickfont": {"size": 10}}
     layout["showlegend"] = False
+    # A click anywhere means the nearest recorded step.
+    layout["hovermode"], layout["hoverdistance"] = "x", -1
     layout["shapes"] = _cursor(cursor, width=2)
     if curves and _wants_log(np.concatenate([curve.values for curve in curves])):
         layout["yaxis"]["type"] = "log"
     return figure
 
 
-def history(curves: Sequence[Curve], cursor: int | None, *, log: bool, legend: bool = True) -> Figure:
-    """Curves over steps."""
+def history(
+    curves: Sequence[Curve], cursor: int | None, *, log: bool, legend: Literal["top", "right"] = "top"
+) -> Figure:
+    """Curves over steps; the legend stands on top of a few curves, or at the right of many."""
     figure = _figure(None)
-    figure["layout"]["showlegend"] = legend and len(curves) > 1
+    figure["layout"]["showlegend"] = len(curves) > 1
+    if legend == "right" and len(curves) > 1:
+        figure["layout"]["margin"] = {"l": 52, "r": 290, "t": 10, "b": 28}
+        figure["layout"]["legend"] = {"x": 1.01, "xanchor": "left", "y": 1, "font": {"size": 11}}
     for curve in curves:
         figure["data"] += _traces(curve)
     figure["layout"]["shapes"] = _cursor(cursor)
@@ -104,34 +112,48 @@ def heat_map(
     cursor: int | None,
     *,
     log: bool,
+    ratio: bool = False,
 ) -> Figure:
-    """Nodes by steps: ``values`` is ``(nodes, steps)``; the first node is on top."""
+    """Nodes by steps: ``values`` is ``(nodes, steps)``; the first node is on top.
+
+    With ``ratio`` the values are multiples: blue below 1, white at 1, red above.
+    """
     figure = _figure(max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
-    shown = np.log10(np.abs(values), where=np.abs(values) > 0, out=np.full(values.shape, np.nan)) if log else values
+    shown = _log10(np.abs(values)) if log or ratio else values
     finite = shown[np.isfinite(shown)]
     low, high = (np.percentile(finite, [2, 98]).tolist()) if finite.size else (0.0, 1.0)
-    scale = [[i / (len(HEAT) - 1), color] for i, color in enumerate(HEAT)]
+    if ratio:
+        high = max(abs(low), abs(high), 0.1)
+        low = -high
+    colors = DIVERGING if ratio else HEAT
+    scale = [[i / (len(colors) - 1), color] for i, color in enumerate(colors)]
+    title = "log10 of the ratio" if ratio else "log10 |value|" if log else ""
     figure["data"].append(
         {
             "type": "heatmap", "x": [str(step) for step in steps], "y": list(names), "z": _plain(shown),
             "customdata": _plain(values), "zmin": low, "zmax": high if high > low else low + 1, "colorscale": scale,
             "hovertemplate": "%{y}<br>step %{x}: %{customdata:.4g}<extra></extra>", "hoverongaps": False,
-            "colorbar": {"thickness": 12, "title": {"text": "log10 |value|" if log else "", "side": "right"}},
+            "colorbar": {"thickness": 12, "title": {"text": title, "side": "right"}},
         }
     )  # fmt: skip
     layout = figure["layout"]
     layout["yaxis"] |= {"autorange": "reversed", "tickfont": {"family": "monospace", "size": 10}, "dtick": 1}
     layout["xaxis"] |= {"type": "category", "nticks": 12}
+    layout["uirevision"] = "heat"
     if cursor is not None and cursor in steps:
         layout["shapes"] = _cursor(list(steps).index(cursor))
     return figure
 
 
+def _log10(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    return np.log10(values, where=values > 0, out=np.full(values.shape, np.nan))
+
+
 def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int | None) -> Figure:
-    """Several charts in a grid of three columns that share the axis of steps."""
+    """Several charts in three columns that share the axis of steps; each names its curves in their colours."""
     columns = min(3, max(1, len(charts)))
     rows = math.ceil(len(charts) / columns)
-    figure = _figure(max(200, rows * 190), margin={"l": 44, "r": 10, "t": 24, "b": 28})
+    figure = _figure(max(260, rows * 200), margin={"l": 44, "r": 10, "t": 24, "b": 28})
     layout = figure["layout"]
     layout |= {"annotations": [], "shapes": [], "showlegend": False}
     for index, (title, curves) in enumerate(charts):
@@ -140,15 +162,35 @@ def small_multiples(charts: Sequence[tuple[str, Sequence[Curve]]], cursor: int |
         left, right = (column + 0.06) / columns, (column + 0.94) / columns
         top = 1 - row / rows
         bottom = top - 0.72 / rows
-        layout[f"xaxis{suffix}"] = {**layout["xaxis"], "domain": [left, right], "anchor": f"y{suffix}", "matches": "x"}
-        layout[f"yaxis{suffix}"] = {**layout["yaxis"], "domain": [bottom, top], "anchor": f"x{suffix}"}
-        layout["annotations"].append(
-            {"text": title, "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
-             "yanchor": "bottom", "showarrow": False, "font": {"size": 12}}
-        )  # fmt: skip
+        plain = {"gridcolor": GRID, "zerolinecolor": GRID, "exponentformat": "e"}
+        layout[f"xaxis{suffix}"] = {**plain, "domain": [left, right], "anchor": f"y{suffix}", "matches": "x"}
+        layout[f"yaxis{suffix}"] = {**plain, "domain": [bottom, top], "anchor": f"x{suffix}", **_range_of(curves)}
+        layout["annotations"].append(_chart_title(title, curves, left, top))
+        layout["shapes"] += [shape | {"xref": f"x{suffix}", "yref": f"y{suffix} domain"} for shape in _cursor(cursor)]
         for curve in curves:
             figure["data"] += [t | {"xaxis": f"x{suffix}", "yaxis": f"y{suffix}"} for t in _traces(curve)]
     return figure
+
+
+def _range_of(curves: Sequence[Curve]) -> dict[str, Any]:
+    """A logarithmic axis where that is needed; and some room around a constant, which plotly centres on zero."""
+    values = np.concatenate([curve.values for curve in curves]) if curves else np.zeros(0)
+    finite = values[np.isfinite(values)]
+    if _wants_log(values):
+        return {"type": "log"}
+    if len(finite) and finite.min() == finite.max() and finite[0] != 0:
+        return {"range": sorted([0.5 * float(finite[0]), 1.5 * float(finite[0])])}
+    return {}
+
+
+def _chart_title(title: str, curves: Sequence[Curve], left: float, top: float) -> dict[str, Any]:
+    solid = [curve for curve in curves if not curve.dotted]
+    names = [f'<span style="color:{c.color}">{_escape(c.name.partition(" (")[0])}</span>' for c in solid]
+    text = "  ".join([f"<b>{_escape(title)}</b>", *names])
+    return {
+        "text": text, "x": left, "y": top, "xref": "paper", "yref": "paper", "xanchor": "left",
+        "yanchor": "bottom", "showarrow": False, "font": {"size": 11},
+    }  # fmt: skip
 
 
 # ---------------------------------------------------------------------- parts
@@ -165,7 +207,7 @@ def _figure(height: int | None, margin: dict[str, int] | None = None) -> Figure:
         "yaxis": {**axis, "exponentformat": "power"},
         "hovermode": "closest",
         "uirevision": "keep",
-        "legend": {"orientation": "h", "y": 1.02, "yanchor": "bottom", "x": 0, "font": {"size": 10}},
+        "legend": {"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0, "font": {"size": 10}},
     }
     if height is not None:
         layout["height"] = height
@@ -178,6 +220,7 @@ def _traces(curve: Curve, width: float = 1.6) -> list[dict[str, Any]]:
     finite = np.isfinite(values)
     line = {
         "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": curve.name,
+        "meta": curve.node,
         "x": steps.tolist(), "y": _plain(values), "connectgaps": False, "marker": {"size": 4},
         "line": {"color": curve.color, "width": width, "dash": "dot" if curve.dotted else "solid"},
         "hovertemplate": f"{_escape(curve.name)}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",

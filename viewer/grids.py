@@ -17,7 +17,10 @@ _TITLES = {
     "inf_count": "inf",
     "gradient_norm": "gradient norm",
 }
-_THEME = "themeQuartz.withParams({fontSize: 12, spacing: 4}).withPart(colorSchemeVariable)"
+_THEME = (
+    "themeQuartz.withPart(colorSchemeVariable)"
+    ".withParams({fontSize: 12, headerFontSize: 11, spacing: 4, cellHorizontalPadding: 7})"
+)
 _COUNTS = ("nan_count", "inf_count")
 
 

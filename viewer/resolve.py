@@ -20,6 +20,8 @@ _SAMPLE_LABELS = {
     "batch_abs_max": "abs-max over the batch",
 }
 
+_LOOK_BACK = 20
+
 Option = tuple[str, str]
 """Value and label."""
 
@@ -107,10 +109,25 @@ def _resolve_in_trial(wish: Selection, trial: Trial, changed: str) -> Resolved:
 def _step_number(wish: Selection, trial: Trial, kind: str) -> int:
     if wish.follow or wish.step is None:
         of_kind = [n for n, own in zip(trial.steps.tolist(), trial.step_kinds, strict=True) if not kind or own == kind]
-        return int(of_kind[-1])
+        return of_kind[-1] if wish.follow else _last_with_gradients(trial, of_kind)
     nearest = trial.nearest_step(wish.step, kind=kind or None)
     assert nearest is not None  # kinds have steps
     return nearest
+
+
+def _last_with_gradients(trial: Trial, numbers: list[int]) -> int:
+    """The last training step: a test step has less to show."""
+    for number in reversed(numbers[-_LOOK_BACK:]):
+        if _has_gradients(trial, number):
+            return number
+    return numbers[-1]
+
+
+def _has_gradients(trial: Trial, number: int) -> bool:
+    try:
+        return any(tensor.quantity.startswith("gradient") for tensor in trial.step(number).layout.tensors)
+    except StoreError:
+        return False
 
 
 def _iteration(wish: Selection, step: Step, changed: str) -> int:

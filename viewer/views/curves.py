@@ -61,17 +61,18 @@ def tensor_history(now: Moment, tensor: Tensor) -> Figure:
     if not curves:
         return empty("not recorded at other steps")
     figure = history(curves, now.step.number, log=_spans_decades(curves))
-    figure["layout"]["title"] = {"text": f"{statistic} over steps", "font": {"size": 11}, "x": 0.02, "y": 0.98}
-    figure["layout"]["margin"] |= {"t": 34 if len(curves) > 1 else 22}
+    label = statistic if len(curves) == 1 else f"{statistic}: {wish.trial} solid, {wish.compare} dotted"
+    figure["layout"]["title"] = {"text": f"{label}, over steps", "font": {"size": 11}, "x": 0.02, "y": 0.98}
+    figure["layout"] |= {"showlegend": False, "margin": {"l": 48, "r": 10, "t": 22, "b": 22}}
     return figure
 
 
 def pair(trial: Trial, other: Trial | None, question: Question, name: str, color: str) -> list[Curve]:
     """A curve of a trial, and the same of the compared one, dotted; left out where there are no values."""
     label = name if other is None else f"{name} ({trial.name})"
-    found = [Curve(label, *read(trial, question), color)]
+    found = [Curve(label, *read(trial, question), color, node=question.node)]
     if other is not None:
-        found.append(Curve(f"{name} ({other.name})", *read(other, question), color, dotted=True))
+        found.append(Curve(f"{name} ({other.name})", *read(other, question), color, True, question.node))
     return [curve for curve in found if len(curve.steps)]
 
 

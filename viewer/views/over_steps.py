@@ -50,7 +50,9 @@ def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Fig
     what = _what(selection)
     if not curves:
         return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""
-    return history(curves, selection.step, log=selection.log), f"{what} of {len(nodes)} nodes. Click to go to a step."
+    return history(
+        curves, selection.step, log=selection.log, legend="right"
+    ), f"{what} of {len(nodes)} nodes. Click to go to a step."
 
 
 def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
@@ -67,7 +69,8 @@ def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figu
         with np.errstate(divide="ignore", invalid="ignore"):
             values = values / heat_values(other, shown, steps, selection)
         text += f", as a multiple of {other.name}'s"
-    figure = heat_map([node.name for node in shown], steps.tolist(), values, selection.step, log=selection.log)
+    figure = heat_map([node.name for node in shown], steps.tolist(), values, selection.step,
+                      log=selection.log, ratio=other is not None)  # fmt: skip
     return figure, text + ". Click to go there."
 
 
