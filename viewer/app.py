@@ -48,7 +48,7 @@ def make_app(source: Source, custom: CustomPage | None = None) -> Dash:
     app = Dash(
         __name__,
         title=f"{source.folder.name or 'stepscope'} – stepscope",
-        update_title=None,
+        update_title="",  # nothing: the tab must not flicker at each poll
         assets_folder=str(Path(str(resources.files("stepscope.viewer"))) / "assets"),
         serve_locally=True,
         on_error=_log_error,
@@ -221,7 +221,7 @@ def _connect_server(app: Dash, answers: Answers) -> None:
 
     def part(name: str, *outputs: Output) -> Callable[[Callable[..., Any]], Any]:
         inputs = (Input(f"at-{name}", "data"), State("state", "data"))
-        return app.callback(*outputs, *inputs, prevent_initial_call=True)  # type: ignore[no-any-return]
+        return app.callback(*outputs, *inputs, prevent_initial_call=True)
 
     part("graph", Output("drawing", "data"))(lambda key, state: answers.graph(state, key))
     part(

@@ -124,7 +124,7 @@ def _data(**attributes: str) -> dict[str, Any]:
 
 
 def _chart(id: str) -> dcc.Graph:
-    config = {"displaylogo": False, "displayModeBar": False, "scrollZoom": False}
+    config: Any = {"displaylogo": False, "displayModeBar": False, "scrollZoom": False}
     return dcc.Graph(id=id, figure=empty(), responsive=True, config=config, className="chart")
 
 

@@ -11,7 +11,7 @@ from stepscope.store import Group, Trial
 from stepscope.store.errors import StoreError
 from stepscope.store.records import STATISTICS
 from stepscope.viewer.markup import Markup, el
-from stepscope.viewer.resolve import Option, Resolved, resolve, role_key, statistics_of
+from stepscope.viewer.resolve import Option, Resolved, quantity_label, resolve, role_key, statistics_of
 from stepscope.viewer.selection import ALL, Selection, to_json, to_query
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import status
@@ -116,16 +116,6 @@ def _options(group: Group, trial: Trial, resolved: Resolved) -> dict[str, list[O
     }
 
 
-def quantity_label(quantity: str) -> str:
-    """How a quantity is called on the screen.
-
-    >>> quantity_label("gradient:adversarial")
-    'gradient (adversarial)'
-    """
-    name, colon, group = quantity.partition(":")
-    return f"{name} ({group})" if colon else name
-
-
 def _values(selection: Selection) -> dict[str, str]:
     statistics = (*statistics_of(selection.sample), "ratio")
     return {
@@ -156,6 +146,3 @@ def _neighbours(trial: Trial, selection: Selection) -> dict[str, int | None]:
         "first": int(steps[0]),
         "last": int(steps[-1]),
     }
-
-
-__all__ = ["ANY_KIND", "PageState", "page_state", "quantity_label"]

@@ -197,6 +197,16 @@ def role_label(role: str, lag: int) -> str:
     return f"{role} (previous iteration)" if lag == 1 else f"{role} ({lag} iterations ago)"
 
 
+def quantity_label(quantity: str) -> str:
+    """How a quantity is called on the screen.
+
+    >>> quantity_label("gradient:adversarial")
+    'gradient (adversarial)'
+    """
+    name, colon, group = quantity.partition(":")
+    return f"{name} ({group})" if colon else name
+
+
 def sample_options(step: Step, tensor: TensorInfo) -> tuple[Option, ...]:
     """Over what the statistics of a tensor can be looked at."""
     if tensor.batch_dim is None:

@@ -7,7 +7,7 @@ from stepscope.store import Node, Tensor
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, Vertex
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, short
-from stepscope.viewer.resolve import role_label
+from stepscope.viewer.resolve import quantity_label, role_label
 from stepscope.viewer.selection import ALL
 from stepscope.viewer.views.moment import Moment
 
@@ -93,19 +93,20 @@ def _identity(now: Moment, tensor: Tensor, node: Node | None, vertex: int | None
     info, wish = tensor.info, now.selection
     shape = f"[{', '.join(map(str, tensor.shape))}]" if tensor.shape else "[] (a single number)"
     batch = "no batch dimension" if info.batch_dim is None else f"batch dimension {info.batch_dim}"
+    kind = f" ({now.step.kind})" if now.step.kind else ""
+    last = len(now.step.iterations) - 1
+    iteration = f"iteration {now.iteration} of 0–{last}" if info.iteration >= 0 else "the whole step"
     facts: list[tuple[str, str]] = [
         ("trial", wish.trial),
-        ("step", f"{now.step.number}, {now.step.kind}" if now.step.kind else str(now.step.number)),
-        ("iteration", f"{now.iteration} of 0–{len(now.step.iterations) - 1}" if info.iteration >= 0 else "whole step"),
-        ("role", role_label(info.role, wish.lag)),
-        ("quantity", wish.quantity),
+        ("step", f"{now.step.number}{kind}, {iteration}"),
+        ("role", f"{role_label(info.role, wish.lag)}, {quantity_label(wish.quantity)}"),
         ("shape", f"{shape}, {batch}"),
         ("dtype", f"{info.dtype} on {info.device}"),
     ]
     if node is not None and node.module:
         facts.append(("module", f"{node.module} ({node.module_class})" if node.module_class else node.module))
     if node is not None and node.operation:
-        facts.append(("operation", node.operation))
+        facts.append(("made by", node.operation))
     return el("dl.facts", *(el("div", el("dt", name), el("dd", text, title=text)) for name, text in facts))
 
 

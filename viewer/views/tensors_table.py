@@ -50,7 +50,8 @@ def columns_of(selection: Selection, *, compared: bool) -> list[str]:
     """The columns with numbers, from left to right."""
     names = list(COLUMNS if selection.sample == ALL else SAMPLE_STATISTICS)
     if compared:
-        names = ["other", "ratio", *names]
+        statistic = shown_statistic(selection.statistic, selection.sample)
+        names = [statistic, "other", "ratio", *(name for name in names if name != statistic)]
     return [*names, "gradient_norm"] if selection.quantity == "value" else names
 
 
