@@ -270,6 +270,11 @@ class Recorder:
             session.release()
         self._write_network()
 
+    @guarded("dropping a step")
+    def drop_step(self) -> None:
+        """Forget the open step, if there is one: nothing of it is written."""
+        self._abandon()
+
     def _abandon(self) -> None:
         session, self._session, self._current = self._session, None, self._nothing
         if session is not None:
