@@ -11,13 +11,13 @@
   /** What a key does in a panel; null if it means nothing here. */
   parts.actionOf = function (panel, event) {
     if (event.defaultPrevented || event.altKey || event.ctrlKey || event.metaKey) return null;
-    if (event.target.closest && event.target.closest(BUSY)) return null;
+    if (!event.target.closest || event.target.closest(BUSY)) return null;
     if (event.key === "+") return () => parts.zoom(panel, 1.25);
     if (event.shiftKey) return null;
     if (event.key in WAYS) return () => walk(panel, WAYS[event.key]);
     if (event.key === "-") return () => parts.zoom(panel, 1 / 1.25);
     if (event.key === "0") return () => parts.fit(panel);
-    if (event.key === "Enter" && panel.svg.contains(document.activeElement)) return toggling(panel);
+    if (event.key === "Enter" && !event.target.closest("a, button, [role=button]")) return toggling(panel);
     return null;
   };
 

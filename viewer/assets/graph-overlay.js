@@ -66,8 +66,9 @@
       return;
     }
     const room = box.w - 10 - 16 - box.rows[row].label.length * 6.2;
-    if (content.length * 5.2 > room) return;
-    element.append(parts.make("text", { class: "note in-row", x: box.w - 15, y: box.rows[row].h - 4.5 }, content));
+    const fitting = [content, content.split(" ").at(-1)].find((one) => one.length * 5.4 <= room);
+    if (!fitting) return;
+    element.append(parts.make("text", { class: "note in-row", x: box.w - 15, y: box.rows[row].h - 4.5 }, fitting));
   }
 
   /** The colours of what is in a closed module, as stripes along its bottom, in the graph's order. */

@@ -25,6 +25,8 @@
     parts.look(panel, viewAfter(before, panel));
     parts.showOverlay(panel);
     parts.showSelection(panel);
+    const chosen = parts.chosenBox(panel);
+    if (before && chosen && chosen.id !== (placeOf(before, selection) || {}).id) parts.reveal(panel, chosen);
     panel.observer = new ResizeObserver(() => resized(panel));
     panel.observer.observe(element);
   }

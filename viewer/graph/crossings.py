@@ -78,7 +78,7 @@ def _sweep(layers: list[list[int]], beside: Neighbours, *, forward: bool) -> lis
     place = _places(result)
     for layer in result if forward else reversed(result):
         wish = {
-            cell: sum(place[other] + theirs - own for other, theirs, own in beside[cell]) / len(beside[cell])
+            cell: sum(place[other] + theirs for other, theirs, _ in beside[cell]) / len(beside[cell])
             for cell in layer
             if beside[cell]
         }

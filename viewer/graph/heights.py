@@ -10,6 +10,7 @@ from stepscope.viewer.graph.isotonic import isotonic
 
 _SWEEPS: tuple[Literal["left", "right", "both"], ...] = ("left", "right", "left", "right", "both", "both", "both")
 _UNCONNECTED = 0.01
+_THIN = ("lane", "entry", "exit")
 
 Pulls = list[list[tuple[int, float, float]]]
 """For each cell: another cell, how far below that one's top this one's top wants to be, and how much it wants it."""
@@ -28,7 +29,7 @@ def set_heights(cells: Sequence[Cell], hops: Sequence[Hop], layers: Sequence[Seq
 
 def gap_between(upper: Cell, lower: Cell) -> float:
     """The least room between a cell and the one below it."""
-    if upper.kind == lower.kind == "lane":
+    if upper.kind in _THIN and lower.kind in _THIN:
         return 9.0
     if upper.kind == "frame" or lower.kind == "frame":
         return 16.0

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
 from stepscope.viewer.graph.cells import Plan
+from stepscope.viewer.graph.columns import Habits
 from stepscope.viewer.graph.mainline import main_line
 from stepscope.viewer.graph.measures import Measured, measure
 from stepscope.viewer.graph.outline import Outline
-from stepscope.viewer.graph.plan import Habits, plan_frames
+from stepscope.viewer.graph.plan import plan_frames
 from stepscope.viewer.graph.scene import Scene
 from stepscope.viewer.graph.wiring import WiredFrame, wire
 
@@ -42,14 +44,14 @@ def lay_out(outline: Outline, scene: Scene) -> Layout:
     measured = tuple(measure(outline, box) for box in scene.boxes)
     main = main_line([scene.sinks[box] for box in range(len(scene.boxes))], lambda box: _rank(outline, scene, box))
     frames = wire(scene, set(pairwise(main)))
-    return Layout(scene, measured, frames, plan_frames(frames, measured, _habits(outline, scene)), tuple(main))
+    return Layout(scene, measured, frames, plan_frames(frames, measured, _habits(outline, scene, main)), tuple(main))
 
 
 def _rank(outline: Outline, scene: Scene, box: int) -> int:
     return max(_END_RANKS.get(outline.atoms[atom].type, 0) for atom in scene.boxes[box].atoms)
 
 
-def _habits(outline: Outline, scene: Scene) -> Habits:
+def _habits(outline: Outline, scene: Scene, main: Sequence[int]) -> Habits:
     """What no input leads to stands as far right as it can: targets, parameters, what is made of parameters alone."""
     begun = [box for box in range(len(scene.boxes)) if _begins(outline, scene, box)]
     reached = set(begun)
@@ -58,7 +60,7 @@ def _habits(outline: Outline, scene: Scene) -> Habits:
         reached.update(fresh)
         begun += fresh
     losses = (box for box in range(len(scene.boxes)) if _rank(outline, scene, box) == _END_RANKS["loss"])
-    return Habits(frozenset(range(len(scene.boxes))) - reached, frozenset(losses))
+    return Habits(frozenset(range(len(scene.boxes))) - reached, frozenset(losses), frozenset(main))
 
 
 def _begins(outline: Outline, scene: Scene, box: int) -> bool:

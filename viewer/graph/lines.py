@@ -2,23 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from stepscope.viewer.graph.cells import Cell, Hop, Line
 
 _BEND = 15.0
 
 
-def draw_hop(cells: Sequence[Cell], hop: Hop, sides: Mapping[int, tuple[float, float]]) -> Line:
-    """The line of a hop.
+def draw_hops(cells: Sequence[Cell], hops: Iterable[Hop]) -> list[Line]:
+    """The lines of a frame, when all cells are placed.
 
     A line passes the lane that it ends in, so that the next one starts at the lane's far side.
-
-    Args:
-        cells: all cells of a frame, placed.
-        hop: between two of them.
-        sides: the left and the right side of each layer.
     """
+    hops = list(hops)
+    sides: dict[int, tuple[float, float]] = {}
+    for number in {end for hop in hops for end in (hop.tail, hop.head)}:
+        cell = cells[number]
+        left, right = sides.get(cell.layer, (cell.x, cell.x))
+        sides[cell.layer] = (min(left, cell.x), max(right, cell.x + cell.width))
+    return [_draw_hop(cells, hop, sides) for hop in hops]
+
+
+def _draw_hop(cells: Sequence[Cell], hop: Hop, sides: Mapping[int, tuple[float, float]]) -> Line:
     tail, head = cells[hop.tail], cells[hop.head]
     turn = tail.layer == head.layer
     from_left = hop.back and tail.kind == "lane"

@@ -34,7 +34,10 @@ def measure(outline: Outline, box: SceneBox) -> Measured:
     """The size of a box, from its texts."""
     texts = texts_of(outline, box)
     head = HEADER + (SECOND_LINE if texts.sub else 0.0)
-    widths = [text_width(texts.label, 12.0) + (_TOGGLE if box.module else 0.0), text_width(texts.sub, 10.0)]
+    widths = [
+        text_width(texts.label, 12.0) * (1.08 if box.module else 1.0) + (_TOGGLE if box.module else 0.0),
+        text_width(texts.sub, 10.0),
+    ]
     widths += [text_width(row.label, 11.0) + 12.0 for row in texts.rows]
     rows = len(texts.rows) * ROW + ROW_GAP if texts.rows else 0.0
     return Measured(texts, min(max(*widths, NARROWEST - 24.0) + 24.0, WIDEST), head + rows, head / 2)

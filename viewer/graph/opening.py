@@ -16,7 +16,8 @@ _SMALLEST_BOX = 64.0 * 40.0
 def open_readable(outline: Outline, width: float, height: float) -> Layout:
     """The layout with the modules open that fit the panel at a readable scale.
 
-    A whole level is opened if it fits, else those of its modules that do, in the graph's order.
+    A whole level is opened if it fits, else those of its modules that do, in the graph's order; modules that are alike
+    are opened together or not at all.
 
     Args:
         outline: of the graph.
@@ -30,7 +31,7 @@ def open_readable(outline: Outline, width: float, height: float) -> Layout:
     tries = _TRIES
     while level and tries > 0:
         following: list[Module] = []
-        for group in (level, *([module] for module in level if len(level) > 1)):
+        for group in (level, *_alike(level)):
             tries -= 1
             larger = _try(outline, opened | {module.path for module in group}, room) if tries >= 0 else None
             if larger is not None:
@@ -40,6 +41,14 @@ def open_readable(outline: Outline, width: float, height: float) -> Layout:
                 break
         level = _openable(following)
     return layout
+
+
+def _alike(level: list[Module]) -> list[list[Module]]:
+    """The modules in groups of those with the same number of things in them; none if all are in one."""
+    groups: dict[tuple[int, int, int], list[Module]] = {}
+    for module in level:
+        groups.setdefault((module.inside, len(module.atoms), len(module.children)), []).append(module)
+    return list(groups.values()) if len(groups) > 1 else []
 
 
 def _openable(modules: list[Module]) -> list[Module]:

@@ -36,7 +36,8 @@ def texts_of(outline: Outline, box: SceneBox) -> BoxTexts:
     if box.module is not None:
         return _module_texts(outline, box.module, box.atoms)
     atom = outline.atoms[box.atoms[0]]
-    sub = ", ".join(text for text in (atom.kind, atom.sub) if text)
+    carried = outline.graph.vertices[atom.members[0]].lag > 0
+    sub = atom.sub if carried else ", ".join(text for text in (atom.kind, atom.sub) if text)
     label = box.name or atom.label
     return BoxTexts(shortened(label), shortened(sub, 34), atom.title, _rows(outline.graph, atom))
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from stepscope.viewer.graph.cells import Cell, Hop
 from stepscope.viewer.graph.sizes import PADDING
 
-NARROWEST_GUTTER, WIDEST_GUTTER = 34.0, 84.0
+NARROWEST_GUTTER, WIDEST_GUTTER = 29.0, 80.0
 """Room between two layers; the more the lines climb in it, the more there is."""
 _EMPTY_GUTTER = 16.0
 
@@ -23,15 +23,20 @@ def set_places(cells: Sequence[Cell], hops: Sequence[Hop], layers: Sequence[Sequ
         gutters[0] = PADDING
     if not layers[-1]:
         gutters[-1] = max(PADDING, gutters[-1] if _turns(cells, hops, len(layers) - 2) else 0.0)
+    sides = _touched(cells, hops)
     x = 0.0
     for number, layer in enumerate(layers):
         width = max((cells[cell].width for cell in layer), default=0.0)
-        _place(cells, layer, x, width)
+        _place(cells, layer, x, width, sides)
         x += width + (gutters[number] if number < len(gutters) else 0.0)
     return x
 
 
-def _place(cells: Sequence[Cell], layer: Sequence[int], x: float, width: float) -> None:
+def _place(
+    cells: Sequence[Cell], layer: Sequence[int], x: float, width: float, sides: tuple[set[int], set[int]]
+) -> None:
+    """Put the cells of a layer side by side with its widest: in the middle, or near all that they are connected to."""
+    heads, tails = sides
     widest_box = max((cells[cell].width for cell in layer if cells[cell].kind == "box"), default=0.0)
     for number in layer:
         cell = cells[number]
@@ -39,7 +44,13 @@ def _place(cells: Sequence[Cell], layer: Sequence[int], x: float, width: float) 
             cell.width = width
         elif cell.kind == "box":
             cell.width = widest_box
-        cell.x = x + (width - cell.width) / 2
+        share = 0.5 + 0.5 * ((number in tails) - (number in heads))
+        cell.x = x + (width - cell.width) * share
+
+
+def _touched(cells: Sequence[Cell], hops: Sequence[Hop]) -> tuple[set[int], set[int]]:
+    """The cells that lines reach from the left, and those that lines leave to the right."""
+    return {hop.head for hop in hops if not hop.back}, {hop.tail for hop in hops if not hop.back}
 
 
 def _gutters(cells: Sequence[Cell], hops: Sequence[Hop], count: int) -> list[float]:
