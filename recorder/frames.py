@@ -19,27 +19,34 @@ _LIBRARY_FOLDERS = (
     _ROOM + os.sep,
     os.path.join(os.path.dirname(_ROOM), "integrations") + os.sep,
 )
-_LIBRARY_PACKAGES = ("lightning", "pytorch_lightning", "lightning_fabric", "torchmetrics", "torchvision")
+_FRAMEWORKS = ("lightning", "pytorch_lightning")
+"""Packages that call the user's code: what they compute themselves has no line in it."""
+_LIBRARIES = ("lightning_fabric", "torchmetrics", "torchvision")
 
 Place = tuple[CodeType, int]
 """A code object and the offset of an instruction in it: cheap to take, turned into a line only when written."""
 
 
-_is_library: dict[CodeType, bool] = {}
+_USER, _LIBRARY, _FRAMEWORK = range(3)
+_kinds: dict[CodeType, int] = {}
 
 
-def _decide(code: CodeType) -> bool:
+def _decide(code: CodeType) -> int:
     name = code.co_filename
     path = os.path.abspath(name) if not name.startswith("<") else name
-    library = path.startswith(_LIBRARY_FOLDERS) or _in_packages(path) or _in_standard_library(path)
-    _is_library[code] = library or name.startswith("<frozen")
-    return _is_library[code]
+    kind = _USER
+    if path.startswith(_LIBRARY_FOLDERS) or _in_packages(path, _LIBRARIES) or _in_standard_library(path):
+        kind = _LIBRARY
+    elif _in_packages(path, _FRAMEWORKS):
+        kind = _FRAMEWORK
+    _kinds[code] = _LIBRARY if name.startswith("<frozen") else kind
+    return _kinds[code]
 
 
-def _in_packages(path: str) -> bool:
+def _in_packages(path: str, packages: tuple[str, ...]) -> bool:
     marker = f"{os.sep}site-packages{os.sep}"
     _, found, rest = path.partition(marker)
-    return bool(found) and rest.split(os.sep, 1)[0] in _LIBRARY_PACKAGES
+    return bool(found) and rest.split(os.sep, 1)[0] in packages
 
 
 def _in_standard_library(path: str) -> bool:
@@ -49,22 +56,26 @@ def _in_standard_library(path: str) -> bool:
 
 def user_frame(depth: int = 1) -> FrameType | None:
     """The innermost frame of the user's code above the caller, or None if there is none."""
-    frame: FrameType | None = sys._getframe(depth)
-    while frame is not None:
-        code = frame.f_code
-        library = _is_library.get(code)
-        if library is None:
-            library = _decide(code)
-        if not library:
-            return frame
-        frame = frame.f_back
-    return None
+    return _frame_above(sys._getframe(depth), through=(_LIBRARY, _FRAMEWORK))
 
 
 def user_place(depth: int = 1) -> Place | None:
-    """The place in the user's code that is running now."""
-    frame = user_frame(depth + 1)
-    return None if frame is None else (frame.f_code, frame.f_lasti)
+    """The place in the user's code that is running now; None in what a framework does of its own accord."""
+    frame = _frame_above(sys._getframe(depth), through=(_LIBRARY,))
+    if frame is None or _kinds[frame.f_code] == _FRAMEWORK:
+        return None
+    return frame.f_code, frame.f_lasti
+
+
+def _frame_above(frame: FrameType | None, through: tuple[int, ...]) -> FrameType | None:
+    while frame is not None:
+        kind = _kinds.get(frame.f_code)
+        if kind is None:
+            kind = _decide(frame.f_code)
+        if kind not in through:
+            return frame
+        frame = frame.f_back
+    return None
 
 
 @lru_cache(maxsize=16384)

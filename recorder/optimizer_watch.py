@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,12 +61,14 @@ class OptimizerWatch:
         if has_closure:
             return
         self._session.pause_tracing(True)
-        self._take_gradients(parameter for group in optimizer.param_groups for parameter in group["params"])
+        self._take_gradients(_parameters(optimizer))
 
     @guarded("recording an optimizer's step")
     def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._session.pause_tracing(False)
         self._stepped[id(optimizer)] = optimizer
+        # Those that a closure computed during the step; they are still what the optimizer used.
+        self._take_gradients(_parameters(optimizer))
 
     def finish(self) -> None:
         """Take what is known only after the step: updates, states, settings, remaining gradients."""
@@ -123,6 +125,10 @@ class OptimizerWatch:
             ]
         if settings:
             self._session.facts["optimizers"] = settings
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[torch.Tensor]:
+    return (parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def plain(value: Any) -> Any:

@@ -214,22 +214,46 @@ class StepSession(Listener):
         if _in_backward():
             return
         with _UNHOOKED():
-            prefix = self._names.roots.get(id(module), "model")
-            base = "input" if len(self._watched.models) == 1 else f"{prefix} input"
-            named_arguments = tensors_with_roles(_bound(module, args, kwargs), base)
-            fresh = [(role, tensor) for role, tensor in named_arguments if self.trace.is_data(tensor)]
+            named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
             self._learn_batch_size(tensor for _, tensor in named_arguments)
-            if not fresh:
-                return
-            call = self._taken[(base, "", self.iteration)]
-            self._taken[(base, "", self.iteration)] += 1
-            for role, tensor in fresh:
-                node = base if len(named_arguments) == 1 else role
-                self._name(tensor, node, "tensor", "input", module="", automatic=True, call=call)
+            self._name_inputs(module, named_arguments)
+
+    def _input_name(self, module: nn.Module) -> str:
+        root = self._names.paths[id(module)].partition(".")[0]
+        return "input" if len(self._watched.models) == 1 else f"{self._names.roots.get(id(module), root)} input"
+
+    def _name_inputs(self, module: nn.Module, named_arguments: list[tuple[str, torch.Tensor]]) -> None:
+        fresh = [(role, tensor) for role, tensor in named_arguments if self.trace.is_data(tensor)]
+        if not fresh:
+            return
+        base = self._input_name(module)
+        call = self._taken[(base, "", self.iteration)]
+        self._taken[(base, "", self.iteration)] += 1
+        for role, tensor in fresh:
+            node = base if len(named_arguments) == 1 else role
+            self._name(tensor, node, "tensor", "input", module="", automatic=True, call=call)
 
     @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:
-        self._modules.append(id(module))
+        key = id(module)
+        if not self._modules and key in self._names.paths and key not in self._names.roots and not _in_backward():
+            self._enter_part(module, args)
+        self._modules.append(key)
+
+    def _enter_part(self, module: nn.Module, args: Any) -> None:
+        """A part of a model is called from outside, not by the model's own ``forward``: data enters there.
+
+        What else is called so, on what the model computed, is a loss or a metric: its data is no input.
+        """
+        with _UNHOOKED():
+            named_arguments = tensors_with_roles(_bound(module, args, {}), self._input_name(module))
+            tensors = [tensor for _, tensor in named_arguments]
+            if not all(self.trace.is_data(tensor) for tensor in tensors):
+                return
+            if not self._taken[(self._input_name(module), "", self.iteration)]:
+                self._learn_batch_size(tensors)
+            if all(self.is_data(tensor) for tensor in tensors):
+                self._name_inputs(module, named_arguments)
 
     @guarded("recording a module's output")
     def _after_module(self, module: nn.Module, args: Any, output: Any) -> None:
@@ -245,7 +269,7 @@ class StepSession(Listener):
             class_name = self._names.classes[id(module)]
             for role, tensor in tensors_with_roles(output, "output"):
                 self._name(tensor, path, role, "calculated", module=path, module_class=class_name, call=call)
-            if id(module) in self._names.roots:
+            if id(module) in self._names.roots or not self._modules:
                 self._targets.model_was_called()
 
     def before_change(self, tensor: torch.Tensor) -> None:

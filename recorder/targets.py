@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any, Protocol
 
 import torch
@@ -39,6 +40,9 @@ class TargetSession(Protocol):
     @property
     def trace(self) -> Trace: ...
 
+    @property
+    def iteration(self) -> int: ...
+
     def is_data(self, tensor: torch.Tensor) -> bool: ...
 
     def name_target(self, tensor: torch.Tensor, number: int) -> None: ...
@@ -53,7 +57,7 @@ class TargetFinder:
 
     def __init__(self, session: TargetSession) -> None:
         self._session = session
-        self._found = 0
+        self._found: Counter[int] = Counter()  # iteration -> targets
         self._model_called = False
 
     def model_was_called(self) -> None:
@@ -82,5 +86,6 @@ class TargetFinder:
                 self._take(tensor)
 
     def _take(self, tensor: torch.Tensor) -> None:
-        self._session.name_target(tensor, self._found)
-        self._found += 1
+        iteration = self._session.iteration
+        self._session.name_target(tensor, self._found[iteration])
+        self._found[iteration] += 1

@@ -123,7 +123,8 @@ class Tracer(TorchFunctionMode):
         inputs = [*tensors_in(args), *tensors_in(kwargs)] if kwargs else list(tensors_in(args))
         trace = self._trace
         parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in inputs))
-        place = user_place(2)
+        # What a framework computes from the user's tensors (Lightning scales the loss) stands where those do.
+        place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
         for output in outputs:
             if output is changed or any(output is tensor for tensor in inputs):
                 continue

@@ -100,6 +100,7 @@ def test_a_module_that_is_never_called(tmp_path: Path) -> None:
 
     assert draw(program, tmp_path, model, weights=True) == drawing("""
         model.used.weight -> model.used
+        input ..> model.used
         model.used -> y
         model.unused.weight
     """)
