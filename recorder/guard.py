@@ -37,6 +37,13 @@ class Faults:
             raise error
         self.warn(f"{doing}: {type(error).__name__}: {error}", cause=f"{doing}:{type(error).__name__}")
 
+    def tell(self, text: str) -> None:
+        """Say once, in the recording only, what it lacks by nature: nothing is wrong."""
+        if text not in self._told:
+            self._told.add(text)
+            if self.on_fault is not None:
+                self.on_fault(text)
+
     def warn(self, text: str, *, cause: str | None = None) -> None:
         """Warn once a cause, at the line of the user's code that is running."""
         cause = cause or text

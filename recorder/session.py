@@ -18,6 +18,7 @@ from torch import nn
 from torch.nn.modules import module as module_hooks
 
 from stepscope.recorder.errors import BatchDimensionError, DuplicateNameError
+from stepscope.recorder.fast_path import FastPath, is_fused_layer
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.job import StepJob, to_host
@@ -77,6 +78,7 @@ class StepSession(Listener):
         self._parameters: dict[int, Named] = {}
         self._gradients: dict[tuple[Named, str], torch.Tensor] = {}
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
+        self._fast_path = FastPath(self._tracer)
         self._started = time.perf_counter()
 
     # ------------------------------------------------------------------ life
@@ -87,15 +89,17 @@ class StepSession(Listener):
         self._optimizers.start(self._parameters)
         register = self._hooks.append
         register(module_hooks.register_module_forward_pre_hook(self._before_module))
-        register(module_hooks.register_module_forward_hook(self._after_module))
+        register(module_hooks.register_module_forward_hook(self._after_module, with_kwargs=True, always_call=True))
         for root in self._watched.models.values():
-            register(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
+            if not is_fused_layer(root):
+                register(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
         if _dynamo_is_loaded():
             self._stack.enter_context(torch.compiler.set_stance("force_eager"))
         self._stack.enter_context(self._tracer)
 
     def stop(self) -> None:
         """Take everything off again; safe to call twice."""
+        self._fast_path.close()
         self._stack.close()
         for hook in self._hooks:
             hook.remove()
@@ -211,7 +215,7 @@ class StepSession(Listener):
 
     @guarded("recording a module's inputs")
     def _before_root(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if _in_backward():
+        if _in_backward() or self._fast_path.hides(module):
             return
         with _UNHOOKED():
             named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
@@ -235,10 +239,15 @@ class StepSession(Listener):
 
     @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:
+        if self._fast_path.inside:
+            return
         key = id(module)
         if not self._modules and key in self._names.paths and key not in self._names.roots and not _in_backward():
             self._enter_part(module, args)
+        if is_fused_layer(module) and key in self._names.roots:
+            self._before_root(module, args, {})
         self._modules.append(key)
+        self._fast_path.enter(module)
 
     def _enter_part(self, module: nn.Module, args: Any) -> None:
         """A part of a model is called from outside, not by the model's own ``forward``: data enters there.
@@ -256,14 +265,20 @@ class StepSession(Listener):
                 self._name_inputs(module, named_arguments)
 
     @guarded("recording a module's output")
-    def _after_module(self, module: nn.Module, args: Any, output: Any) -> None:
+    def _after_module(self, module: nn.Module, args: Any, *rest: Any) -> None:
+        kwargs, output = rest if len(rest) == 2 else ({}, None)  # torch leaves out kwargs when forward() failed
+        opaque = self._fast_path.leave(module)
+        if self._fast_path.inside:
+            return
         if id(module) in self._modules:
             while self._modules.pop() != id(module):
                 pass
         path = self._names.paths.get(id(module))
-        if path is None or _in_backward():
+        if path is None or len(rest) < 2 or _in_backward():
             return
         with _UNHOOKED():
+            if opaque:
+                self._tracer.trace_opaque(type(module).__name__, [args, kwargs, *module.parameters()], output)
             call = self._taken[(path, "", self.iteration)]
             self._taken[(path, "", self.iteration)] += 1
             class_name = self._names.classes[id(module)]
@@ -330,7 +345,7 @@ class StepSession(Listener):
         call: int = 0,
     ) -> None:
         if _is_wrapped(tensor):
-            self.faults.warn(f"{node!r} lives inside a function transform and was not measured")
+            self.faults.tell("tensors inside a function transform (vmap, grad, jvp) were not measured")
             return
         if module is None:
             module, module_class = self._current_module()

@@ -85,6 +85,14 @@ class Tracer(TorchFunctionMode):
             self._fail(error)
         return result
 
+    def trace_opaque(self, operation: str, inputs: Any, outputs: Any) -> None:
+        """Write one step into the trace for something whose inside was not watched."""
+        trace = self._trace
+        parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in tensors_in(inputs)))
+        place = user_place(2)
+        for output in tensors_in(outputs):
+            trace.put(output, trace.add(parents, output.requires_grad, operation, place))
+
     def _fail(self, error: Exception) -> None:
         self.paused = True
         self._on_fault(error)

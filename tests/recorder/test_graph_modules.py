@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -384,3 +385,33 @@ def test_hooks_of_the_users_that_replace_an_output(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     model[0].register_forward_hook(lambda module, args, output: output * 0.5)
     assert draw(call(model), tmp_path, model) == drawing("input ..> model.0; model.0 -> model.1; model.1 -> model")
+
+
+def test_a_fused_layer_is_one_step(tmp_path: Path) -> None:
+    model = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+
+    def program(step: Step) -> None:
+        with torch.no_grad():
+            step.record("y", model(torch.randn(4, 3, 4)) * 2)
+
+    assert draw(program, tmp_path, model) == drawing("input ..> model; model ..> y")
+
+
+def test_a_forward_that_fails_leaves_the_rest_in_order(tmp_path: Path) -> None:
+    class Failing(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            raise KeyError("no such word")
+
+    model = nn.Sequential(nn.Linear(3, 3), Failing())
+    encoder = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
+
+    def program(step: Step) -> None:
+        with pytest.raises(KeyError):
+            model(X)
+        with torch.no_grad(), pytest.raises(AttributeError):
+            encoder("no tensor")
+        step.record("y", X + 1)
+
+    assert draw(program, tmp_path, {"model": model, "encoder": encoder}) == drawing("""
+        model input ..> model.0; model input ..> y
+    """)

@@ -1,0 +1,69 @@
+"""Steps aside where torch would compute differently because it is watched.
+
+In evaluation, torch's own transformer layers and attention take a fused path, which gives other last bits, and they
+leave it as soon as any torch-function mode is active. Inside them the tracer is therefore taken off: such a module
+is one opaque step from its arguments and weights to its output.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import nn
+
+from stepscope.recorder.tracer import Tracer
+
+_FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
+
+
+class FastPath:
+    """Takes the tracer off while a fused module runs, and puts it back afterwards."""
+
+    def __init__(self, tracer: Tracer) -> None:
+        self._tracer = tracer
+        self._module: nn.Module | None = None
+
+    @property
+    def inside(self) -> bool:
+        """Whether a fused module is running; what it calls is not recorded."""
+        return self._module is not None
+
+    def hides(self, module: nn.Module) -> bool:
+        """Whether a module runs inside a fused one."""
+        return self._module is not None and self._module is not module
+
+    def enter(self, module: nn.Module) -> None:
+        """Call before a module runs."""
+        if self._module is None and _may_be_fused(module) and _top_mode() is self._tracer:
+            torch._C._pop_torch_function_stack()
+            self._module = module
+
+    def leave(self, module: nn.Module) -> bool:
+        """Call after a module ran, also if it failed; says whether it was the one that hid the tracer."""
+        if self._module is not module:
+            return False
+        self.close()
+        return True
+
+    def close(self) -> None:
+        """Put the tracer back, if it is off."""
+        if self._module is not None:
+            self._module = None
+            torch._C._push_on_torch_function_stack(self._tracer)
+
+
+def is_fused_layer(module: nn.Module) -> bool:
+    """Whether a module looks for hooks on itself before it chooses its path: it must be left without."""
+    return isinstance(module, nn.TransformerEncoderLayer)
+
+
+def _may_be_fused(module: nn.Module) -> bool:
+    if module.training or not isinstance(module, _FUSED):
+        return False
+    return not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters()))
+
+
+def _top_mode() -> Any:
+    depth = torch._C._len_torch_function_stack()
+    return torch._C._get_function_stack_at(depth - 1) if depth else None
