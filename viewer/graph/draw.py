@@ -11,10 +11,10 @@ from typing import Any
 from stepscope.store.records import Graph
 from stepscope.viewer.graph.describe import describe
 from stepscope.viewer.graph.layout import lay_out
-from stepscope.viewer.graph.modules import way_to
 from stepscope.viewer.graph.opening import open_readable
 from stepscope.viewer.graph.outline import Outline, outline_of
 from stepscope.viewer.graph.scene import build_scene
+from stepscope.viewer.graph.tree import way_to
 
 
 def draw(

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from stepscope.store.records import Graph
 from stepscope.viewer.graph.atoms import Atom, AtomEdge, find_atoms, find_edges
-from stepscope.viewer.graph.modules import Module, build_tree
+from stepscope.viewer.graph.modules import Module
+from stepscope.viewer.graph.tree import build_tree
 
 
 @dataclass(frozen=True)
