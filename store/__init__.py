@@ -14,10 +14,13 @@ from stepscope.store.errors import (
     UnknownNameError,
 )
 from stepscope.store.group import Group, open_group
+from stepscope.store.histogram import Histogram
+from stepscope.store.journal import Message
 from stepscope.store.nodes import Node
 from stepscope.store.series import Series
-from stepscope.store.step import Histogram, Row, Step, Tensor
-from stepscope.store.trial import Message, Trial, open_trial
+from stepscope.store.step import Step
+from stepscope.store.tensor import Row, Tensor
+from stepscope.store.trial import Trial, open_trial
 from stepscope.store.writer import TrialWriter
 
 __all__ = [

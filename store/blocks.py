@@ -13,11 +13,8 @@ from dataclasses import dataclass
 from typing import Any
 
 import msgpack
-import numpy as np
-import zstandard
-from numpy.typing import NDArray
 
-from stepscope.store.errors import DamagedError
+from stepscope.store.errors import StoreError
 
 MARKER = b"\xf5SsB"
 _PREFIX = struct.Struct("<4sBxHIQ")  # marker, kind, version, header's length, payload's length
@@ -25,9 +22,8 @@ _CHECKSUM = struct.Struct("<I")
 PREFIX_SIZE = _PREFIX.size + _CHECKSUM.size
 BLOCK_VERSION = 1
 
-MAX_HEADER = 64 << 20
+MAX_HEADER = 32 << 20
 MAX_PAYLOAD = 1 << 40
-MAX_ARRAY = 4 << 30
 
 KINDS = {
     "trial": 1,
@@ -42,15 +38,13 @@ KINDS = {
     "detail": 33,
     "columns": 34,
 }
+UNKNOWN_KIND = "unknown"
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
-
-_LEVEL = 3
-_compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
 
 
 @dataclass(frozen=True)
 class BlockPlace:
-    """A complete block in a file: its kind, where it starts and where its header and payload lie."""
+    """A block in a file: its kind, where it starts, and how long its header and payload are."""
 
     kind: str
     offset: int
@@ -58,12 +52,8 @@ class BlockPlace:
     payload_length: int
 
     @property
-    def header_offset(self) -> int:
-        return self.offset + PREFIX_SIZE
-
-    @property
     def payload_offset(self) -> int:
-        return self.header_offset + self.header_length
+        return self.offset + PREFIX_SIZE + self.header_length
 
     @property
     def end(self) -> int:
@@ -71,11 +61,27 @@ class BlockPlace:
 
 
 def encode_block(kind: str, header: Mapping[str, Any], frames: Sequence[bytes] = ()) -> bytes:
-    """A whole block as bytes. ``header`` holds plain msgpack values; see ``FrameList`` for how it lists frames."""
-    packed = msgpack.packb(dict(header), use_bin_type=True)
+    """A whole block as bytes. ``header`` holds plain msgpack values.
+
+    Raises:
+        StoreError: the header holds what msgpack cannot express, or is too long for any reader.
+    """
+    packed = _packed_header(kind, header)
     prefix = _PREFIX.pack(MARKER, KINDS[kind], BLOCK_VERSION, len(packed), sum(map(len, frames)))
     checksum = _CHECKSUM.pack(zlib.crc32(packed, zlib.crc32(prefix)))
     return b"".join((prefix, checksum, packed, *frames))
+
+
+def _packed_header(kind: str, header: Mapping[str, Any]) -> bytes:
+    try:
+        packed = bytes(msgpack.packb(dict(header), use_bin_type=True))
+    except (TypeError, ValueError, OverflowError) as error:
+        raise StoreError(
+            f"a {kind} cannot be written: {error}; give None, truth values, numbers, texts, lists and dicts of these"
+        ) from error
+    if len(packed) > MAX_HEADER:
+        raise StoreError(f"a {kind} of {len(packed)} bytes cannot be written; at most {MAX_HEADER} can")
+    return packed
 
 
 def read_prefix(data: bytes | memoryview, offset: int) -> BlockPlace | None:
@@ -83,84 +89,25 @@ def read_prefix(data: bytes | memoryview, offset: int) -> BlockPlace | None:
     if len(data) < PREFIX_SIZE:
         return None
     marker, kind, version, header_length, payload_length = _PREFIX.unpack_from(data)
-    sane = header_length <= MAX_HEADER and payload_length <= MAX_PAYLOAD and version == BLOCK_VERSION
-    if marker != MARKER or not sane or kind not in _KIND_NAMES:
+    if marker != MARKER or version < BLOCK_VERSION or header_length > MAX_HEADER or payload_length > MAX_PAYLOAD:
         return None
-    return BlockPlace(_KIND_NAMES[kind], offset, header_length, payload_length)
+    # A kind (or version) that this program does not know is passed over; its length says where the next block is.
+    name = _KIND_NAMES.get(kind, UNKNOWN_KIND) if version == BLOCK_VERSION else UNKNOWN_KIND
+    return BlockPlace(name, offset, header_length, payload_length)
+
+
+def checksum_fits(data: bytes | memoryview) -> bool:
+    """Whether prefix and header, given as their bytes, are as they were written."""
+    checksum: int = _CHECKSUM.unpack_from(data, _PREFIX.size)[0]
+    return zlib.crc32(data[PREFIX_SIZE:], zlib.crc32(data[: _PREFIX.size])) == checksum
 
 
 def read_header(data: bytes | memoryview) -> dict[str, Any] | None:
-    """The header out of prefix and header bytes; None if the checksum does not fit."""
-    (checksum,) = _CHECKSUM.unpack_from(data, _PREFIX.size)
-    packed = bytes(data[PREFIX_SIZE:])
-    if zlib.crc32(packed, zlib.crc32(data[: _PREFIX.size])) != checksum:
+    """The header out of prefix and header bytes; None if it is damaged."""
+    if not checksum_fits(data):
         return None
-    header = msgpack.unpackb(packed, raw=False, strict_map_key=False)
-    return header if isinstance(header, dict) else None
-
-
-class FrameList:
-    """Frames of a payload while it is being written, and the entries that a header lists them by.
-
-    An entry is ``[name, dtype, shape, offset, stored bytes, shuffled]``; the offset counts from the payload's start.
-    """
-
-    def __init__(self) -> None:
-        self.frames: list[bytes] = []
-        self.entries: list[list[Any]] = []
-        self._size = 0
-
-    def add(self, name: str, values: NDArray[Any]) -> None:
-        """Append an array as a frame."""
-        frame, shuffled = pack_array(values)
-        dtype = values.dtype.newbyteorder("<").str
-        self.entries.append([name, dtype, list(values.shape), self._size, len(frame), shuffled])
-        self.frames.append(frame)
-        self._size += len(frame)
-
-
-def pack_array(values: NDArray[Any]) -> tuple[bytes, bool]:
-    """An array as a zstandard frame; bytes of wide numbers are shuffled first: equal ones become neighbours."""
-    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
-    raw = little.tobytes()
-    width = little.dtype.itemsize
-    shuffled = width > 1 and little.size > 1
-    if shuffled:
-        raw = np.frombuffer(raw, np.uint8).reshape(-1, width).T.tobytes()
-    return _compressor.compress(raw), shuffled
-
-
-def unpack_array(frame: bytes | memoryview, dtype: str, shape: Sequence[int], shuffled: bool) -> NDArray[Any]:
-    """The array in a frame.
-
-    Raises:
-        DamagedError: the frame's checksum or size does not fit what the header promises.
-    """
-    kind = np.dtype(dtype)
-    if kind.hasobject or kind.kind not in "fiub":
-        raise DamagedError(f"an array of type {dtype!r}, which no recording has")
-    count = int(np.prod(shape, dtype=np.int64)) if len(shape) else 1
-    size = count * kind.itemsize
-    raw = decompress(frame, size)
-    if shuffled:
-        raw = np.frombuffer(raw, np.uint8).reshape(kind.itemsize, -1).T.tobytes()
-    return np.frombuffer(raw, kind).reshape(tuple(shape))
-
-
-def compress(raw: bytes) -> bytes:
-    """Bytes as a zstandard frame with a checksum."""
-    return _compressor.compress(raw)
-
-
-def decompress(frame: bytes | memoryview, size: int | None = None) -> bytes:
-    """The bytes in a frame; of exactly ``size``, if given. Nothing larger than ``MAX_ARRAY`` is ever made."""
     try:
-        promised = zstandard.frame_content_size(bytes(frame[:32]))
-        if promised < 0 or promised > MAX_ARRAY or (size is not None and promised != size):
-            raise DamagedError(f"a frame promises {promised} bytes, expected {size}")
-        raw = zstandard.ZstdDecompressor().decompress(bytes(frame), max_output_size=promised)
-    except zstandard.ZstdError as error:
-        raise DamagedError(f"a frame cannot be decompressed ({error})") from error
-    if len(raw) != promised:
-        raise DamagedError(f"a frame holds {len(raw)} bytes, promised {promised}")
-    return bytes(raw)
+        header = msgpack.unpackb(bytes(data[PREFIX_SIZE:]), raw=False, strict_map_key=False)
+    except (ValueError, TypeError, RecursionError, msgpack.UnpackException):
+        return None
+    return header if isinstance(header, dict) else None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import msgpack
 
@@ -17,12 +17,14 @@ from stepscope.store.records import (
     Scalar,
     SourceLine,
     TensorInfo,
+    TensorType,
     TrialEnd,
     TrialInfo,
     Vertex,
 )
 
 Plain = Any
+_TENSOR_TYPES = get_args(TensorType)
 
 
 def digest(packed: bytes) -> bytes:
@@ -44,7 +46,18 @@ def layout_to_plain(tensors: Sequence[TensorInfo]) -> Plain:
 
 
 def layout_from_plain(plain: Plain) -> tuple[TensorInfo, ...]:
-    return tuple(TensorInfo(*row[:8]) for row in plain)
+    return tuple(
+        TensorInfo(
+            str(node), str(role), int(iteration), str(quantity), _tensor_type(type), str(dtype), str(device),
+            None if batch_dim is None else int(batch_dim),
+        )
+        for node, role, iteration, quantity, type, dtype, device, batch_dim in (row[:8] for row in plain)
+    )  # fmt: skip
+
+
+def _tensor_type(plain: Plain) -> TensorType:
+    """The type of a tensor; one that a later version added counts as calculated."""
+    return plain if plain in _TENSOR_TYPES else "calculated"
 
 
 def graph_to_plain(graph: Graph) -> Plain:
@@ -63,7 +76,7 @@ def _vertex_to_plain(v: Vertex) -> Plain:
 def graph_from_plain(plain: Plain) -> Graph:
     vertices = tuple(_vertex_from_plain(row) for row in plain["vertices"])
     count = len(vertices)
-    edges = tuple(Edge(*edge[:3]) for edge in plain["edges"])
+    edges = tuple(Edge(int(source), int(sink), bool(free)) for source, sink, free in (e[:3] for e in plain["edges"]))
     if any(not (0 <= edge.source < count and 0 <= edge.sink < count) for edge in edges):
         raise ValueError("an edge of the graph leads to no vertex")
     return Graph(vertices, edges)
@@ -71,8 +84,15 @@ def graph_from_plain(plain: Plain) -> Graph:
 
 def _vertex_from_plain(row: Plain) -> Vertex:
     node, role, lag, type, module, module_class, operation, source, whole_step = row[:9]
-    line = None if source is None else SourceLine(*source[:4])
-    return Vertex(node, role, int(lag), type, module, module_class, operation, line, bool(whole_step))
+    names = (str(module), str(module_class), str(operation))
+    return Vertex(str(node), str(role), int(lag), _tensor_type(type), *names, _source(source), bool(whole_step))
+
+
+def _source(plain: Plain) -> SourceLine | None:
+    if plain is None:
+        return None
+    file, line, text, function = plain[:4]
+    return SourceLine(str(file), int(line), str(text), str(function))
 
 
 def trial_to_plain(info: TrialInfo) -> Plain:
@@ -111,17 +131,15 @@ def network_to_plain(modules: Sequence[ModuleInfo]) -> Plain:
 
 def network_from_plain(plain: Plain) -> tuple[ModuleInfo, ...]:
     return tuple(
-        ModuleInfo(
-            path,
-            module_class,
-            tuple(
-                ParameterInfo(name, tuple(shape), dtype, trainable, tuple(names), is_buffer)
-                for name, shape, dtype, trainable, names, is_buffer in parameters
-            ),
-            training,
-        )
-        for path, module_class, parameters, training in plain
+        ModuleInfo(str(path), str(module_class), tuple(map(_parameter_from_plain, parameters)), bool(training))
+        for path, module_class, parameters, training in (row[:4] for row in plain)
     )
+
+
+def _parameter_from_plain(row: Plain) -> ParameterInfo:
+    name, shape, dtype, trainable, names, is_buffer = row[:6]
+    sizes = tuple(map(int, shape))
+    return ParameterInfo(str(name), sizes, str(dtype), bool(trainable), tuple(map(str, names)), bool(is_buffer))
 
 
 def scalars_to_plain(scalars: Sequence[Scalar]) -> Plain:
@@ -129,7 +147,10 @@ def scalars_to_plain(scalars: Sequence[Scalar]) -> Plain:
 
 
 def scalars_from_plain(plain: Plain) -> list[Scalar]:
-    return [Scalar(*row[:6]) for row in plain]
+    return [
+        Scalar(str(name), str(group), int(step), float(value), str(kind), float(time))
+        for name, group, step, value, kind, time in (row[:6] for row in plain)
+    ]
 
 
 def note_from_plain(plain: Mapping[str, Plain]) -> Note:

@@ -12,8 +12,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.store.blocks import BlockPlace, FrameList, encode_block, pack_array, unpack_array
-from stepscope.store.files import BlockFile
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import BlockPlace, encode_block
+from stepscope.store.errors import damaged_unless
+from stepscope.store.frames import ArrayEntry, FrameList, array_entries, pack_array, unpack_array
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, StepRecord
 
 CHUNK_STEPS = 64
@@ -40,12 +42,15 @@ class ColumnWriter:
         self._size = 0
 
     def add(self, record: StepRecord, layout: bytes) -> None:
+        if not record.tensors:
+            return
         key = (layout, record.per_sample.shape[1])
         buffer = self._buffers.setdefault(key, _Buffer())
         batch = batch_columns(record.aggregates, record.per_sample)
-        size = record.statistics.nbytes + batch.nbytes
+        statistics = np.asarray(record.statistics, np.float64)
+        size = statistics.nbytes + batch.nbytes
         buffer.numbers.append(record.number)
-        buffer.statistics.append(record.statistics)
+        buffer.statistics.append(statistics)
         buffer.batches.append(batch)
         buffer.size += size
         self._size += size
@@ -67,8 +72,9 @@ class ColumnWriter:
 
 def batch_columns(aggregates: NDArray[np.float32], per_sample: NDArray[np.float32]) -> NDArray[np.float32]:
     """Aggregates and samples side by side: ``(R, 12 + 4 * S)``."""
-    rows = len(aggregates)
-    return np.concatenate([aggregates.reshape(rows, -1), per_sample.reshape(rows, -1)], axis=1, dtype=np.float32)
+    rows, samples, statistics = per_sample.shape
+    sides = [aggregates.reshape(rows, N_AGGREGATES), per_sample.reshape(rows, samples * statistics)]
+    return np.concatenate(sides, axis=1, dtype=np.float32)
 
 
 def encode_columns(
@@ -100,19 +106,24 @@ def _row_frames(statistics: NDArray[np.float64], batch: NDArray[np.float32]) -> 
 
 
 class Chunk:
-    """One ``columns`` block, read on demand."""
+    """One ``columns`` block, read on demand.
+
+    Raises:
+        DamagedError: its header makes no sense, or its step numbers cannot be read.
+    """
 
     def __init__(self, file: BlockFile, place: BlockPlace, header: dict[str, Any]) -> None:
-        self.layout: bytes = header["layout"]
         self._file = file
         self._place = place
-        self._rows = int(header["rows"])
-        self._steps = int(header["steps"])
-        self._batch = int(header["batch"])
-        arrays = {entry[0]: entry for entry in header["arrays"]}
-        self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])
-        self._lengths_entry = arrays["lengths"]
         self._offsets: NDArray[np.int64] | None = None
+        with damaged_unless("a columns block"):
+            self.layout = bytes(header["layout"])
+            self._rows, self._steps, self._batch = (int(header[name]) for name in ("rows", "steps", "batch"))
+            arrays = array_entries(header["arrays"], place.payload_length)
+            self._lengths = arrays["lengths"]
+            self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])
+            if self.numbers.shape != (self._steps,):
+                raise ValueError("another number of steps than promised")
 
     def statistics(self, row: int) -> NDArray[np.float64]:
         """``(11, steps)`` of one row."""
@@ -122,15 +133,18 @@ class Chunk:
         """``(12 + 4 * S, steps)`` of one row."""
         return self._frame(2 * row + 1, "<f4", (self._batch, self._steps))
 
-    def _array(self, entry: Sequence[Any]) -> NDArray[Any]:
-        _, dtype, shape, offset, length, shuffled = entry
-        return unpack_array(self._file.read(self._place.payload_offset + offset, length), dtype, shape, shuffled)
+    def _array(self, entry: ArrayEntry) -> NDArray[Any]:
+        frame = self._file.read(self._place.payload_offset + entry.offset, entry.length)
+        return unpack_array(frame, entry.dtype, entry.shape, entry.shuffled)
 
     def _frame(self, index: int, dtype: str, shape: tuple[int, int]) -> NDArray[Any]:
-        if self._offsets is None:
-            _, _, _, offset, length, _ = self._lengths_entry
-            lengths = self._array(self._lengths_entry).astype(np.int64)
-            self._offsets = np.concatenate([[0], np.cumsum(lengths)]) + offset + length
-        start, end = int(self._offsets[index]), int(self._offsets[index + 1])
-        frame = self._file.read(self._place.payload_offset + start, end - start)
-        return unpack_array(frame, dtype, shape, shape[0] * shape[1] > 1)
+        with damaged_unless("a columns block"):
+            if self._offsets is None:
+                lengths = self._array(self._lengths).astype(np.int64)
+                first = self._lengths.offset + self._lengths.length
+                self._offsets = first + np.concatenate([[0], np.cumsum(lengths)])
+            start, end = int(self._offsets[index]), int(self._offsets[index + 1])
+            if not 0 <= start <= end <= self._place.payload_length:
+                raise ValueError("a frame reaches out of its block")
+            frame = self._file.read(self._place.payload_offset + start, end - start)
+            return unpack_array(frame, dtype, shape, shape[0] * shape[1] > 1)

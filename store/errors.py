@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 
 class StoreError(Exception):
@@ -45,3 +46,14 @@ def unknown(what: str, given: object, known: Iterable[object]) -> UnknownNameErr
     else:
         hint = "there is none"
     return UnknownNameError(f"no {what} {given!r}; {hint}")
+
+
+@contextlib.contextmanager
+def damaged_unless(what: str) -> Iterator[None]:
+    """Turn the errors of reading what makes no sense into a ``DamagedError`` that says what it is."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError, OverflowError, MemoryError) as error:
+        if isinstance(error, StoreError):
+            raise
+        raise DamagedError(f"{what} makes no sense ({type(error).__name__}: {error})") from error

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import NotARecordingError, StoreError, unknown
 from stepscope.store.files import file_path
+from stepscope.store.journal import started
 from stepscope.store.trial import Trial
 
 
@@ -14,6 +16,10 @@ class Group:
 
     >>> group = open_group("runs/sums")                 # doctest: +SKIP
     >>> group["bugged"].steps                           # doctest: +SKIP
+
+    Attributes:
+        path: the folder.
+        problems: for each trial that cannot be opened, why.
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -24,9 +30,10 @@ class Group:
         if not given.is_dir():
             raise NotARecordingError(f"{given} is no folder; give the folder that the recorder wrote to")
         self.path = given
+        self.problems: dict[str, str] = {}
         self._trials: dict[str, Trial] = {}
         self._names: tuple[str, ...] = ()
-        self.problems: dict[str, str] = {}
+        self._starts: dict[str, float] = {}
         self.refresh()
 
     @property
@@ -52,25 +59,27 @@ class Group:
 
     def refresh(self) -> bool:
         """Look for new trials, and for trials that are gone. Returns whether there are any."""
-        found = []
-        for entry in self.path.iterdir():
-            if (self._only is None or entry.name == self._only) and not entry.is_symlink() and is_trial(entry):
-                found.append((self._started(entry), entry.name))
-        names = tuple(name for _, name in sorted(found))
+        wanted = (entry for entry in self.path.iterdir() if self._only is None or entry.name == self._only)
+        found = {entry.name: entry for entry in wanted if not entry.is_symlink() and is_trial(entry)}
+        for gone in set(self._names) - set(found):
+            for kept in (self._trials, self._starts, self.problems):
+                kept.pop(gone, None)
+        names = tuple(sorted(found, key=lambda name: (self._started(found[name]), name)))
         changed = names != self._names
         self._names = names
-        for name in set(self._trials) - set(names):
-            del self._trials[name]
         return changed
 
     def _started(self, entry: Path) -> float:
-        if entry.name in self._trials:
-            return self._trials[entry.name].info.started
-        try:
-            return self._trials.setdefault(entry.name, Trial(entry)).info.started
-        except (StoreError, OSError) as error:
-            self.problems[entry.name] = str(error)
-            return 0.0
+        if entry.name not in self._starts:
+            try:
+                start = started(BlockFile(file_path(entry, "journal")))
+            except (StoreError, OSError) as error:
+                self.problems[entry.name] = str(error)
+                start = 0.0
+            if not start and entry.name not in self.problems:
+                return start  # it is just being made: look again the next time
+            self._starts[entry.name] = start
+        return self._starts[entry.name]
 
 
 def is_trial(path: Path) -> bool:

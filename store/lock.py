@@ -6,8 +6,14 @@ import contextlib
 import json
 import os
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+
+try:
+    import fcntl
+except ImportError:  # not a Unix
+    fcntl = None  # type: ignore[assignment]
 
 LOCK_NAME = "writer.lock"
 
@@ -30,7 +36,7 @@ def is_alive(owner: dict[str, Any]) -> bool:
         return False
     try:
         os.kill(pid, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True
@@ -38,29 +44,45 @@ def is_alive(owner: dict[str, Any]) -> bool:
     return started is None or owner.get("started") is None or started == owner["started"]
 
 
+def is_held(trial: Path) -> bool:
+    """Whether a process that may be alive holds the lock of a trial."""
+    owner = owner_of(trial)
+    return owner is not None and is_alive(owner)
+
+
 def take(trial: Path) -> bool:
     """Take the lock for this process; False if a process that may be alive holds it."""
-    for _ in range(3):
-        try:
-            descriptor = os.open(trial / LOCK_NAME, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o644)
-        except FileExistsError:
-            owner = owner_of(trial)
-            if owner is not None and is_alive(owner):
-                return False
-            with contextlib.suppress(FileNotFoundError):
-                (trial / LOCK_NAME).unlink()
-            continue
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            pid = os.getpid()
-            json.dump({"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}, file)
+    with _one_at_a_time(trial):
+        if is_held(trial):
+            return False
+        pid = os.getpid()
+        owner = {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
+        # Written beside and moved into place: nobody ever sees a lock without its owner.
+        beside = trial / f"{LOCK_NAME}.{pid}"
+        beside.write_text(json.dumps(owner), "utf-8")
+        beside.replace(trial / LOCK_NAME)
         return True
-    return False
 
 
 def release(trial: Path) -> None:
     """Give the lock back."""
-    with contextlib.suppress(FileNotFoundError):
+    with contextlib.suppress(OSError):
         (trial / LOCK_NAME).unlink()
+
+
+@contextlib.contextmanager
+def _one_at_a_time(folder: Path) -> Iterator[None]:
+    """Keep other processes out meanwhile, where the file system can; the system ends this when a process dies."""
+    if fcntl is None:
+        yield
+        return
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        with contextlib.suppress(OSError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _start_time(pid: int) -> int | None:

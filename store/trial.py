@@ -4,43 +4,34 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.store import codec, lock
-from stepscope.store.blocks import BlockPlace, decompress
+from stepscope.store import lock
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import BlockPlace
+from stepscope.store.catalog import Catalog
 from stepscope.store.columns import Chunk
-from stepscope.store.errors import DamagedError, NotARecordingError, unknown
-from stepscope.store.files import FILE_NAMES, BlockFile, file_path
+from stepscope.store.errors import DamagedError, NotARecordingError, UnknownNameError, unknown
+from stepscope.store.files import FILE_NAMES, file_path
+from stepscope.store.health import find_problems
+from stepscope.store.journal import Journal, Message
 from stepscope.store.layout import Layout
 from stepscope.store.nodes import Node, collect_nodes
-from stepscope.store.records import ModuleInfo, Note, Scalar, TrialEnd, TrialInfo
-from stepscope.store.series import Series, SeriesQuestion, gather
+from stepscope.store.records import ModuleInfo, Note, TrialEnd, TrialInfo
+from stepscope.store.series import Series, SeriesQuestion, Source, gather
 from stepscope.store.step import Step
+from stepscope.store.step_block import parse_step
+from stepscope.store.step_index import StepIndex
 
 _CACHED_STEPS = 64
 _DIED = "the process ended without closing the recording"
 
-Digest = bytes
 State = Literal["running", "finished", "failed"]
-
-
-class Message(NamedTuple):
-    """What the recorder left out, or failed at, and at which step."""
-
-    step: int
-    text: str
-
-
-@dataclass(frozen=True)
-class _StepEntry:
-    place: BlockPlace
-    header: Mapping[str, Any]
 
 
 class Trial:
@@ -50,53 +41,78 @@ class Trial:
     >>> steps, values = trial.series("model.out", statistic="std", quantity="value")        # doctest: +SKIP
 
     All methods may be called from several threads.
+
+    Attributes:
+        path, name: the trial's folder, and its name.
+        version: grows whenever ``refresh`` finds something new.
     """
 
     def __init__(self, path: Path | str) -> None:
         self.path = Path(path)
         self.name = self.path.name
+        self.version = 0
+        self._lock = threading.RLock()
         if not file_path(self.path, "journal").is_file():
             raise NotARecordingError(
                 f"{self.path} is no recording of a trial: it has no {file_path(self.path, 'journal').name}"
             )
-        self.info = TrialInfo(self.name, 0.0, {}, {}, 0, 0)
-        self.end: TrialEnd | None = None
-        self.network: tuple[ModuleInfo, ...] = ()
-        self.notes: tuple[Note, ...] = ()
-        self.messages: tuple[Message, ...] = ()
-        self.version = 0
-        self._problems: list[str] = []
+        self._start_over()
+        self.refresh()
+
+    def _start_over(self) -> None:
+        self._problems: dict[str, None] = {}
         self._files = {name: BlockFile(file_path(self.path, name)) for name in FILE_NAMES}
-        self._entries: dict[int, _StepEntry] = {}
-        self._layout_places: dict[bytes, BlockPlace] = {}
-        self._graph_places: dict[bytes, BlockPlace] = {}
-        self._layouts: dict[bytes, Layout] = {}
-        self._graphs: dict[bytes, Any] = {}
-        self._scalars: dict[tuple[str, str], list[Scalar]] = {}
+        self._journal = Journal(self.name)
+        self._catalog = Catalog(self._files["catalog"])
+        self._index = StepIndex()
         self._chunks: list[Chunk] = []
         self._cache: OrderedDict[int, Step] = OrderedDict()
-        self._lock = threading.RLock()
-        self._steps: NDArray[np.int64] = np.zeros(0, np.int64)
         self._nodes: tuple[Node, ...] | None = None
-        self.refresh()
+        self._nodes_by_name: dict[str, Node] = {}
 
     # ------------------------------------------------------------------ facts
 
     @property
+    def info(self) -> TrialInfo:
+        """What was known when the trial started."""
+        return self._journal.info
+
+    @property
     def config(self) -> Mapping[str, Any]:
+        """The hyper-parameters that the user gave."""
         return self.info.config
 
     @property
     def environment(self) -> Mapping[str, Any]:
+        """Versions, device, source revision, command."""
         return self.info.environment
+
+    @property
+    def network(self) -> tuple[ModuleInfo, ...]:
+        """The modules of the watched models."""
+        return self._journal.network
+
+    @property
+    def notes(self) -> tuple[Note, ...]:
+        """What the user left with ``recorder.note``."""
+        return self._journal.notes
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """What the recorder left out, or failed at: ``(step, text)``."""
+        return self._journal.messages
+
+    @property
+    def end(self) -> TrialEnd | None:
+        """How the trial ended; None if it was not closed."""
+        return self._journal.end
 
     @property
     def state(self) -> State:
         """``"running"``, ``"finished"`` or ``"failed"``; a trial whose process died has failed."""
         if self.end is not None:
             return self.end.state
-        owner = lock.owner_of(self.path)
-        return "running" if owner is not None and lock.is_alive(owner) else "failed"
+        return "running" if lock.is_held(self.path) else "failed"
 
     @property
     def exception(self) -> str:
@@ -108,8 +124,7 @@ class Trial:
     @property
     def last_change(self) -> float:
         """When something was last written, in seconds since the epoch."""
-        times = [file.path.stat().st_mtime for file in self._files.values() if file.path.exists()]
-        return max(times, default=0.0)
+        return max((file.last_change() for file in self._files.values()), default=0.0)
 
     @property
     def bytes(self) -> int:
@@ -118,18 +133,20 @@ class Trial:
 
     @property
     def problems(self) -> tuple[str, ...]:
-        """What is damaged, in sentences; the rest can be read."""
-        return (*self._problems, *(text for file in self._files.values() for text in file.problems))
+        """What is damaged or missing, in sentences; the rest can be read. ``verify`` looks at every byte."""
+        with self._lock:
+            found = find_problems(self._files, self._index, is_running=self.state == "running")
+            return tuple(dict.fromkeys((*found, *self._problems, *self._catalog.problems)))
 
     @property
     def steps(self) -> NDArray[np.int64]:
         """The numbers of the recorded steps, in order."""
-        return self._steps
+        return self._index.numbers
 
     @property
     def step_kinds(self) -> tuple[str, ...]:
         """The kind of each recorded step, aligned with ``steps``."""
-        return tuple(self._entries[number].header["kind"] for number in self._steps.tolist())
+        return self._index.kinds
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -141,9 +158,9 @@ class Trial:
         """All nodes, in data-flow order."""
         with self._lock:
             if self._nodes is None:
-                graphs = [self._graph(name) for name in self._graph_places]
-                layouts = [self._layout(name).tensors for name in self._layout_places]
-                self._nodes = collect_nodes(graphs, layouts)
+                layouts = [layout.tensors for layout in self._catalog.layouts()]
+                self._nodes = collect_nodes(self._catalog.graphs(), layouts)
+                self._nodes_by_name = {node.name: node for node in self._nodes}
             return self._nodes
 
     def node(self, name: str) -> Node:
@@ -152,10 +169,11 @@ class Trial:
         Raises:
             UnknownNameError: there is none; the message names similar ones.
         """
-        for node in self.nodes:
-            if node.name == name:
-                return node
-        raise unknown(f"node in trial {self.name!r}:", name, (node.name for node in self.nodes))
+        with self._lock:
+            nodes = self.nodes
+            if name not in self._nodes_by_name:
+                raise unknown(f"node in trial {self.name!r}:", name, (node.name for node in nodes))
+            return self._nodes_by_name[name]
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -167,7 +185,7 @@ class Trial:
     @property
     def scalar_names(self) -> tuple[tuple[str, str], ...]:
         """``(group, name)`` of each curve that was logged."""
-        return tuple(self._scalars)
+        return tuple(self._journal.scalars)
 
     def scalars(self, name: str, *, group: str = "", kind: str | None = None) -> Series:
         """A curve that was logged with ``recorder.scalar``.
@@ -175,9 +193,9 @@ class Trial:
         Raises:
             UnknownNameError: no such curve.
         """
-        points = self._scalars.get((group, name))
+        points = self._journal.scalars.get((group, name))
         if points is None:
-            raise unknown("scalar", f"{group}/{name}", (f"{group}/{name}" for group, name in self._scalars))
+            raise unknown("scalar", f"{group}/{name}", (f"{group}/{name}" for group, name in self._journal.scalars))
         kept = [point for point in points if kind is None or point.kind == kind]
         return Series(
             np.array([point.step for point in kept], np.int64), np.array([point.value for point in kept], np.float64)
@@ -220,8 +238,8 @@ class Trial:
         question = SeriesQuestion(node, statistic, quantity, role, iteration, aggregate, sample)
         question.check(self.node(node))
         with self._lock:
-            wanted = self._steps_of_kind(kind)
-            return gather(question, wanted, self._layout_of_step, self._chunks, self.step)
+            source = Source(self._layout_of_step, self._chunks, self.step, self._index.repeated)
+            return gather(question, self._index.of_kind(kind), source)
 
     def step(self, number: int) -> Step:
         """One recorded step.
@@ -242,120 +260,80 @@ class Trial:
 
     def nearest_step(self, number: int, *, kind: str | None = None) -> int | None:
         """The recorded step nearest to a number; None if there is none of that kind."""
-        steps = self._steps_of_kind(kind)
-        return int(steps[np.abs(steps - number).argmin()]) if len(steps) else None
+        return self._index.nearest(number, kind)
 
-    def _steps_of_kind(self, kind: str | None) -> NDArray[np.int64]:
-        if kind is None:
-            return self._steps
-        return self._steps[[own == kind for own in self.step_kinds]] if len(self._steps) else self._steps
+    def layouts(self) -> Sequence[Layout]:
+        """All layouts of the trial that can be read."""
+        with self._lock:
+            return self._catalog.layouts()
 
     def _read_step(self, number: int) -> Step:
-        entry = self._entries.get(number)
-        if entry is None:
+        if number not in self._index:
             nearest = self.nearest_step(number)
             near = "no step was" if nearest is None else f"the nearest recorded one is {nearest}"
-            raise unknown(f"recorded step {number} in trial {self.name!r} ({near}):", number, ())
-        layout = self._layout(entry.header["layout"])
-        return Step(entry.header, entry.place, self._files["steps"], self._files["detail"], layout, self._graph)
+            raise UnknownNameError(f"step {number} was not recorded in trial {self.name!r}; {near}")
+        steps, detail = self._files["steps"], self._files["detail"]
+        place, header = steps.block(self._index[number].place.offset, "step")
+        parsed = parse_step(header, place)
+        return Step(parsed, place, steps, detail, self._catalog.layout(parsed.layout), self._catalog.graph)
 
     def _layout_of_step(self, number: int) -> Layout | None:
         try:
-            return self._layout(self._entries[number].header["layout"])
+            return self._catalog.layout(self._index[number].layout)
         except DamagedError:
             return None
-
-    def _layout(self, name: Digest) -> Layout:
-        if name not in self._layouts:
-            plain = self._read_catalog(self._layout_places.get(name), "layout")
-            self._layouts[name] = Layout(name, codec.layout_from_plain(plain))
-        return self._layouts[name]
-
-    def _graph(self, name: Digest) -> Any:
-        if name not in self._graphs:
-            plain = self._read_catalog(self._graph_places.get(name), "graph")
-            self._graphs[name] = codec.graph_from_plain(plain)
-        return self._graphs[name]
-
-    def _read_catalog(self, place: BlockPlace | None, kind: str) -> Any:
-        if place is None:
-            raise DamagedError(f"a {kind} that steps refer to is missing from the catalog")
-        return codec.unpack(decompress(self._files["catalog"].read(place.payload_offset, place.payload_length)))
 
     # ------------------------------------------------------------------ following
 
     def refresh(self) -> bool:
         """Read what was written since the last look. Returns whether there was anything new."""
         with self._lock:
+            if self._files["journal"].was_replaced():
+                self._start_over()
             # The journal first: once it says that the trial ended, everything else is there to be read.
-            new = [self._read_journal(), self._read_new_catalog(), self._read_columns(), self._read_steps()]
-            if any(new):
-                self.version += 1
+            new = [
+                self._read_new("journal", lambda place, header: self._journal.take(place.kind, header)),
+                self._read_new("catalog", self._take_catalog),
+                self._read_new("columns", self._take_columns),
+                self._read_new("steps", self._index.take),
+            ]
+            self._check_journal()
+            if new[-1]:
+                self._index.settle()
+            self.version += any(new)
             return any(new)
 
-    def _read_journal(self) -> bool:
+    def _read_new(self, name: str, take: Callable[[BlockPlace, dict[str, Any]], None]) -> bool:
         found = False
-        for place, header in self._files["journal"].new_blocks():
-            found = True
-            try:
-                self._take_journal(place.kind, header)
-            except (KeyError, TypeError, ValueError) as error:
-                self._problems.append(f"journal: a {place.kind} block makes no sense ({error})")
+        try:
+            for place, header in self._files[name].new_blocks():
+                found = True
+                try:
+                    take(place, header)
+                except DamagedError as error:
+                    self._problems[f"{self._files[name].name}: byte {place.offset}: {error}"] = None
+        except NotARecordingError as error:
+            if name == "journal":
+                raise
+            self._problems[str(error)] = None
+        except (OSError, DamagedError) as error:
+            self._problems[f"{self._files[name].name} cannot be read ({error})"] = None
         return found
 
-    def _take_journal(self, kind: str, header: Mapping[str, Any]) -> None:
-        if kind == "trial":
-            self.info = codec.trial_from_plain(header)
-        elif kind == "network":
-            self.network = codec.network_from_plain(header["modules"])
-        elif kind == "note":
-            self.notes = (*self.notes, codec.note_from_plain(header))
-        elif kind == "message":
-            self.messages = (*self.messages, Message(int(header["step"]), str(header["text"])))
-        elif kind == "end":
-            self.end = codec.end_from_plain(header)
-        elif kind == "scalars":
-            for point in codec.scalars_from_plain(header["scalars"]):
-                self._scalars.setdefault((point.group, point.name), []).append(point)
+    def _check_journal(self) -> None:
+        journal = self._files["journal"]
+        if journal.is_foreign and not self._journal.has_info:
+            raise NotARecordingError(f"{journal.path} is not a file of a Stepscope recording")
 
-    def _read_new_catalog(self) -> bool:
-        found = False
-        for place, header in self._files["catalog"].new_blocks():
-            found = True
-            places = self._layout_places if place.kind == "layout" else self._graph_places
-            places[header["digest"]] = place
-            self._nodes = None
-        return found
+    def _take_catalog(self, place: BlockPlace, header: dict[str, Any]) -> None:
+        self._nodes = None
+        self._catalog.take(place, header)
 
-    def _read_columns(self) -> bool:
-        found = False
-        for place, header in self._files["columns"].new_blocks():
-            found = True
-            try:
-                self._chunks.append(Chunk(self._files["columns"], place, header))
-            except (DamagedError, KeyError, TypeError, ValueError) as error:
-                self._problems.append(f"columns: a block cannot be read ({error}); its steps are read one by one")
-        return found
-
-    def _read_steps(self) -> bool:
-        added = False
-        detail_size = self._files["detail"].size()
-        for place, header in self._files["steps"].new_blocks():
-            if header["detail"] >= detail_size:
-                detail_size = self._files["detail"].size()
-            self._entries[header["number"]] = _StepEntry(place, header)
-            added = True
-        if added:
-            self._steps = np.array(sorted(self._entries), np.int64)
-        return added
-
-    def layouts(self) -> Sequence[Layout]:
-        """All layouts of the trial."""
-        with self._lock:
-            return [self._layout(name) for name in self._layout_places]
+    def _take_columns(self, place: BlockPlace, header: dict[str, Any]) -> None:
+        self._chunks.append(Chunk(self._files["columns"], place, header))
 
     def __repr__(self) -> str:
-        return f"<Trial {self.name!r} {self.state}, {len(self._steps)} steps>"
+        return f"<Trial {self.name!r} {self.state}, {len(self.steps)} steps>"
 
 
 def open_trial(path: Path | str) -> Trial:

@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import shutil
+import contextlib
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import Any
 
 from stepscope.store import codec, lock
-from stepscope.store.blocks import FrameList, compress, encode_block
+from stepscope.store.append_file import AppendFile
+from stepscope.store.blocks import encode_block
+from stepscope.store.claim import IfExists, claim
 from stepscope.store.columns import ColumnWriter
-from stepscope.store.errors import StoreError, TrialExistsError, TrialInUseError
-from stepscope.store.files import AppendFile, file_path
+from stepscope.store.detail_block import encode_detail
+from stepscope.store.files import file_path
+from stepscope.store.frames import compress
 from stepscope.store.names import checked_trial_name
-from stepscope.store.records import (
-    Graph,
-    ModuleInfo,
-    Neurons,
-    Note,
-    Scalar,
-    StepRecord,
-    TensorInfo,
-    TrialEnd,
-    TrialInfo,
-)
+from stepscope.store.records import Graph, ModuleInfo, Note, Scalar, StepRecord, TensorInfo, TrialEnd, TrialInfo
+from stepscope.store.step_block import check_record, encode_step
 
-IfExists = Literal["number", "fail", "overwrite"]
+_REMEMBERED = 256
+"""How many layouts and graphs are recognised without packing them."""
 
 
 class TrialWriter:
@@ -53,11 +45,10 @@ class TrialWriter:
     """
 
     def __init__(self, folder: Path | str, info: TrialInfo, *, if_exists: IfExists = "number") -> None:
-        if if_exists not in ("number", "fail", "overwrite"):
-            raise StoreError(f"if_exists={if_exists!r}: expected 'number', 'fail' or 'overwrite'")
         group = Path(folder)
+        name = checked_trial_name(info.trial)
         group.mkdir(parents=True, exist_ok=True)
-        self.path = _claim(group, checked_trial_name(info.trial), if_exists)
+        self.path = claim(group, name, if_exists)
         self.name = self.path.name
         self._closed = False
         self._journal = AppendFile(file_path(self.path, "journal"))
@@ -73,13 +64,21 @@ class TrialWriter:
 
     def write_step(self, record: StepRecord) -> int:
         """Append a step; returns the bytes that were written. The step's own block comes last: it completes it."""
-        _check(record)
+        check_record(record)
+        self._journal.check_place()
         before = self._bytes()
         layout = self._intern_layout(record.tensors)
-        graphs = [self._intern_graph(graph) for graph in record.graphs]
-        detail = self._detail.append(_detail_block(record))
-        self._steps.append(_step_block(record, layout, graphs, detail))
-        self._column_writer.add(record, layout)
+        graphs = self._intern_graphs(record.graphs)
+        detail = self._detail.append(encode_detail(record))
+        try:
+            self._steps.append(encode_step(record, layout, graphs, detail))
+        except Exception:
+            with contextlib.suppress(OSError):
+                self._detail.cut(detail)
+            raise
+        # The step is kept now; its columns are derived, and a reader does without them.
+        with contextlib.suppress(OSError):
+            self._column_writer.add(record, layout)
         return self._bytes() - before
 
     def write_scalars(self, scalars: Sequence[Scalar]) -> int:
@@ -105,7 +104,8 @@ class TrialWriter:
         self._closed = True
         try:
             if end is not None:
-                self._column_writer.flush()
+                with contextlib.suppress(OSError):
+                    self._column_writer.flush()
                 header = {"state": end.state, "time": end.time, "exception": end.exception, "traceback": end.traceback}
                 self._append_journal("end", header)
         finally:
@@ -138,13 +138,20 @@ class TrialWriter:
     def _intern_layout(self, tensors: tuple[TensorInfo, ...]) -> bytes:
         name = self._layouts.get(tensors)
         if name is None:
-            name = self._layouts[tensors] = self._intern("layout", codec.pack(codec.layout_to_plain(tensors)))
+            name = self._intern("layout", codec.pack(codec.layout_to_plain(tensors)))
+            _remember(self._layouts, tensors, name)
         return name
+
+    def _intern_graphs(self, graphs: Sequence[Graph]) -> list[bytes]:
+        # Iterations mostly share one graph, and hashing a graph takes a while.
+        names = {id(graph): self._intern_graph(graph) for graph in {id(graph): graph for graph in graphs}.values()}
+        return [names[id(graph)] for graph in graphs]
 
     def _intern_graph(self, graph: Graph) -> bytes:
         name = self._graphs.get(graph)
         if name is None:
-            name = self._graphs[graph] = self._intern("graph", codec.pack(codec.graph_to_plain(graph)))
+            name = self._intern("graph", codec.pack(codec.graph_to_plain(graph)))
+            _remember(self._graphs, graph, name)
         return name
 
     def _intern(self, kind: str, packed: bytes) -> bytes:
@@ -155,125 +162,7 @@ class TrialWriter:
         return name
 
 
-def _claim(group: Path, name: str, if_exists: IfExists) -> Path:
-    """Make (or empty) the trial's folder and take its lock."""
-    path = group / name
-    owner = lock.owner_of(path)
-    if owner is not None and lock.is_alive(owner):
-        raise TrialInUseError(
-            f"{path} is being written to by process {owner.get('pid')} on {owner.get('host')}; "
-            "close that recorder first, or give this one another trial name"
-        )
-    if path.exists():
-        if if_exists == "fail":
-            raise TrialExistsError(f"{path} exists; give another trial name, or if_exists='number' or 'overwrite'")
-        if if_exists == "overwrite":
-            _remove_trial(path)
-        else:
-            path = _next_free(path)
-    path.mkdir(parents=True, exist_ok=True)
-    if not lock.take(path):
-        raise TrialInUseError(f"{path} was just taken by another process; give another trial name")
-    return path
-
-
-def _next_free(path: Path) -> Path:
-    number = 2
-    while (candidate := path.with_name(f"{path.name}-{number}")).exists():
-        number += 1
-    return candidate
-
-
-def _remove_trial(path: Path) -> None:
-    """Delete an old trial; a folder that is none is left alone."""
-    if path.is_symlink() or not path.is_dir():
-        raise StoreError(f"{path} is no folder of a trial; it is not overwritten")
-    foreign = [entry.name for entry in path.iterdir() if not _is_ours(entry)]
-    if foreign:
-        raise StoreError(f"{path} holds {foreign[0]!r}, which no trial has; it is not overwritten")
-    shutil.rmtree(path)
-
-
-def _is_ours(entry: Path) -> bool:
-    return entry.suffix == ".stepscope" or entry.name == lock.LOCK_NAME
-
-
-def _check(record: StepRecord) -> None:
-    rows = len(record.tensors)
-    lengths = {
-        "shapes": len(record.shapes),
-        "strides": len(record.strides),
-        "statistics": len(record.statistics),
-        "aggregates": len(record.aggregates),
-        "per_sample": len(record.per_sample),
-        "histograms": len(record.histograms),
-        "neurons": len(record.neurons),
-    }
-    wrong = {name: length for name, length in lengths.items() if length != rows}
-    if wrong:
-        raise StoreError(f"a step record with {rows} tensors has {wrong} entries; expected {rows} of each")
-
-
-def _step_block(record: StepRecord, layout: bytes, graphs: Sequence[bytes], detail: int) -> bytes:
-    frames = FrameList()
-    frames.add("ranks", np.array([len(shape) for shape in record.shapes], np.uint8))
-    frames.add("shapes", _flat(record.shapes))
-    frames.add("stride_ranks", np.array([len(strides) for strides in record.strides], np.uint8))
-    frames.add("strides", _flat(record.strides))
-    frames.add("statistics", np.asarray(record.statistics, np.float64))
-    frames.add("aggregates", np.asarray(record.aggregates, np.float32))
-    frames.add("per_sample", np.asarray(record.per_sample, np.float32))
-    frames.add("facts", np.frombuffer(codec.pack(dict(record.facts)), np.uint8))
-    header = {
-        "number": record.number,
-        "kind": record.kind,
-        "time": record.time,
-        "seconds": record.seconds,
-        "layout": layout,
-        "graphs": list(graphs),
-        "samples": list(record.samples),
-        "categories": list(record.categories),
-        "detail": detail,
-        "arrays": frames.entries,
-    }
-    return encode_block("step", header, frames.frames)
-
-
-def _flat(lists: Sequence[tuple[int, ...]]) -> NDArray[np.int64]:
-    return np.array([number for numbers in lists for number in numbers], np.int64)
-
-
-def _detail_block(record: StepRecord) -> bytes:
-    """For each row the frames ``histogram``, ``neuron_statistics`` and ``neuron_samples``, as far as it has them."""
-    frames = FrameList()
-    totals = np.full(len(record.neurons), -1, np.int64)
-    rows = []
-    for row, neurons in enumerate(record.neurons):
-        first = len(frames.entries)
-        frames.add("histogram", _trimmed(record.histograms[row]))
-        if neurons is not None:
-            totals[row] = neurons.total
-            _add_neurons(frames, neurons)
-        rows.append(len(frames.entries) - first)
-    index = {"number": record.number, "entries": frames.entries, "rows": rows, "totals": totals.tolist()}
-    packed = compress(codec.pack(index))
-    # The index of a large step is large itself: it is a frame in front of the others.
-    return encode_block("detail", {"number": record.number, "index": len(packed)}, [packed, *frames.frames])
-
-
-def _trimmed(histogram: NDArray[np.uint32]) -> NDArray[np.uint32]:
-    """First and last used bin, then the counts between them: most of a histogram is empty."""
-    used = np.flatnonzero(histogram)
-    if len(used) == 0:
-        return np.zeros(2, np.uint32)
-    first, end = int(used[0]), int(used[-1]) + 1
-    return np.concatenate([np.array([first, end], np.uint32), histogram[first:end].astype(np.uint32)])
-
-
-def _add_neurons(frames: FrameList, neurons: Neurons) -> None:
-    if neurons.statistics is not None:
-        frames.add("neuron_statistics", np.asarray(neurons.statistics, np.float32))
-    samples = neurons.samples
-    if samples.dtype not in (np.float32, np.float64):
-        samples = samples.astype(np.float64)
-    frames.add("neuron_samples", samples)
+def _remember(known: dict[Any, bytes], what: object, name: bytes) -> None:
+    if len(known) >= _REMEMBERED:
+        known.clear()
+    known[what] = name

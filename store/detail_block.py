@@ -1,0 +1,193 @@
+"""The block of a step's detail: histograms and neurons, in pages of neighbouring rows. See FORMAT.md, "detail"."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import encode_block
+from stepscope.store.errors import DamagedError, damaged_unless
+from stepscope.store.frames import (
+    ArrayEntry,
+    FrameList,
+    array_entries,
+    compress,
+    decompress,
+    shuffle,
+    unpack_array,
+    unshuffle,
+)
+from stepscope.store.records import HISTOGRAM_BINS, NEURON_STATISTICS, Neurons, StepRecord
+
+PAGE_BYTES = 1 << 16
+"""A page ends before the row that would make it larger than this; it has at least one row."""
+
+HISTOGRAM, STATISTICS, SAMPLES = range(3)
+"""The parts of which a row has up to one each."""
+
+FIRST_BIN, END_BIN, TOTAL, KEPT, KEPT_SAMPLES, WIDTH, HAS_STATISTICS = range(7)
+"""Columns of the table of rows; ``WIDTH`` is the bytes of a raw value, 0 without neurons."""
+
+COLUMNS = 7
+
+
+def encode_detail(record: StepRecord) -> bytes:
+    """The detail block of a step."""
+    table = _table(record)
+    pages: list[tuple[int, int, int]] = []
+    bodies: list[bytes] = []
+    for part, raws in enumerate(_raw_parts(record, table)):
+        for end, raw, width in _pages(raws, _widths(table, part)):
+            body = compress(shuffle(raw, width))
+            pages.append((part, end, len(body)))
+            bodies.append(body)
+    index = FrameList()
+    index.add("table", table)
+    index.add("pages", np.array(pages, np.int64).reshape(-1, 3))
+    header = {"number": record.number, "arrays": index.entries}
+    return encode_block("detail", header, [*index.frames, *bodies])
+
+
+def _table(record: StepRecord) -> NDArray[np.int64]:
+    table = np.zeros((len(record.tensors), COLUMNS), np.int64)
+    if len(table):
+        used = record.histograms != 0
+        table[:, FIRST_BIN] = used.argmax(axis=1)
+        table[:, END_BIN] = HISTOGRAM_BINS - used[:, ::-1].argmax(axis=1)
+        table[~used.any(axis=1), END_BIN] = 0
+    for row, neurons in enumerate(record.neurons):
+        if neurons is not None:
+            samples, kept = neurons.samples.shape
+            width = 4 if neurons.samples.dtype == np.float32 else 8
+            table[row, TOTAL:] = neurons.total, kept, samples, width, neurons.statistics is not None
+    return table
+
+
+def _raw_parts(record: StepRecord, table: NDArray[np.int64]) -> tuple[list[bytes], list[bytes], list[bytes]]:
+    """For each part, the little-endian bytes of each row."""
+    counts = np.ascontiguousarray(record.histograms, "<u4")
+    bins = table[:, :2].tolist()
+    histograms = [counts[row, first:end].tobytes() for row, (first, end) in enumerate(bins)]
+    statistics, samples = [], []
+    for neurons in record.neurons:
+        has_statistics = neurons is not None and neurons.statistics is not None
+        statistics.append(_bytes(neurons.statistics, "<f4") if has_statistics else b"")  # type: ignore[union-attr]
+        wide = "<f4" if neurons is not None and neurons.samples.dtype == np.float32 else "<f8"
+        samples.append(b"" if neurons is None else _bytes(neurons.samples, wide))
+    return histograms, statistics, samples
+
+
+def _bytes(values: NDArray[Any] | None, dtype: str) -> bytes:
+    return np.ascontiguousarray(values, dtype).tobytes()
+
+
+def _pages(raws: Sequence[bytes], widths: NDArray[np.int64]) -> Iterator[tuple[int, bytes, int]]:
+    """Pages as the row at which each ends, its bytes, and the width of its numbers."""
+    row = 0
+    for width, group in groupby(widths.tolist()):
+        start, size = row, 0
+        for _ in group:
+            if size and size + len(raws[row]) > PAGE_BYTES:
+                yield row, b"".join(raws[start:row]), width
+                start, size = row, 0
+            size += len(raws[row])
+            row += 1
+        yield row, b"".join(raws[start:row]), width
+
+
+def _widths(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
+    """The bytes of a number in each row of a part; rows without raw values go along with narrow ones."""
+    if part == SAMPLES:
+        return np.where(table[:, WIDTH] == 8, 8, 4)
+    return np.full(len(table), 4, np.int64)
+
+
+def _sizes(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
+    """The bytes of each row in a part."""
+    sizes: NDArray[np.int64] = table[:, WIDTH] * table[:, KEPT] * table[:, KEPT_SAMPLES]
+    if part == HISTOGRAM:
+        sizes = 4 * (table[:, END_BIN] - table[:, FIRST_BIN])
+    elif part == STATISTICS:
+        sizes = 4 * len(NEURON_STATISTICS) * table[:, KEPT] * (table[:, HAS_STATISTICS] != 0)
+    return sizes
+
+
+@dataclass(frozen=True)
+class _Pages:
+    """The pages of one part: the rows and the payload bytes at which each ends."""
+
+    row_ends: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    lengths: NDArray[np.int64]
+
+
+class Detail:
+    """A step's detail block; pages are read when they are asked for.
+
+    Raises:
+        DamagedError: its block cannot be read, or is of another step.
+    """
+
+    def __init__(self, file: BlockFile, offset: int, number: int, rows: int) -> None:
+        place, header = file.block(offset, "detail")
+        if header.get("number") != number:
+            raise DamagedError(f"{file.name} has the detail of another step at byte {offset}, expected step {number}")
+        self._file = file
+        self._payload = place.payload_offset
+        self._end = place.end
+        with damaged_unless(f"the detail of step {number}"):
+            arrays = array_entries(header["arrays"], place.payload_length)
+            self._table = self._array(arrays["table"], (rows, COLUMNS))
+            pages = self._array(arrays["pages"], None)
+            first = max(entry.offset + entry.length for entry in arrays.values())
+            starts = self._payload + first + np.cumsum(pages[:, 2]) - pages[:, 2]
+            self._pages = {
+                part: _Pages(pages[own, 1], starts[own], pages[own, 2])
+                for part, own in ((part, pages[:, 0] == part) for part in (HISTOGRAM, STATISTICS, SAMPLES))
+            }
+
+    def histogram(self, row: int) -> NDArray[np.int64]:
+        """``(HISTOGRAM_BINS,)`` counts of a row."""
+        counts = np.zeros(HISTOGRAM_BINS, np.int64)
+        first, end = self._table[row, :2].tolist()
+        with damaged_unless("a histogram"):
+            counts[first:end] = np.frombuffer(self._raw(HISTOGRAM, row), "<u4")
+        return counts
+
+    def neurons(self, row: int) -> Neurons | None:
+        """The kept neurons of a row, or None."""
+        _, _, total, kept, samples, width, has_statistics = self._table[row].tolist()
+        if not width:
+            return None
+        with damaged_unless("neurons"):
+            raw = np.frombuffer(self._raw(SAMPLES, row), "<f4" if width == 4 else "<f8").reshape(samples, kept)
+            statistics = None
+            if has_statistics:
+                statistics = np.frombuffer(self._raw(STATISTICS, row), "<f4").reshape(len(NEURON_STATISTICS), kept)
+        return Neurons(total, statistics, raw)
+
+    def _array(self, entry: ArrayEntry, shape: tuple[int, ...] | None) -> NDArray[np.int64]:
+        if shape is not None and entry.shape != shape:
+            raise ValueError(f"{entry.name} has the shape {entry.shape}, expected {shape}")
+        frame = self._file.read(self._payload + entry.offset, entry.length)
+        return unpack_array(frame, entry.dtype, entry.shape, entry.shuffled)
+
+    def _raw(self, part: int, row: int) -> bytes:
+        """The bytes of a row in a part."""
+        pages, sizes = self._pages[part], _sizes(self._table, part)
+        page = int(np.searchsorted(pages.row_ends, row, side="right"))
+        first = int(pages.row_ends[page - 1]) if page else 0
+        width = int(_widths(self._table, part)[row])
+        start, length = int(pages.starts[page]), int(pages.lengths[page])
+        if length < 0 or start + length > self._end:
+            raise ValueError("a page reaches out of its block")
+        frame = self._file.read(start, length)
+        raw = unshuffle(decompress(frame, int(sizes[first : pages.row_ends[page]].sum())), width)
+        offset = int(sizes[first:row].sum())
+        return raw[offset : offset + int(sizes[row])]

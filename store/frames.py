@@ -1,0 +1,135 @@
+"""Frames: arrays as compressed bytes with a checksum. See FORMAT.md, "Frames"."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import zstandard
+from numpy.typing import NDArray
+
+from stepscope.store.errors import DamagedError, StoreError
+
+MAX_ARRAY = 1 << 30
+"""Bytes of the largest array that is written, and that a reader makes room for."""
+
+_LEVEL = 3
+_compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
+
+
+class ArrayEntry(NamedTuple):
+    """How a header lists an array of its payload; ``offset`` counts from the payload's start."""
+
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+    length: int
+    shuffled: bool
+
+
+def array_entries(plain: Sequence[Sequence[Any]], payload_length: int) -> dict[str, ArrayEntry]:
+    """The arrays that a header lists, by name.
+
+    Raises:
+        DamagedError: an array reaches out of the payload, or is larger than any array is.
+    """
+    entries = {}
+    for name, dtype, shape, offset, length, shuffled in (row[:6] for row in plain):
+        entry = ArrayEntry(str(name), str(dtype), tuple(map(int, shape)), int(offset), int(length), bool(shuffled))
+        if not 0 <= entry.offset <= entry.offset + entry.length <= payload_length:
+            raise DamagedError(f"the array {entry.name!r} reaches out of its block")
+        entries[entry.name] = entry
+    return entries
+
+
+class FrameList:
+    """Frames of a payload while it is being written, and the entries that a header lists them by."""
+
+    def __init__(self) -> None:
+        self.frames: list[bytes] = []
+        self.entries: list[list[Any]] = []
+        self._size = 0
+
+    def add(self, name: str, values: NDArray[Any]) -> None:
+        """Append an array as a frame."""
+        frame, shuffled = pack_array(values)
+        dtype = values.dtype.newbyteorder("<").str
+        self.entries.append([name, dtype, list(values.shape), self._size, len(frame), shuffled])
+        self.frames.append(frame)
+        self._size += len(frame)
+
+
+def pack_array(values: NDArray[Any]) -> tuple[bytes, bool]:
+    """An array as a frame, and whether its bytes were shuffled: those of equal weight put side by side."""
+    little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
+    width = little.dtype.itemsize
+    shuffled = width > 1 and little.size > 1
+    raw = little.tobytes()
+    return compress(shuffle(raw, width) if shuffled else raw), shuffled
+
+
+def unpack_array(frame: bytes | memoryview, dtype: str, shape: Sequence[int], shuffled: bool) -> NDArray[Any]:
+    """The array in a frame.
+
+    Raises:
+        DamagedError: the frame's checksum or size does not fit what the header promises.
+    """
+    kind = _dtype(dtype)
+    if any(size < 0 for size in shape):
+        raise DamagedError(f"an array of shape {list(shape)}")
+    raw = decompress(frame, math.prod(shape) * kind.itemsize)
+    if shuffled:
+        raw = unshuffle(raw, kind.itemsize)
+    return np.frombuffer(raw, kind).reshape(tuple(shape))
+
+
+def _dtype(name: str) -> np.dtype[Any]:
+    try:
+        kind = np.dtype(name)
+    except (TypeError, ValueError, SyntaxError) as error:
+        raise DamagedError(f"an array of type {name!r}") from error
+    if kind.hasobject or kind.kind not in "fiub" or kind.shape:
+        raise DamagedError(f"an array of type {name!r}, which no recording has")
+    return kind
+
+
+def shuffle(raw: bytes, width: int) -> bytes:
+    """The first bytes of all numbers, then the second, ...: equal ones become neighbours and compress."""
+    return np.frombuffer(raw, np.uint8).reshape(-1, width).T.tobytes()
+
+
+def unshuffle(raw: bytes, width: int) -> bytes:
+    """The numbers out of shuffled bytes."""
+    return np.frombuffer(raw, np.uint8).reshape(width, -1).T.tobytes()
+
+
+def compress(raw: bytes) -> bytes:
+    """Bytes as a frame.
+
+    Raises:
+        StoreError: they are more than a reader would accept.
+    """
+    if len(raw) > MAX_ARRAY:
+        raise StoreError(f"an array of {len(raw)} bytes cannot be written; at most {MAX_ARRAY} can")
+    return _compressor.compress(raw)
+
+
+def decompress(frame: bytes | memoryview, size: int | None = None) -> bytes:
+    """The bytes in a frame; of exactly ``size``, if given. Nothing larger than ``MAX_ARRAY`` is ever made.
+
+    Raises:
+        DamagedError: the frame is damaged, or holds another number of bytes.
+    """
+    try:
+        promised = zstandard.frame_content_size(bytes(frame[:32]))
+        if promised < 0 or promised > MAX_ARRAY or (size is not None and promised != size):
+            raise DamagedError(f"a frame promises {promised} bytes, expected {size if size is not None else 'fewer'}")
+        raw = zstandard.ZstdDecompressor().decompress(bytes(frame), max_output_size=promised)
+    except (zstandard.ZstdError, MemoryError) as error:
+        raise DamagedError(f"a frame cannot be decompressed ({error})") from error
+    if len(raw) != promised:
+        raise DamagedError(f"a frame holds {len(raw)} bytes, promised {promised}")
+    return bytes(raw)

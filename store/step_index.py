@@ -1,0 +1,77 @@
+"""Which steps a trial has, and where they are."""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store.blocks import BlockPlace
+from stepscope.store.errors import damaged_unless
+
+
+class StepEntry(NamedTuple):
+    """A recorded step: where its block is, and what is needed of it without reading it again."""
+
+    place: BlockPlace
+    kind: str
+    layout: bytes
+    detail: int
+
+
+class StepIndex:
+    """The recorded steps by number; the last one of equal number counts.
+
+    Attributes:
+        numbers: all numbers, in order; kinds: their kinds.
+        repeated: the numbers that occur more than once in the file.
+        last_detail: the step whose detail lies furthest back in its file.
+    """
+
+    def __init__(self) -> None:
+        self.numbers: NDArray[np.int64] = np.zeros(0, np.int64)
+        self.kinds: tuple[str, ...] = ()
+        self.repeated: set[int] = set()
+        self.last_detail: int | None = None
+        self._entries: dict[int, StepEntry] = {}
+        self._layouts: dict[bytes, bytes] = {}
+
+    def __contains__(self, number: int) -> bool:
+        return number in self._entries
+
+    def __getitem__(self, number: int) -> StepEntry:
+        return self._entries[number]
+
+    def take(self, place: BlockPlace, header: dict[str, Any]) -> None:
+        """Take in a block; ``settle`` makes it visible.
+
+        Raises:
+            DamagedError: it makes no sense.
+        """
+        with damaged_unless("a step"):
+            number, layout = int(np.int64(header["number"])), bytes(header["layout"])
+            kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
+        if number in self._entries:
+            self.repeated.add(number)
+        # One object for equal digests: there are few layouts and many steps.
+        self._entries[number] = StepEntry(place, kind, self._layouts.setdefault(layout, layout), detail)
+        if self.last_detail is None or detail >= self._entries[self.last_detail].detail:
+            self.last_detail = number
+
+    def settle(self) -> None:
+        """Bring ``numbers`` and ``kinds`` up to date."""
+        self.numbers = np.array(sorted(self._entries), np.int64)
+        self.kinds = tuple(self._entries[number].kind for number in self.numbers.tolist())
+
+    def of_kind(self, kind: str | None) -> NDArray[np.int64]:
+        """The numbers of the steps of a kind, or of all."""
+        if kind is None or not len(self.numbers):
+            return self.numbers
+        return self.numbers[[own == kind for own in self.kinds]]
+
+    def nearest(self, number: int, kind: str | None = None) -> int | None:
+        """The recorded step nearest to a number; None if there is none of that kind."""
+        numbers = self.of_kind(kind)
+        return int(numbers[np.abs(numbers - number).argmin()]) if len(numbers) else None
