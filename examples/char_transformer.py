@@ -93,8 +93,10 @@ def validate(model: CharTransformer, text: Text, recorder: Recorder) -> float:
     losses = []
     for _ in range(VALIDATION_BATCHES):
         batch = make_batch(text.validation, data)
-        with recorder.step("validation"):
-            losses.append(loss_of(model, batch))
+        with recorder.step("validation") as step:
+            loss = loss_of(model, batch)
+            step.record("loss", loss, type="loss")  # without backward, nothing else tells that it is one
+        losses.append(loss)
     mean = float(torch.stack(losses).mean())
     recorder.scalar("validation", mean, group="loss")
     recorder.note(write(model, text, data))

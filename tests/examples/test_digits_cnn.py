@@ -90,6 +90,7 @@ def test_the_test_step_has_no_gradients_and_uses_all_test_images(trial: Trial) -
     step = trial.step(21)
     assert step.tensor("input").shape == (digits.TEST_IMAGES, 1, 8, 8)
     assert {row.info.quantity for row in step.rows()} == {"value"}
+    assert step.tensor("loss").statistics["mean"] == pytest.approx(trial.scalars("test", group="loss").values[-1])
 
 
 def test_command_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
