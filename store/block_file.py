@@ -40,6 +40,7 @@ class BlockFile:
         self.is_foreign = False
         self._scanned = 0
         self._searched = 0
+        self._looked_at = 0
         self._descriptor: int | None = None
 
     @property
@@ -61,8 +62,8 @@ class BlockFile:
             return 0.0
 
     def unread(self) -> int:
-        """Bytes at the end that are no complete block (yet)."""
-        return max(self.size() - self._scanned, 0) if self._scanned else 0
+        """Bytes at the end that are no whole block; 0 if there is more to be read than was looked at."""
+        return self._looked_at - self._scanned if self._scanned and self.size() <= self._looked_at else 0
 
     def was_replaced(self) -> bool:
         """Whether another file is now where this one was read from."""
@@ -82,6 +83,7 @@ class BlockFile:
         size = self.size()
         if size < FILE_HEADER_SIZE or size <= self._scanned or size == self._searched:
             return
+        self._looked_at = size
         if self._scanned == 0:
             self._open()
             self._scanned = FILE_HEADER_SIZE

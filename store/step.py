@@ -13,7 +13,7 @@ from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.detail_block import Detail
-from stepscope.store.errors import DamagedError, damaged_unless, unknown
+from stepscope.store.errors import DamagedError, UnknownNameError, damaged_unless, unknown
 from stepscope.store.frames import unpack_array
 from stepscope.store.layout import Layout
 from stepscope.store.records import WHOLE_STEP, Graph
@@ -70,7 +70,7 @@ class Step:
     def graph_digest(self, iteration: int = 0) -> bytes:
         """The stable digest of the graph of an iteration; equal for equal graphs of any two trials."""
         if not 0 <= iteration < len(self._header.graphs):
-            raise unknown(f"iteration in step {self.number}", iteration, self.iterations)
+            raise unknown(f"iteration in step {self.number}:", iteration, self.iterations)
         return self._header.graphs[iteration]
 
     def rows(self, iteration: int | None = None, quantity: str | None = None) -> tuple[Row, ...]:
@@ -111,17 +111,20 @@ class Step:
         """
         return Tensor(self, self.find(node, role=role, iteration=iteration, quantity=quantity))
 
-    def _unknown_row(self, node: str, role: str | None, iteration: int | None, quantity: str) -> Exception:
-        tensors = self.layout.tensors
-        of_node = [tensor for tensor in tensors if tensor.node == node]
-        if not of_node:
-            return unknown(f"node in step {self.number}", node, dict.fromkeys(t.node for t in tensors))
-        quantities = dict.fromkeys(t.quantity for t in of_node)
+    def _unknown_row(self, node: str, role: str | None, iteration: int | None, quantity: str) -> UnknownNameError:
+        where = f"of {node!r} in step {self.number}:"
+        tensors = [tensor for tensor in self.layout.tensors if tensor.node == node]
+        if not tensors:
+            return unknown(f"node in step {self.number}:", node, dict.fromkeys(t.node for t in self.layout.tensors))
+        quantities = dict.fromkeys(t.quantity for t in tensors)
         if quantity not in quantities:
-            return unknown(f"quantity of {node!r} in step {self.number}", quantity, quantities)
-        there = dict.fromkeys(f"{t.role}, iteration {t.iteration}" for t in of_node if t.quantity == quantity)
-        asked = f"{role or 'any role'}, iteration {'any' if iteration is None else iteration}"
-        return unknown(f"{quantity} of {node!r} in step {self.number} for", asked, there)
+            return unknown(f"quantity {where}", quantity, quantities)
+        tensors = [tensor for tensor in tensors if tensor.quantity == quantity]
+        roles = dict.fromkeys(t.role for t in tensors)
+        if role is not None and role not in roles:
+            return unknown(f"role {where}", role, roles)
+        there = dict.fromkeys(t.iteration for t in tensors if role is None or t.role == role)
+        return unknown(f"iteration {where}", iteration, there)
 
     # ------------------------------------------------------------------ arrays
 

@@ -52,10 +52,7 @@ class Trial:
         self.name = self.path.name
         self.version = 0
         self._lock = threading.RLock()
-        if not file_path(self.path, "journal").is_file():
-            raise NotARecordingError(
-                f"{self.path} is no recording of a trial: it has no {file_path(self.path, 'journal').name}"
-            )
+        _check_folder(self.path)
         self._start_over()
         self.refresh()
 
@@ -343,3 +340,13 @@ def open_trial(path: Path | str) -> Trial:
         NotARecordingError: it holds no recording, or one of a newer format.
     """
     return Trial(path)
+
+
+def _check_folder(path: Path) -> None:
+    """Raise ``NotARecordingError`` unless a folder holds a trial."""
+    journal = file_path(path, "journal").name
+    if (path / journal).is_file():
+        return
+    inside = sorted(entry.parent.name for entry in path.glob(f"*/{journal}"))
+    hint = f"; it holds the trial {inside[0]!r}; give one of these, or open_group(...)" if inside else ""
+    raise NotARecordingError(f"{path} is no recording of a trial: it has no {journal}{hint}")

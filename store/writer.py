@@ -15,7 +15,7 @@ from stepscope.store.blocks import encode_block
 from stepscope.store.claim import IfExists, claim
 from stepscope.store.columns import ColumnWriter
 from stepscope.store.detail_block import encode_detail
-from stepscope.store.files import file_path
+from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.frames import compress
 from stepscope.store.names import checked_trial_name
 from stepscope.store.records import Graph, ModuleInfo, Note, Scalar, StepRecord, TensorInfo, TrialEnd, TrialInfo
@@ -45,22 +45,23 @@ class TrialWriter:
     """
 
     def __init__(self, folder: Path | str, info: TrialInfo, *, if_exists: IfExists = "number") -> None:
-        group = Path(folder)
-        name = checked_trial_name(info.trial)
+        group, name = Path(folder), checked_trial_name(info.trial)
+        first = encode_block("trial", codec.trial_to_plain(info))
         group.mkdir(parents=True, exist_ok=True)
         self.path = claim(group, name, if_exists)
         self.name = self.path.name
-        self._closed = False
-        self._journal = AppendFile(file_path(self.path, "journal"))
-        self._catalog = AppendFile(file_path(self.path, "catalog"))
-        self._detail = AppendFile(file_path(self.path, "detail"))
-        self._steps = AppendFile(file_path(self.path, "steps"))
-        self._columns = AppendFile(file_path(self.path, "columns"))
-        self._column_writer = ColumnWriter(self._columns.append)
         self._known: set[bytes] = set()
         self._layouts: dict[tuple[TensorInfo, ...], bytes] = {}
         self._graphs: dict[Graph, bytes] = {}
-        self._append_journal("trial", codec.trial_to_plain(info))
+        self._closed = False
+        self._opened: list[AppendFile] = []
+        try:
+            self._journal, self._catalog, self._steps, self._detail, self._columns = map(self._open, FILE_NAMES)
+            self._journal.append(first)
+        except BaseException:
+            self.close(None)
+            raise
+        self._column_writer = ColumnWriter(self._columns.append)
 
     def write_step(self, record: StepRecord) -> int:
         """Append a step; returns the bytes that were written. The step's own block comes last: it completes it."""
@@ -109,7 +110,7 @@ class TrialWriter:
                 header = {"state": end.state, "time": end.time, "exception": end.exception, "traceback": end.traceback}
                 self._append_journal("end", header)
         finally:
-            for file in self._files():
+            for file in self._opened:
                 file.close()
             lock.release(self.path)
 
@@ -124,11 +125,12 @@ class TrialWriter:
         else:
             self.close(TrialEnd("failed", time.time(), f"{type(error).__name__}: {error}"))
 
-    def _files(self) -> tuple[AppendFile, ...]:
-        return self._journal, self._catalog, self._detail, self._steps, self._columns
+    def _open(self, name: str) -> AppendFile:
+        self._opened.append(AppendFile(file_path(self.path, name)))
+        return self._opened[-1]
 
     def _bytes(self) -> int:
-        return sum(file.size for file in self._files())
+        return sum(file.size for file in self._opened)
 
     def _append_journal(self, kind: str, header: dict[str, Any]) -> int:
         before = self._journal.size

@@ -87,6 +87,10 @@ class Synthetic:
         return frozenset(self.model.downstream(f"model.blocks.{min(1, self.blocks - 1)}.attn"))
 
     @property
+    def kept_samples(self) -> int:
+        return min(self.samples, self.batch)
+
+    @property
     def dead_node(self) -> str:
         return f"model.blocks.{self.blocks - 1}.mlp.act"
 
@@ -101,15 +105,15 @@ class Synthetic:
         """The i-th recorded step."""
         number, kind = index * self.every, self.kind(index)
         frame = self._frame(kind)
-        arrays = Arrays(len(frame.tensors), self.samples)
+        arrays = Arrays(len(frame.tensors), self.kept_samples)
         for group in frame.groups:
             arrays.put(group.rows, self._measured(group, number, frame))
         return StepRecord(
             number=number, kind=kind, time=self.started + 0.05 * number, seconds=0.04, tensors=frame.tensors,
             shapes=frame.shapes, strides=frame.strides, statistics=arrays.statistics, aggregates=arrays.aggregates,
             per_sample=arrays.per_sample, histograms=arrays.histograms, neurons=tuple(arrays.neurons),
-            graphs=frame.graphs, samples=tuple(range(self.samples)),
-            categories=tuple(CATEGORIES[i % 2] for i in range(self.samples)) if self.categories else (),
+            graphs=frame.graphs, samples=tuple(range(self.kept_samples)),
+            categories=tuple(CATEGORIES[i % 2] for i in range(self.kept_samples)) if self.categories else (),
             facts={"optimizers": {"optimizer": [{"lr": self.learning_rate(number)}]}},
         )  # fmt: skip
 
@@ -133,7 +137,7 @@ class Synthetic:
 
     def _measured(self, group: _Group, number: int, frame: _Frame) -> Measured:
         data = self._data(group, number, frame)
-        measured = measure(data, batched=group.batched, samples=self.samples, neuron_limit=self.neuron_limit)
+        measured = measure(data, batched=group.batched, samples=self.kept_samples, neuron_limit=self.neuron_limit)
         if group.matrix:
             matrices = np.nan_to_num(data.reshape(-1, *group.shape), posinf=0, neginf=0)
             spectral = np.linalg.norm(matrices, 2, axis=(1, 2))
