@@ -192,15 +192,16 @@
     timeline: (point) => ({ step: Number(point.x), follow: false }),
     history: (point) => ({ step: Number(point.x), follow: false }),
     "scalars-chart": (point) => ({ step: Number(point.x), view: "inspect", follow: false }),
-    "steps-chart": (point) => ({
-      step: Number(point.x), follow: false, view: "inspect",
-      ...(point.data && point.data.type === "heatmap" ? { node: String(point.y) } : nodeOfLine(point)),
-    }),
+    "steps-chart": (point) => {
+      const trace = traceOf("steps-chart", point);
+      const node = trace.type === "heatmap" ? point.y : trace.meta;
+      return { step: Number(point.x), follow: false, view: "inspect", ...(node ? { node: String(node) } : {}) };
+    },
   };
 
-  function nodeOfLine(point) {
-    const name = point.data && point.data.meta;
-    return name ? { node: String(name) } : {};
+  function traceOf(id, point) {
+    const chart = document.querySelector("#" + id + " .js-plotly-plot");
+    return (chart && chart.data[point.curveNumber]) || {};
   }
 
   window.dash_clientside = Object.assign(window.dash_clientside || {}, { stepscope: {
@@ -230,8 +231,7 @@
         } else if (id === "network") {
           app.openParameter(value.rowId);
         } else if (value.points && value.points.length) {
-          const { chart, ...change } = clicks[id](clickedPoint(id, value.points));
-          app.change(change);
+          app.change(clicks[id](clickedPoint(id, value.points)));
         }
       }
     },
@@ -282,7 +282,7 @@
   } });
 
   function clickedPoint(id, points) {
-    return (id === "timeline" && points.find((point) => point.data.name === "recorded")) || points[0];
+    return (id === "timeline" && points.find((point) => traceOf(id, point).name === "recorded")) || points[0];
   }
 
   app.openParameter = function (rowId) {
