@@ -31,10 +31,11 @@ class StepscopeCallback(Callback):
     >>> trainer = Trainer(callbacks=[StepscopeCallback("runs/x", schedule=schedule)])   # doctest: +SKIP
 
     A step of kind ``train`` is what leads to an optimizer's step: one batch or, with gradient accumulation, several,
-    which are its iterations; all optimizers that step within a batch belong to the same step. A batch of validation is
-    a step of kind ``validation``; from the second validation loader on, ``validation 1``, .... What the model logs
-    with ``self.log`` becomes scalars, its hyper-parameters (and those of the data module) become the trial's config.
-    The recorded loss is the one that Lightning calls ``backward`` on: divided by the number of accumulated batches.
+    which are its iterations; all optimizers that step within a batch belong to the same step. A step that validation
+    interrupts is left out. A batch of validation is a step of kind ``validation``; from the second validation loader
+    on, ``validation 1``, .... What the model logs with ``self.log`` becomes scalars, its hyper-parameters (and those
+    of the data module) become the trial's config. The recorded loss is the one that Lightning calls ``backward`` on:
+    divided by the number of accumulated batches.
 
     Training is the same with it as without it, and trouble in the recorder becomes one warning. In distributed
     training, the process of rank 0 records. Each ``fit`` makes a trial of its own.

@@ -18,7 +18,7 @@ def callback_base() -> type:
     Raises:
         ImportError: neither package is installed.
     """
-    loaded = [name for name in PACKAGES if name in sys.modules]
+    loaded = [name for name in PACKAGES if sys.modules.get(name) is not None]
     classes = [importlib.import_module(name).Callback for name in loaded] or [_first_installed()]
     return classes[0] if len(classes) == 1 else type("Callback", tuple(classes), {})
 

@@ -24,3 +24,13 @@ class LoggedMetrics:
             if before is None or before.data_ptr() != value.data_ptr():
                 self._last[name] = value
                 yield name, value
+
+
+def group_and_name(metric: str) -> tuple[str, str]:
+    """How a metric is filed: ``train/loss`` is ``loss`` in the group ``train``.
+
+    >>> group_and_name("train/loss"), group_and_name("accuracy")
+    (('train', 'loss'), ('', 'accuracy'))
+    """
+    group, _, name = metric.rpartition("/")
+    return (group, name) if name else ("", metric)

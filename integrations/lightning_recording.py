@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stepscope.integrations.lightning_metrics import LoggedMetrics
+from stepscope.integrations.lightning_metrics import LoggedMetrics, group_and_name
 from stepscope.recorder import Recorder
 from stepscope.recorder.guard import Faults, guarded
 
@@ -69,9 +69,11 @@ class FitRecording:
         self.take_metrics(trainer, "train", keep=not self._in_step)
 
     def drop_open_step(self) -> None:
-        """Leave out a step whose optimizer has not stepped: what comes now does not belong to it."""
+        """Leave out a step whose optimizer has not stepped: what comes now does not belong to it.
+
+        What is still missing of it when training goes on is not recorded either.
+        """
         if self._in_step:
-            self._in_step = False
             self.recorder.drop_step()
 
     # ------------------------------------------------------------------ validation
@@ -93,7 +95,7 @@ class FitRecording:
         """Log what the model has logged since the last time; ``train/loss`` is ``loss`` of the group ``train``."""
         for name, value in self._metrics.new(trainer.logged_metrics):
             if keep:
-                group, _, short = name.rpartition("/")
+                group, short = group_and_name(name)
                 self.recorder.scalar(short, value, group=group, kind=kind)
 
     @guarded("closing the recorder")
