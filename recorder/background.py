@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import queue
 import threading
@@ -27,12 +26,6 @@ class Background:
             self._thread = threading.Thread(target=self._run, name="stepscope-writer", daemon=True)
             self._thread.start()
         self._jobs.put(job)
-
-    def submit_unless_full(self, job: Callable[[], object]) -> None:
-        """Let a job be run if that needs no waiting: for what may be lost, and for calls from the thread itself."""
-        if self._thread is not None:
-            with contextlib.suppress(queue.Full):
-                self._jobs.put_nowait(job)
 
     def flush(self) -> None:
         """Wait until every job given so far is done."""

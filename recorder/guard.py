@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Callable
 from typing import Any, Protocol, TypeVar, cast
 
-from stepscope.recorder.errors import RecorderWarning
+from stepscope.recorder.errors import RecorderError, RecorderWarning
 from stepscope.recorder.frames import user_frame
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -23,35 +23,32 @@ class Guarded(Protocol):
 class Faults:
     """Decides what happens to a fault: raised when strict, else one warning a cause, at the user's line.
 
+    The cause of a wrong call is the line that made it; the cause of anything else is the line that failed.
     ``on_fault`` is told of each cause once, so that the recording itself can say what it lacks.
     """
 
-    def __init__(self, *, strict: bool, on_fault: Callable[[str], None] | None = None) -> None:
+    def __init__(self, *, strict: bool, on_fault: Callable[[str], None] = lambda text: None) -> None:
         self.strict = strict
-        self.on_fault = on_fault
-        self._told: set[str] = set()
+        self._on_fault = on_fault
+        self._told: set[object] = set()
 
-    def report(self, error: BaseException, doing: str) -> None:
+    def report(self, error: Exception, doing: str) -> None:
         """Deal with an error; returns only if it is to be survived."""
         if self.strict:
             raise error
-        self.warn(f"{doing}: {type(error).__name__}: {error}", cause=f"{doing}:{type(error).__name__}")
+        cause = (type(error), _users_line() if isinstance(error, RecorderError) else _failing_line(error))
+        self.warn(f"{doing}: {type(error).__name__}: {error}", cause=cause)
 
     def tell(self, text: str) -> None:
         """Say once, in the recording only, what it lacks by nature: nothing is wrong."""
-        if text not in self._told:
-            self._told.add(text)
-            if self.on_fault is not None:
-                self.on_fault(text)
+        if self._is_new(text):
+            self._on_fault(text)
 
-    def warn(self, text: str, *, cause: str | None = None) -> None:
+    def warn(self, text: str, *, cause: object = None) -> None:
         """Warn once a cause, at the line of the user's code that is running."""
-        cause = cause or text
-        if cause in self._told:
+        if not self._is_new(cause or text):
             return
-        self._told.add(cause)
-        if self.on_fault is not None:
-            self.on_fault(text)
+        self._on_fault(text)
         frame = user_frame(2)
         message = f"stepscope: {text} (training goes on; strict=True raises instead)"
         try:
@@ -62,6 +59,25 @@ class Faults:
         except RecorderWarning:  # warnings may be turned into errors: that too must not stop a training run
             if self.strict:
                 raise
+
+    def _is_new(self, cause: object) -> bool:
+        new = cause not in self._told
+        self._told.add(cause)
+        return new
+
+
+def _users_line() -> tuple[str, int]:
+    frame = user_frame(2)
+    return ("", 0) if frame is None else (frame.f_code.co_filename, frame.f_lineno)
+
+
+def _failing_line(error: BaseException) -> tuple[str, int]:
+    trace = error.__traceback__
+    if trace is None:
+        return "", 0
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return trace.tb_frame.f_code.co_filename, trace.tb_lineno
 
 
 def guarded(doing: str, default: Any = None) -> Callable[[F], F]:

@@ -6,7 +6,6 @@ import atexit
 import os
 import sys
 import time
-import traceback
 from collections.abc import Mapping
 from datetime import datetime
 from pathlib import Path
@@ -16,19 +15,18 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from stepscope.recorder.assemble import assemble
-from stepscope.recorder.background import Background
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
-from stepscope.recorder.job import StepJob
 from stepscope.recorder.optimizer_watch import plain
+from stepscope.recorder.output import TrialOutput
+from stepscope.recorder.scalars import Point, learning_rates, make_point
 from stepscope.recorder.schedule import Every, Schedule, as_schedule
 from stepscope.recorder.session import Options, StepSession
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import TrialWriter
-from stepscope.store.records import ModuleInfo, Note, Scalar, TrialEnd, TrialInfo
+from stepscope.store.records import Note, TrialInfo
 
 
 class Recorder:
@@ -99,15 +97,13 @@ class Recorder:
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
         self._current = self._nothing
-        self._scalars: list[tuple[Scalar, torch.Tensor | None]] = []
-        self._network: tuple[ModuleInfo, ...] = ()
+        self._scalars: list[Point] = []
         self._auto_kind: str | None = None
         self._process = os.getpid()
         self._closed = False
         self.enabled = enabled
         self.faults = Faults(strict=strict, on_fault=self._note_fault)
-        self._background = Background(self._writer_failed)
-        self._writer: TrialWriter | None = None
+        self._output: TrialOutput | None = None
         if enabled:
             self._open(folder, trial, config or {}, if_exists)
 
@@ -121,7 +117,7 @@ class Recorder:
             neuron_limit=self._options.neurons,
         )
         try:
-            self._writer = TrialWriter(folder, info, if_exists=if_exists)
+            self._output = TrialOutput(TrialWriter(folder, info, if_exists=if_exists), self.faults)
         except OSError as error:
             self.enabled = False
             self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")
@@ -133,12 +129,12 @@ class Recorder:
     @property
     def path(self) -> Path | None:
         """The trial's folder; None when nothing is recorded."""
-        return None if self._writer is None else Path(self._writer.path)
+        return None if self._output is None else self._output.path
 
     @property
     def name(self) -> str:
         """The trial's name, as it is on disk; empty when nothing is recorded."""
-        return "" if self._writer is None else self._writer.name
+        return "" if self._output is None else self._output.name
 
     @property
     def active(self) -> bool:
@@ -183,7 +179,8 @@ class Recorder:
             return
         self._watched.add_models(model)
         self._watched.add_optimizers(optimizer)
-        self._write_network()
+        if self._output is not None:
+            self._output.network(self._watched.network())
         if auto_step:
             self._start_auto_steps(kind)
 
@@ -214,7 +211,6 @@ class Recorder:
         try:
             return self._begin_step(kind, number)
         except Exception as error:
-            self._abandon()
             self.faults.report(error, "step()")
             return self._nothing
 
@@ -222,19 +218,21 @@ class Recorder:
         if not self._is_usable():
             return self._nothing
         if self._session is not None:
-            session, self._session = self._session, None
-            try:
-                raise StepError(f"step {session.number} is still open: steps do not nest, this one is ignored")
-            finally:
-                self._session = session
+            raise StepError(f"step {self._session.number} is still open: steps do not nest, this one is ignored")
         current = self._number if number is None else number
+        if current < self._number:
+            raise StepError(f"step({number=}): the last one was {self._number - 1}; numbers of steps must grow")
         self._number = current + 1
         if kind is not None and not self._wants(current, kind):
             return self._nothing
         session = StepSession(self._watched, self._options, self.faults, current, kind or "")
-        self._session = session
-        session.start()
-        self._current = Step(self, session, undecided=kind is None)
+        try:
+            session.start()
+        except Exception:
+            session.stop()
+            session.release()
+            raise
+        self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
 
     def _wants(self, number: int, kind: str) -> bool:
@@ -263,12 +261,17 @@ class Recorder:
         if error is not None:
             session.facts["exception"] = f"{type(error).__name__}: {error}"
         try:
-            self._scalars_of_optimizers(session)
-            self._submit(session.finish())
+            self._write(session)
         finally:
             session.stop()
             session.release()
-        self._write_network()
+
+    def _write(self, session: StepSession) -> None:
+        if self._output is not None:
+            self._scalars += learning_rates(self._watched.optimizers, session.number, session.kind)
+            self._flush_scalars()
+            self._output.step(session.finish())
+            self._output.network(self._watched.network())
 
     @guarded("dropping a step")
     def drop_step(self) -> None:
@@ -319,79 +322,35 @@ class Recorder:
         if not self._is_usable():
             return
         number = step if step is not None else max(0, self._number - 1)
-        later = None
-        if isinstance(value, torch.Tensor):
-            if value.numel() != 1:
-                raise RecorderError(f"scalar({name!r}): expected one number, got shape {tuple(value.shape)}")
-            later, value = value.detach().clone(), float("nan")
-        point = Scalar(str(name), str(group), number, float(value), kind, time.time())
-        self._scalars.append((point, later))
+        self._scalars.append(make_point(name, value, group=group, step=number, kind=kind))
         if len(self._scalars) >= 256 or self._session is None:
             self._flush_scalars()
 
     @guarded("note()")
     def note(self, text: str) -> None:
         """Leave a text at the current step; the viewer shows it on the Notes page."""
-        if not self._is_usable() or self._writer is None:
-            return
-        note, writer = Note(str(text), max(0, self._number - 1), time.time()), self._writer
-        self._background.submit(lambda: writer.write_note(note))
-
-    def _scalars_of_optimizers(self, session: StepSession) -> None:
-        for name, optimizer in self._watched.optimizers.items():
-            for index, group in enumerate(optimizer.param_groups):
-                label = "lr" if len(optimizer.param_groups) == 1 else f"lr[{index}]"
-                if len(self._watched.optimizers) > 1:
-                    label = f"{name} {label}"
-                rate = float(group["lr"])
-                point = Scalar(label, "optimizer", session.number, rate, session.kind, time.time())
-                self._scalars.append((point, None))
-
-    def _flush_scalars(self) -> None:
-        if self._scalars and self._writer is not None:
-            points, self._scalars, writer = self._scalars, [], self._writer
-            self._background.submit(lambda: writer.write_scalars([_read(*point) for point in points]))
+        if self._is_usable() and self._output is not None:
+            self._output.note(Note(str(text), max(0, self._number - 1), time.time()))
 
     # ------------------------------------------------------------------ writing
 
-    def _submit(self, job: StepJob) -> None:
-        writer = self._writer
-        if writer is not None:
-            self._flush_scalars()
-            self._background.submit(lambda: writer.write_step(assemble(job)))
-
-    def _write_network(self) -> None:
-        network, writer = self._watched.network(), self._writer
-        if network != self._network and writer is not None:
-            self._network = network
-            self._background.submit(lambda: writer.write_network(network))
+    def _flush_scalars(self) -> None:
+        points, self._scalars = self._scalars, []
+        if self._output is not None:
+            self._output.scalars(points)
 
     def _note_fault(self, text: str) -> None:
-        writer, number = self._writer, self._number
-        if writer is not None and not self._closed:
-            self._background.submit_unless_full(lambda: writer.write_message(text, number))
+        if self._output is not None and not self._closed:
+            self._output.message(text, max(0, self._number - 1))
 
-    def _writer_failed(self, error: Exception) -> None:
-        if self.faults.strict:
-            self._strict_error = error
-        else:
-            self.faults.warn(f"writing: {type(error).__name__}: {error}", cause=f"writing {type(error).__name__}")
-
+    @guarded("flush()")
     def flush(self) -> None:
         """Wait until everything recorded so far is on disk."""
-        if self._is_own_process():
+        if self._is_own_process() and self._output is not None and not self._closed:
             self._flush_scalars()
-            self._background.flush()
-            self._raise_strictly()
+            self._output.flush()
 
     # ------------------------------------------------------------------ the end
-
-    _strict_error: Exception | None = None
-
-    def _raise_strictly(self) -> None:
-        error, self._strict_error = self._strict_error, None
-        if error is not None:
-            raise error
 
     def _is_own_process(self) -> bool:
         return os.getpid() == self._process
@@ -400,35 +359,27 @@ class Recorder:
         """Whether calls do anything; a closed recorder complains, a disabled or forked one keeps silent."""
         if not self.enabled or not self._is_own_process():
             return False
-        self._raise_strictly()
+        if self._output is not None:
+            self._output.complain()
         if self._closed:
             raise RecorderClosedError("this recorder was closed; make a new one to record more")
         return True
 
+    @guarded("close()")
     def close(self, error: BaseException | None = None) -> None:
         """Finish: write what waits and mark the trial as finished, or as failed with ``error``. Safe to call twice."""
         if self._closed or not self._is_own_process():
             return
-        if self._session is not None:
-            self._abandon() if self._auto_kind is not None else self.end_step(error)
         try:
+            if self._auto_kind is not None:
+                self._abandon()
+            self.end_step(error)
             self._flush_scalars()
         finally:
             self._closed = True
             atexit.unregister(self._close_at_exit)
-            self._background.close()
-            self._close_writer(error)
-        self._raise_strictly()
-
-    @guarded("close()")
-    def _close_writer(self, error: BaseException | None) -> None:
-        if self._writer is None:
-            return
-        if error is None:
-            self._writer.close(TrialEnd("finished", time.time()))
-            return
-        text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-        self._writer.close(TrialEnd("failed", time.time(), f"{type(error).__name__}: {error}", text))
+            if self._output is not None:
+                self._output.close(error)
 
     def _close_at_exit(self) -> None:
         # The interpreter keeps the exception that nobody caught, if one ends the program.
@@ -442,12 +393,6 @@ class Recorder:
     ) -> Literal[False]:
         self.close(error)
         return False
-
-
-def _read(point: Scalar, later: torch.Tensor | None) -> Scalar:
-    if later is None:
-        return point
-    return Scalar(point.name, point.group, point.step, float(later), point.kind, point.time)
 
 
 def _plain_config(value: Any) -> Any:
