@@ -141,6 +141,7 @@ class Detail:
         self._file = file
         self._payload = place.payload_offset
         self._end = place.end
+        self._last_pages: dict[int, tuple[int, bytes]] = {}
         with damaged_unless(f"the detail of step {number}"):
             arrays = array_entries(header["arrays"], place.payload_length)
             self._table = self._array(arrays["table"], (rows, COLUMNS))
@@ -180,14 +181,20 @@ class Detail:
 
     def _raw(self, part: int, row: int) -> bytes:
         """The bytes of a row in a part."""
-        pages, sizes = self._pages[part], _sizes(self._table, part)
-        page = int(np.searchsorted(pages.row_ends, row, side="right"))
-        first = int(pages.row_ends[page - 1]) if page else 0
-        width = int(_widths(self._table, part)[row])
+        page = int(np.searchsorted(self._pages[part].row_ends, row, side="right"))
+        first = int(self._pages[part].row_ends[page - 1]) if page else 0
+        sizes = _sizes(self._table, part)
+        cached = self._last_pages.get(part)
+        if cached is None or cached[0] != page:
+            cached = self._last_pages[part] = page, self._page(part, page, first, sizes)
+        offset = int(sizes[first:row].sum())
+        return cached[1][offset : offset + int(sizes[row])]
+
+    def _page(self, part: int, page: int, first: int, sizes: NDArray[np.int64]) -> bytes:
+        """The bytes of a page, whose first row is given."""
+        pages = self._pages[part]
         start, length = int(pages.starts[page]), int(pages.lengths[page])
         if length < 0 or start + length > self._end:
             raise ValueError("a page reaches out of its block")
-        frame = self._file.read(start, length)
-        raw = unshuffle(decompress(frame, int(sizes[first : pages.row_ends[page]].sum())), width)
-        offset = int(sizes[first:row].sum())
-        return raw[offset : offset + int(sizes[row])]
+        raw = decompress(self._file.read(start, length), int(sizes[first : pages.row_ends[page]].sum()))
+        return unshuffle(raw, int(_widths(self._table, part)[first]))
