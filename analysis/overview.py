@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.store import Row, Step, Trial
-from stepscope.store.records import STATISTICS
+from stepscope.store.records import STATISTICS, WHOLE_STEP
 
 _MOST = 5
 
@@ -39,7 +39,7 @@ class Overview:
 
 def look_at(trial: Trial, step: Step, iteration: int) -> Overview:
     """Gather what is worth a look in one iteration of a step."""
-    non_finite = _non_finite(step)
+    non_finite = _non_finite(trial, step)
     unconnected = _unconnected(step, iteration)
     without = _without_gradient(trial, step)
     largest, smallest = _gradient_extremes(step)
@@ -66,12 +66,21 @@ def _entry(row: Row, value: float = float("nan")) -> Entry:
     return Entry(row.info.node, row.info.role, row.info.iteration, row.info.quantity, value)
 
 
-def _non_finite(step: Step) -> list[Entry]:
-    """In the order of the recording, which is the order in which the tensors were made: the first is the origin."""
+def _non_finite(trial: Trial, step: Step) -> list[Entry]:
+    """In the order in which data flows, values first: the first is the origin."""
     rows = step.rows()
     counts = step.statistics()[:, [STATISTICS.index("nan_count"), STATISTICS.index("inf_count")]].sum(axis=1)
-    found = [(row.info.quantity != "value", row.index) for row in rows if counts[row.index] > 0]
-    return [_entry(rows[index], float(counts[index])) for _, index in sorted(found)]
+    place = {node.name: position for position, node in enumerate(trial.nodes)}
+    found = [rows[index] for index in np.flatnonzero(counts > 0)]
+    found.sort(key=lambda row: (row.info.quantity != "value", *_when(row), place.get(row.info.node, len(place))))
+    return [_entry(row, float(counts[row.index])) for row in found]
+
+
+def _when(row: Row) -> tuple[int, int]:
+    """Parameters, inputs and targets are there first; then the iterations; then what is made after them."""
+    if row.info.iteration != WHOLE_STEP:
+        return (1, row.info.iteration)
+    return (2, 0) if row.info.type in ("calculated", "loss") else (0, 0)
 
 
 def _unconnected(step: Step, iteration: int) -> list[Entry]:

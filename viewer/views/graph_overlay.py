@@ -30,11 +30,12 @@ def overlay(step: Step, selection: Selection, other: Step | None) -> Overlay:
     """
     assert selection.iteration is not None
     keys = _keys(step, selection.iteration)
+    # Of the chosen quantity only: one NaN makes nearly every gradient NaN, which would hide where it came from.
+    rows = [i for i, row in enumerate(step.layout.tensors) if i in keys and row.quantity == selection.quantity]
     bad = non_finite_rows(step)
-    found: Overlay = {"colours": {}, "texts": {}, "bad": sorted({keys[i] for i in keys if bad[i]}), "legend": None}
+    found: Overlay = {"colours": {}, "texts": {}, "bad": sorted({keys[i] for i in rows if bad[i]}), "legend": None}
     if selection.color == BY_TYPE:
         return found
-    rows = [i for i, row in enumerate(step.layout.tensors) if i in keys and row.quantity == selection.quantity]
     if selection.color == BY_CHANGE:
         return found | (_changes(step, rows, keys, selection, other) if other is not None else {})
     statistic = shown_statistic(selection.color, selection.sample)
