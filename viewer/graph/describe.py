@@ -7,11 +7,12 @@ import json
 from collections.abc import Collection
 from typing import Any
 
+from stepscope.viewer.graph.atoms import WEIGHTS
 from stepscope.viewer.graph.layout import Layout
 from stepscope.viewer.graph.lines import path_data
 from stepscope.viewer.graph.loose import loose_sides
 from stepscope.viewer.graph.outline import Outline
-from stepscope.viewer.graph.sizes import HEADER, ROW, ROW_GAP, SECOND_LINE
+from stepscope.viewer.graph.sizes import HEADER, ROW, ROW_GAP, SECOND_LINE, shortened
 from stepscope.viewer.graph.texts import BoxTexts, count_tensors, module_label
 
 Record = dict[str, Any]
@@ -91,7 +92,7 @@ def _rows(outline: Outline, texts: BoxTexts) -> list[Record]:
     rows = []
     for place, row in enumerate(texts.rows):
         tensor = outline.graph.vertices[row.vertex]
-        plain = tensor.type in ("parameter", "buffer")
+        plain = tensor.role in WEIGHTS and not tensor.lag
         identity = tensor.node if plain else f"{tensor.node}\n{tensor.role}\n{tensor.lag}"
         title = tensor.node if plain else f"{tensor.node} ({tensor.role})"
         rows.append(
@@ -111,7 +112,12 @@ def _frames(outline: Outline, layout: Layout, corners: dict[int, tuple[float, fl
         tensors, parameters = count_tensors(outline, tuple(module.below()))
         place = {"x": x, "y": y, "w": plan.width, "h": plan.height}
         records.append(
-            {"id": f"f:{module.path}", "module": module.path, "label": module_label(module), "title": module.path}
+            {
+                "id": f"f:{module.path}",
+                "module": module.path,
+                "label": shortened(module_label(module)),
+                "title": module.path,
+            }
             | {"depth": wired.depth - 1, **{name: round(value, 1) for name, value in place.items()}}
             | {"tensors": tensors, "parameters": parameters}
         )

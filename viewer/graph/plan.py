@@ -12,7 +12,7 @@ from stepscope.viewer.graph.lanes import make_hops
 from stepscope.viewer.graph.lines import draw_hops
 from stepscope.viewer.graph.measures import Measured
 from stepscope.viewer.graph.shelves import fill_shelves
-from stepscope.viewer.graph.sizes import FRAME_HEADER, PADDING, text_width
+from stepscope.viewer.graph.sizes import FRAME_HEADER, PADDING, shortened, text_width
 from stepscope.viewer.graph.straighten import straighten
 from stepscope.viewer.graph.texts import module_label
 from stepscope.viewer.graph.widths import set_places
@@ -86,7 +86,7 @@ def _with_ports(cells: list[Cell], wired: WiredFrame) -> list[Link]:
 
 
 def _narrowest(wired: WiredFrame) -> float:
-    return text_width(module_label(wired.frame.module), 12.0) + _SIGN
+    return text_width(shortened(module_label(wired.frame.module)), 12.0) + _SIGN
 
 
 def _finish(together: Sequence[Cell], alone: Sequence[Cell], width: float, head: float) -> tuple[float, float]:

@@ -9,23 +9,43 @@ ROW_GAP = 3.0
 FRAME_HEADER = 28.0
 PADDING = 14.0
 NARROWEST, WIDEST = 64.0, 214.0
-LONGEST_LABEL = 30
 
 _NARROW = set("iljtfrI.,:;|!'()[] -")
 _WIDE = set("mwMW@%")
+_MOST_LETTERS = 80
+_SQUARE_LETTERS = 0x2E80
+"""From here on letters are as wide as they are high (Chinese, Japanese, Korean, emoji)."""
 
 
 def text_width(text: str, size: float = 12.0) -> float:
     """About how wide a text is in a sans-serif font of this size."""
     width = 0.0
     for letter in text:
-        width += 0.36 if letter in _NARROW else 0.86 if letter in _WIDE else 0.68 if letter.isupper() else 0.58
+        width += _letter_width(letter)
     return width * size
 
 
-def shortened(text: str, longest: int = LONGEST_LABEL) -> str:
-    """The text, its middle left out if it is too long: names differ at their ends."""
-    if len(text) <= longest:
+def _letter_width(letter: str) -> float:
+    if letter in _NARROW:
+        return 0.36
+    if letter in _WIDE:
+        return 0.86
+    if ord(letter) >= _SQUARE_LETTERS:
+        return 1.0
+    return 0.68 if letter.isupper() else 0.58
+
+
+def shortened(text: str, size: float = 12.0, room: float = WIDEST - 40.0) -> str:
+    """The text, its middle left out if it is too wide: names differ at their ends."""
+    if text_width(text, size) <= room:
         return text
-    head = longest // 3
-    return f"{text[:head]}…{text[head + 1 - longest :]}"
+    kept = min(len(text) - 1, _MOST_LETTERS)
+    while kept > 3 and text_width(_without_middle(text, kept), size) > room:
+        kept -= 1
+    return _without_middle(text, kept)
+
+
+def _without_middle(text: str, kept: int) -> str:
+    """The first third and the last two thirds of so many letters."""
+    head = kept // 3
+    return f"{text[:head]}…{text[head - kept :]}"

@@ -39,7 +39,7 @@ def texts_of(outline: Outline, box: SceneBox) -> BoxTexts:
     carried = outline.graph.vertices[atom.members[0]].lag > 0
     sub = atom.sub if carried else ", ".join(text for text in (atom.kind, atom.sub) if text)
     label = box.name or atom.label
-    return BoxTexts(shortened(label), shortened(sub, 34), atom.title, _rows(outline.graph, atom))
+    return BoxTexts(shortened(label), shortened(sub, 10.0), atom.title, _rows(outline.graph, atom))
 
 
 def module_label(module: Module) -> str:
@@ -64,8 +64,8 @@ def _module_texts(outline: Outline, module: Module, atoms: tuple[int, ...]) -> B
 
 def _rows(graph: Graph, atom: Atom) -> tuple[RowText, ...]:
     """The roles of a node, if it has several, then its parameters."""
-    roles = [RowText(number, shortened(graph.vertices[number].role)) for number in atom.members]
-    weights = [RowText(number, shortened(_weight_label(graph.vertices[number], atom))) for number in atom.weights]
+    roles = [RowText(number, shortened(graph.vertices[number].role, 11.0)) for number in atom.members]
+    weights = [RowText(number, shortened(_weight_label(graph.vertices[number], atom), 11.0)) for number in atom.weights]
     return (*(roles if len(roles) > 1 else ()), *weights)
 
 
