@@ -88,7 +88,7 @@ def _unconnected(step: Step, iteration: int) -> list[Entry]:
     graph = step.graph(iteration)
     sources = {edge.source for edge in graph.edges}
     sinks = {edge.sink for edge in graph.edges}
-    later = _used_later(step, iteration)
+    later = continued(step)
     found = []
     for index, vertex in enumerate(graph.vertices):
         unused = index not in sources and vertex.type != "loss" and (vertex.node, vertex.role) not in later
@@ -98,20 +98,14 @@ def _unconnected(step: Step, iteration: int) -> list[Entry]:
     return found
 
 
-def _used_later(step: Step, iteration: int) -> set[tuple[str, str]]:
-    """Which tensors later iterations carry over from this one."""
-    return {
-        (vertex.node, vertex.role)
-        for later in step.iterations
-        if later > iteration
-        for vertex in step.graph(later).vertices
-        if vertex.lag == later - iteration
-    }
+def continued(step: Step) -> frozenset[tuple[str, str]]:
+    """The ``(node, role)`` that one iteration of a step hands on to the next: they are no loose ends.
 
-
-def continued(step: Step, iteration: int) -> frozenset[tuple[str, str]]:
-    """The ``(node, role)`` of an iteration that later ones use: they are no loose ends."""
-    return frozenset(_used_later(step, iteration))
+    Not in the last iteration either, where there is nobody left to take them.
+    """
+    graphs = {step.graph_digest(iteration): iteration for iteration in step.iterations}
+    carried = (vertex for iteration in graphs.values() for vertex in step.graph(iteration).vertices if vertex.lag)
+    return frozenset((vertex.node, vertex.role) for vertex in carried)
 
 
 def _without_gradient(trial: Trial, step: Step) -> list[Entry]:

@@ -64,12 +64,12 @@ def _graph(selection: Selection, group: Group, size: tuple[int, int]) -> Key:
         now = moment(selection, group)
         if now is None:
             return None
-        later = sorted(continued(now.step, now.iteration))
+        later = sorted(continued(now.step))
     except StoreError:
         return None
     opened = None if selection.opened is None else list(selection.opened)
     digest = now.step.graph_digest(now.iteration).hex()
-    return {"trial": selection.trial, "digest": digest, "opened": opened, "later": len(later), "size": list(size)}
+    return {"trial": selection.trial, "digest": digest, "opened": opened, "later": later, "size": list(size)}
 
 
 def _page(selection: Selection) -> dict[str, Any]:

@@ -25,7 +25,7 @@ def drawing(now: Moment, size: tuple[int, int]) -> dict[str, Any]:
         now.selection.opened,
         width=width,
         height=height,
-        continued=continued(now.step, now.iteration),
+        continued=continued(now.step),
         digest=now.step.graph_digest(now.iteration).hex(),
     )
 
