@@ -42,7 +42,7 @@ def walk(screen: Screen) -> None:
     screen.select("answer")
     take(screen, "tutorial-4-answer")
     screen.choose("compare", "fixed")
-    screen.page.locator("#inspector .stat .link", has_text="min").first.click()
+    screen.page.locator("#inspector .link.stat", has_text="min").first.click()
     screen.settle().choose("kind", "length 8")
     screen.settle()
     take(screen, "tutorial-5-compared")

@@ -67,8 +67,12 @@ def _top(custom_title: str | None) -> html.Header:
         [
             html.Div([html.Span("step"), html.B("scope")], id="brand"),
             html.Div(id="badge"),
-            _selector("trial", "trial", 150),
-            _labelled("compare with", _select("compare", 140, clearable=True, placeholder="nothing"), "compare-box"),
+            _selector("trial", "trial", 150, searchable=True, limit=200),
+            _labelled(
+                "compare with",
+                _select("compare", 140, clearable=True, placeholder="nothing", searchable=True, limit=200),
+                "compare-box",
+            ),
             html.Nav([html.Button(title, **_data(page=name)) for name, title in pages], id="pages"),
             _select("search", 190, searchable=True, placeholder="find a tensor  ( / )", limit=40),
             html.Button(
@@ -92,9 +96,9 @@ def _steps() -> html.Div:
     return _labelled("step", html.Div([*buttons, box, *after], className="walker"), "step-box")
 
 
-def _selector(name: str, label: str, width: int) -> html.Div:
+def _selector(name: str, label: str, width: int, **more: Any) -> html.Div:
     """A select between two buttons that go to the previous and the next option."""
-    inner = [_walk(name, "previous", "‹"), _select(name, width), _walk(name, "next", "›")]
+    inner = [_walk(name, "previous", "‹"), _select(name, width, **more), _walk(name, "next", "›")]
     return _labelled(label, html.Div(inner, className="walker"), f"{name}-box")
 
 

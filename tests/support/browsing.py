@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import shutil
 import threading
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ def chromium() -> Iterator[Browser]:
 @contextlib.contextmanager
 def served(folder: Path, custom: Path | None = None) -> Iterator[str]:
     """The dashboard on a folder, at the address that is yielded."""
+    logging.getLogger("waitress").setLevel(logging.ERROR)
     app = make_app(Source(folder), CustomPage(custom) if custom else None)
     server = create_server(app.server, host="127.0.0.1", port=0, threads=6)
     port = server.effective_port
@@ -112,8 +114,8 @@ class Screen:
 
     def number(self, statistic: str) -> str:
         """A statistic as the inspector shows it."""
-        row = self.page.locator("#inspector table.stats tr", has=self.page.get_by_text(statistic, exact=True))
-        return row.locator("td").nth(1).inner_text()
+        row = self.page.locator("#inspector :is(.pair, .stats tr)", has=self.page.get_by_text(statistic, exact=True))
+        return row.locator(".num").first.inner_text()
 
     def fact(self, name: str) -> str:
         """A line of the inspector's facts."""

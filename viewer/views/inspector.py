@@ -120,28 +120,37 @@ def _source(vertex: int | None, node: Node | None) -> Markup | None:
 
 
 def _numbers(now: Moment, tensor: Tensor) -> Markup:
+    mine = numbers_of(tensor, now.selection.sample)
+    if now.other is None:
+        pairs = [el("div.pair", _name(now, name), _number(name, value, tag="span")) for name, value in mine.items()]
+        return el("div.numbers", el("div.label", _sample_title(now.selection.sample)), el("div.pairs", *pairs))
+    return _side_by_side(now, tensor, mine)
+
+
+def _side_by_side(now: Moment, tensor: Tensor, mine: dict[str, float]) -> Markup:
     other = now.counterpart_of(tensor)
-    sample = now.selection.sample
-    mine = numbers_of(tensor, sample)
-    theirs = numbers_of(other, sample) if other is not None else {}
-    head: list[Markup | str] = [_sample_title(sample), now.selection.trial if now.other else "value"]
-    if now.other is not None:
-        head += [now.selection.compare, "ratio"]
+    theirs = numbers_of(other, now.selection.sample) if other is not None else {}
+    head: list[Markup | str] = [
+        _sample_title(now.selection.sample),
+        now.selection.trial,
+        now.selection.compare,
+        "ratio",
+    ]
     rows = []
     for name, value in mine.items():
-        chosen = ".chosen" if name == now.selection.statistic else ""
-        title = f"{_EXPLAINED[name]}; click to see it over steps"
-        row: list[Markup | str] = [
-            el(f"td.stat{chosen}", el("button.link", name, title=title, act={"statistic": name})),
-            _number(name, value),
-        ]
-        if now.other is not None:
-            row += [_number(name, theirs[name]), _ratio(value, theirs[name])] if name in theirs else ["–", "–"]
+        row: list[Markup | str] = [el("td", _name(now, name)), _number(name, value)]
+        row += [_number(name, theirs[name]), _ratio(value, theirs[name])] if name in theirs else ["–", "–"]
         rows.append(row)
-    counterpart = ""
+    counterpart = None
     if now.there is not None and now.there.number != now.step.number:
-        counterpart = f"{now.selection.compare}: its nearest step, {now.there.number}."
-    return el("div.numbers", table(head, rows, style="stats"), note(counterpart) if counterpart else None)
+        counterpart = note(f"{now.selection.compare}: its nearest step, {now.there.number}.")
+    return el("div.numbers", table(head, rows, style="stats"), counterpart)
+
+
+def _name(now: Moment, statistic: str) -> Markup:
+    chosen = ".chosen" if statistic == now.selection.statistic else ""
+    title = f"{_EXPLAINED[statistic]}; click to see it over steps"
+    return el(f"button.link.stat{chosen}", statistic, title=title, act={"statistic": statistic})
 
 
 def numbers_of(tensor: Tensor, sample: str) -> dict[str, float]:
@@ -171,10 +180,10 @@ def _sample_title(sample: str) -> Markup:
     return el("span", sample.replace(":", " "))
 
 
-def _number(name: str, value: float) -> Markup:
+def _number(name: str, value: float, tag: str = "td") -> Markup:
     bad = name in ("nan_count", "inf_count") and value > 0
     text = count(int(value)) if name in ("nan_count", "inf_count") and value == value else short(value)
-    return el("td.num.trouble" if bad else "td.num", text, title=repr(float(value)))
+    return el(f"{tag}.num.trouble" if bad else f"{tag}.num", text, title=repr(float(value)))
 
 
 def _ratio(mine: float, theirs: float) -> Markup:
