@@ -80,14 +80,19 @@ def _failing_line(error: BaseException) -> tuple[str, int]:
     return trace.tb_frame.f_code.co_filename, trace.tb_lineno
 
 
-def guarded(doing: str, default: Any = None) -> Callable[[F], F]:
-    """Let a method of an object with ``faults`` survive its own errors, returning ``default`` instead."""
+def guarded(doing: str, default: Any = None, *, raises: tuple[type[Exception], ...] = ()) -> Callable[[F], F]:
+    """Let a method of an object with ``faults`` survive its own errors, returning ``default`` instead.
+
+    What it ``raises`` of its own accord passes: wrong calls outside the training loop.
+    """
 
     def decorate(function: F) -> F:
         @functools.wraps(function)
         def wrapper(self: Guarded, *args: Any, **kwargs: Any) -> Any:
             try:
                 return function(self, *args, **kwargs)
+            except raises:
+                raise
             except Exception as error:
                 self.faults.report(error, doing)
                 return default

@@ -65,6 +65,7 @@ class Measurements:
         self.sample_indices: tuple[int, ...] = tuple(range(samples))
         self.done: list[MeasuredRows] = []
         self.lost: list[RowKey] = []
+        self.faults: list[Exception] = []
         self._pending: list[_Pending] = []
         self._by_identity: dict[int, _Pending] = {}
         self._bytes = 0
@@ -124,7 +125,18 @@ class Measurements:
         with torch.no_grad():
             for group in groups.values():
                 for part in _parts(group):
-                    self.done.append(self._measure_group(part))
+                    self._try(part)
+
+    def _try(self, group: list[_Pending]) -> None:
+        """Measure a group; if that fails, each of its tensors alone, so that only the strange one is missing."""
+        try:
+            self.done.append(self._measure_group(group))
+        except Exception as error:
+            if len(group) == 1:
+                self.faults.append(error)
+                return
+            for pending in group:
+                self._try([pending])
 
     def _measure_group(self, group: list[_Pending]) -> MeasuredRows:
         first = group[0]

@@ -80,8 +80,7 @@ class Recorder:
         optimizer_state: bool = True,
         buffers: bool = True,
     ) -> None:
-        if samples < 0 or neurons < 0:
-            raise RecorderError(f"samples={samples}, neurons={neurons}: expected 0 or more of each")
+        _check(samples, neurons, config)
         self._schedule = as_schedule(Every(100) if schedule is None else schedule)
         self._options = Options(
             samples=samples,
@@ -109,7 +108,7 @@ class Recorder:
 
     def _open(self, folder: str | Path, trial: str | None, config: Mapping[str, Any], if_exists: Any) -> None:
         info = TrialInfo(
-            trial=trial or datetime.now().strftime("%Y-%m-%d %H.%M.%S"),
+            trial=datetime.now().strftime("%Y-%m-%d %H.%M.%S") if trial is None else str(trial),
             started=time.time(),
             config={str(key): _plain_config(value) for key, value in config.items()},
             environment=environment(),
@@ -152,7 +151,7 @@ class Recorder:
 
     # ------------------------------------------------------------------ what is watched
 
-    @guarded("watch()")
+    @guarded("watch()", raises=(RecorderError,))
     def watch(
         self,
         model: nn.Module | Mapping[str, nn.Module] | list[nn.Module] | None = None,
@@ -174,6 +173,9 @@ class Recorder:
             auto_step: without any ``with``: from now on each ``optimizer.step()`` (of the first optimizer) ends a
                 step.
             kind: the kind of these steps.
+
+        Raises:
+            RecorderError: something given is no module or optimizer; also if the recorder is not strict.
         """
         if not self._is_usable():
             return
@@ -393,6 +395,14 @@ class Recorder:
     ) -> Literal[False]:
         self.close(error)
         return False
+
+
+def _check(samples: object, neurons: object, config: object) -> None:
+    for name, value in (("samples", samples), ("neurons", neurons)):
+        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
+            raise RecorderError(f"{name}={value!r}: expected a whole number, 0 or more")
+    if config is not None and not isinstance(config, Mapping):
+        raise RecorderError(f"config={config!r}: expected a dict of hyper-parameters by name")
 
 
 def _plain_config(value: Any) -> Any:

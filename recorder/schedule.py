@@ -54,7 +54,7 @@ class Backoff:
     _next: dict[str, tuple[int, float]] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
-        if self.interval < 1 or self.factor < 1.0:
+        if not _is_number(self.interval) or not _is_number(self.factor) or self.interval < 1 or self.factor < 1:
             raise RecorderError(
                 f"Backoff({self.interval!r}, factor={self.factor!r}): expected an interval and a factor of 1 or more"
             )
@@ -78,7 +78,12 @@ class Steps:
     numbers: frozenset[int]
 
     def __init__(self, numbers: Iterable[int]) -> None:
-        object.__setattr__(self, "numbers", frozenset(numbers))
+        if not isinstance(numbers, Iterable) or isinstance(numbers, str):
+            raise RecorderError(f"Steps({numbers!r}): expected the numbers of steps, such as Steps({{0, 10}})")
+        kept = frozenset(numbers)
+        if not all(isinstance(number, int) and not isinstance(number, bool) for number in kept):
+            raise RecorderError(f"Steps({numbers!r}): expected whole numbers")
+        object.__setattr__(self, "numbers", kept)
 
     def wants(self, number: int, kind: str, seen: int) -> bool:
         return number in self.numbers
@@ -97,6 +102,10 @@ class PerKind:
     def wants(self, number: int, kind: str, seen: int) -> bool:
         schedule = self.kinds.get(kind, self.default)
         return schedule is not None and schedule.wants(number, kind, seen)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 def as_schedule(given: Schedule | Mapping[str, Schedule] | int) -> Schedule:

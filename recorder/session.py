@@ -11,12 +11,14 @@ from collections import defaultdict
 from collections.abc import Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
 
+from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.errors import BatchDimensionError, DuplicateNameError
 from stepscope.recorder.fast_path import FastPath, is_fused_layer
 from stepscope.recorder.frames import user_place
@@ -74,6 +76,7 @@ class StepSession(Listener):
         self._modules: list[int] = []
         self._batch_size: int | None = None
         self._hooks: list[Any] = []
+        self._group_hooks: list[Any] = []
         self._taken: dict[tuple[str, str, int], int] = defaultdict(int)
         self._parameters: dict[int, Named] = {}
         self._gradients: dict[tuple[Named, str], torch.Tensor] = {}
@@ -93,8 +96,7 @@ class StepSession(Listener):
         for root in self._watched.models.values():
             if not is_fused_layer(root):
                 register(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
-        if _dynamo_is_loaded():
-            self._stack.enter_context(torch.compiler.set_stance("force_eager"))
+        self._stack.enter_context(uncompiled())
         self._stack.enter_context(self._tracer)
 
     def stop(self) -> None:
@@ -103,7 +105,10 @@ class StepSession(Listener):
         self._stack.close()
         for hook in self._hooks:
             hook.remove()
+            # torch itself leaves this entry of a global hook behind
+            module_hooks._global_forward_hooks_with_kwargs.pop(hook.id, None)
         self._hooks.clear()
+        self.close_loss_group()
         self._optimizers.stop()
 
     def finish(self) -> StepJob:
@@ -145,11 +150,14 @@ class StepSession(Listener):
         self._names = Names({}, {}, {}, {})
 
     def _tell_lost(self) -> None:
+        for error in self.measurements.faults:
+            self.faults.report(error, "measuring a tensor")
         for row in self.measurements.lost:
-            self.faults.warn(
-                f"{row.named.node!r} was changed in place, out of sight, before it could be measured",
-                cause=f"lost {row.named.node}",
-            )
+            text = f"{row.named.node!r} was changed in place, out of sight, before it could be measured"
+            if self._tracer.broken:
+                self.faults.tell(text)
+            else:
+                self.faults.warn(text, cause="changed out of sight")
 
     # ------------------------------------------------------------------ the user's calls
 
@@ -203,19 +211,24 @@ class StepSession(Listener):
             if not watched.is_buffer:
                 yield named, watched.tensor
 
-    def hook_parameters(self) -> list[Any]:
-        """Hook the gradient of each parameter, for the time of a loss group; the caller removes the hooks."""
-        return [
-            leaf.register_hook(lambda gradient, named=named: self._keep_gradient(named, gradient))
-            for named, leaf in self.watched_leaves()
-            if leaf.requires_grad
-        ]
+    def open_loss_group(self, name: str) -> None:
+        """Keep apart what ``backward`` calls give from now on, also to each parameter."""
+        self.loss_group = name
+        for named, leaf in self.watched_leaves():
+            if leaf.requires_grad and self.options.gradients:
+                self._group_hooks.append(leaf.register_hook(partial(self._keep_gradient, named)))
+
+    def close_loss_group(self) -> None:
+        self.loss_group = ""
+        for hook in self._group_hooks:
+            hook.remove()
+        self._group_hooks.clear()
 
     # ------------------------------------------------------------------ what hooks and torch calls tell
 
     @guarded("recording a module's inputs")
     def _before_root(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if _in_backward() or self._fast_path.hides(module):
+        if _in_backward() or _is_redirected(module) or self._fast_path.hides(module):
             return
         with _UNHOOKED():
             named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
@@ -239,15 +252,19 @@ class StepSession(Listener):
 
     @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:
-        if self._fast_path.inside:
+        if self._fast_path.inside or _is_redirected(module):
             return
         key = id(module)
-        if not self._modules and key in self._names.paths and key not in self._names.roots and not _in_backward():
+        if key in self._names.paths and key not in self._names.roots and self._is_outside() and not _in_backward():
             self._enter_part(module, args)
         if is_fused_layer(module) and key in self._names.roots:
             self._before_root(module, args, {})
         self._modules.append(key)
         self._fast_path.enter(module)
+
+    def _is_outside(self) -> bool:
+        """Whether no watched module is being called; those that wrap them may be."""
+        return not any(key in self._names.paths for key in self._modules)
 
     def _enter_part(self, module: nn.Module, args: Any) -> None:
         """A part of a model is called from outside, not by the model's own ``forward``: data enters there.
@@ -270,9 +287,10 @@ class StepSession(Listener):
         opaque = self._fast_path.leave(module)
         if self._fast_path.inside:
             return
-        if id(module) in self._modules:
-            while self._modules.pop() != id(module):
-                pass
+        if id(module) not in self._modules:
+            return
+        while self._modules.pop() != id(module):
+            pass
         path = self._names.paths.get(id(module))
         if path is None or len(rest) < 2 or _in_backward():
             return
@@ -284,7 +302,7 @@ class StepSession(Listener):
             class_name = self._names.classes[id(module)]
             for role, tensor in tensors_with_roles(output, "output"):
                 self._name(tensor, path, role, "calculated", module=path, module_class=class_name, call=call)
-            if id(module) in self._names.roots or not self._modules:
+            if id(module) in self._names.roots or self._is_outside():
                 self._targets.model_was_called()
 
     def before_change(self, tensor: torch.Tensor) -> None:
@@ -359,7 +377,7 @@ class StepSession(Listener):
         named.trace_node = self.trace.name(tensor, named.order, user_place())
         self.measure_later(tensor, named, "value")
         if self.options.gradients and tensor.requires_grad and not torch.is_inference_mode_enabled():
-            self._hooks.append(tensor.register_hook(lambda gradient: self._keep_gradient(named, gradient)))
+            self._hooks.append(tensor.register_hook(partial(self._keep_gradient, named)))
 
     @guarded("recording a gradient")
     def _keep_gradient(self, named: Named, gradient: torch.Tensor) -> None:
@@ -422,11 +440,7 @@ class StepSession(Listener):
             return None
         if batch_dim is None:
             return self._find_batch_dim(tensor)
-        if not -tensor.dim() <= batch_dim < tensor.dim():
-            raise BatchDimensionError(
-                f"batch_dim={batch_dim} does not exist in a tensor of shape {tuple(tensor.shape)}; "
-                f"give a dimension from 0 to {tensor.dim() - 1}, or batch_dim=False for none"
-            )
+        _check_batch_dim(tensor, batch_dim)
         if self._batch_size is None:
             self._batch_size = tensor.shape[batch_dim]
         return batch_dim % tensor.dim()
@@ -434,6 +448,18 @@ class StepSession(Listener):
     def pause_tracing(self, paused: bool) -> None:
         """Stop or go on seeing torch calls; an optimizer's own arithmetic is not part of the graph."""
         self._tracer.paused = paused
+
+
+def _check_batch_dim(tensor: torch.Tensor, batch_dim: object) -> None:
+    if isinstance(batch_dim, bool) or not isinstance(batch_dim, int):
+        raise BatchDimensionError(f"batch_dim={batch_dim!r}: expected a whole number, or False for no batch")
+    if tensor.dim() == 0:
+        raise BatchDimensionError(f"batch_dim={batch_dim}: a tensor of shape () has no dimensions; leave it out")
+    if not -tensor.dim() <= batch_dim < tensor.dim():
+        raise BatchDimensionError(
+            f"batch_dim={batch_dim} does not exist in a tensor of shape {tuple(tensor.shape)}; "
+            f"give a dimension from 0 to {tensor.dim() - 1}, or batch_dim=False for none"
+        )
 
 
 def _in_backward() -> bool:
@@ -445,10 +471,10 @@ def _is_wrapped(tensor: torch.Tensor) -> bool:
     return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
-def _dynamo_is_loaded() -> bool:
-    import sys
-
-    return "torch._dynamo" in sys.modules
+def _is_redirected(module: nn.Module) -> bool:
+    """Whether this call of ``forward`` stands for one of ``training_step``: so Lightning trains in parallel."""
+    forward = module.__dict__.get("forward")
+    return forward is not None and getattr(forward, "__qualname__", "").startswith("_ForwardRedirection.")
 
 
 def _no_autocast() -> ExitStack:

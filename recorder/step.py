@@ -85,6 +85,8 @@ class Step:
             return
         if not isinstance(tensor, torch.Tensor):
             raise RecorderError(f"record({name!r}): expected a tensor, got {tensor.__class__.__name__}")
+        if not str(name):
+            raise RecorderError("record(''): give the tensor a name of at least one letter")
         if type not in _TYPES:
             raise RecorderError(f"record({name!r}, type={type!r}): expected one of {', '.join(_TYPES)}")
         if node is not None:
@@ -101,8 +103,12 @@ class Step:
     @guarded("connect()")
     def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
         """Draw an edge from one tensor to another that torch did not see: through numpy, or another process."""
-        if self._session is not None:
-            self._session.connect(source, sink)
+        if self._session is None:
+            return
+        if not isinstance(source, torch.Tensor) or not isinstance(sink, torch.Tensor):
+            given = f"{source.__class__.__name__} and {sink.__class__.__name__}"
+            raise RecorderError(f"connect(): expected two tensors, got {given}")
+        self._session.connect(source, sink)
 
     @contextmanager
     def iteration(self) -> Iterator[None]:
@@ -144,24 +150,21 @@ class Step:
         >>> with step.loss_group("adversarial"):                 # doctest: +SKIP
         ...     adversarial_loss.backward(retain_graph=True)
         """
-        session = self._session
-        if session is None:
-            yield
-            return
-        handles = self._enter_loss_group(session, name)
+        opened = self._open_loss_group(name)
         try:
             yield
         finally:
-            session.loss_group = ""
-            for handle in handles:
-                handle.remove()
+            if opened and self._session is not None:
+                self._session.close_loss_group()
 
-    @guarded("loss_group()", default=())
-    def _enter_loss_group(self, session: StepSession, name: str) -> Sequence[Any]:
-        if session.loss_group:
-            raise StepError(f"loss group {session.loss_group!r} is still open: loss groups do not nest")
-        session.loss_group = str(name)
-        return session.hook_parameters()
+    @guarded("loss_group()", default=False)
+    def _open_loss_group(self, name: str) -> bool:
+        if self._session is None:
+            return False
+        if self._session.loss_group:
+            raise StepError(f"loss group {self._session.loss_group!r} is still open: loss groups do not nest")
+        self._session.open_loss_group(str(name))
+        return True
 
     @guarded("decide()")
     def decide(self, kind: str, categories: Sequence[object] | None = None) -> None:

@@ -59,6 +59,7 @@ class Tracer(TorchFunctionMode):
     def __init__(self, trace: Trace, listener: Listener, on_fault: Callable[[Exception], None]) -> None:
         super().__init__()
         self.paused = False
+        self.broken = False
         self._trace = trace
         self._listener = listener
         self._on_fault = on_fault
@@ -68,7 +69,7 @@ class Tracer(TorchFunctionMode):
         self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
-        if self.paused:
+        if self.paused or self.broken:
             return func(*args, **kwargs)
         try:
             category = self._category(func)
@@ -94,7 +95,7 @@ class Tracer(TorchFunctionMode):
             trace.put(output, trace.add(parents, output.requires_grad, operation, place))
 
     def _fail(self, error: Exception) -> None:
-        self.paused = True
+        self.broken = True
         self._on_fault(error)
 
     def _category(self, func: Any) -> int:
