@@ -2,7 +2,7 @@
 (function () {
   "use strict";
   const parts = ((window.stepscope = window.stepscope || {}).graphParts = window.stepscope.graphParts || {});
-  const READABLE = 0.62;
+  const READABLE = 0.58;
   const SMALLEST = 0.01;
   const LARGEST = 3;
   const MARGIN = 14;

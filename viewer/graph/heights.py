@@ -33,7 +33,7 @@ def gap_between(upper: Cell, lower: Cell) -> float:
         return 9.0
     if upper.kind == "frame" or lower.kind == "frame":
         return 16.0
-    return 13.0
+    return 15.0
 
 
 def _fix_main_line(cells: Sequence[Cell], hops: Sequence[Hop]) -> None:
