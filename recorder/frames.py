@@ -21,7 +21,7 @@ _LIBRARY_FOLDERS = (
 )
 _FRAMEWORKS = ("lightning", "pytorch_lightning")
 """Packages that call the user's code: what they compute themselves has no line in it."""
-_LIBRARIES = ("lightning_fabric", "torchmetrics", "torchvision")
+_LIBRARIES = ("lightning_fabric", "lightning_utilities", "torchmetrics", "torchvision")
 
 Place = tuple[CodeType, int]
 """A code object and the offset of an instruction in it: cheap to take, turned into a line only when written."""

@@ -61,7 +61,7 @@ class Watched:
         aliases: dict[int, list[str]] = {}
         for prefix, model in self.models.items():
             names.roots[id(model)] = prefix
-            for path, module in model.named_modules():
+            for path, module in _parts(model):
                 full = _join(prefix, path)
                 names.paths.setdefault(id(module), full)
                 names.classes.setdefault(id(module), type(module).__name__)
@@ -77,7 +77,7 @@ class Watched:
     def name_of(self, module: nn.Module) -> str:
         """The path of a module in the watched models."""
         for prefix, model in self.models.items():
-            for path, candidate in model.named_modules():
+            for path, candidate in _parts(model):
                 if candidate is unwrap(module):
                     return _join(prefix, path)
         known = ", ".join(self.models) or "none"
@@ -91,7 +91,7 @@ class Watched:
         found: list[ModuleInfo] = []
         seen: set[int] = set()
         for prefix, model in self.models.items():
-            for path, module in model.named_modules():
+            for path, module in _parts(model):
                 if id(module) in seen:
                     continue
                 seen.add(id(module))
@@ -101,6 +101,13 @@ class Watched:
                 )
                 found.append(ModuleInfo(_join(prefix, path), type(module).__name__, parameters, module.training))
         return tuple(found)
+
+
+def _parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """All modules of a model with their paths; compiled ones as if they were not compiled."""
+    for path, module in model.named_modules():
+        if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            yield ".".join(part for part in path.split(".") if part != "_orig_mod"), module
 
 
 def unwrap(module: nn.Module) -> nn.Module:
