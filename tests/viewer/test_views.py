@@ -1,0 +1,274 @@
+"""What the parts of the page show, against the recording itself."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from stepscope.store import Group, open_trial
+from stepscope.store.records import STATISTICS
+from stepscope.viewer.graph import tensor_key
+from stepscope.viewer.resolve import resolve
+from stepscope.viewer.selection import Selection
+from stepscope.viewer.source import Source
+from stepscope.viewer.views import curves, network, status, texts
+from stepscope.viewer.views.column import column, shown_statistic
+from stepscope.viewer.views.graph_overlay import overlay
+from stepscope.viewer.views.inspector import inspector
+from stepscope.viewer.views.moment import Moment, moment
+from stepscope.viewer.views.neurons import neuron_table
+from stepscope.viewer.views.over_steps import heat_values, over_steps, shown_nodes
+from stepscope.viewer.views.scalars import scalars
+from stepscope.viewer.views.tensors_table import columns_of, table_rows
+
+
+def at(group: Group, **wish: Any) -> Moment:
+    found = moment(resolve(Selection(**wish), group).selection, group)
+    assert found is not None
+    return found
+
+
+def words(markup: Any) -> str:
+    """All text of a piece of markup."""
+    if isinstance(markup, str):
+        return markup
+    return " ".join(words(child) for child in markup[2:])
+
+
+class TestColumns:
+    def test_over_all_elements(self, group: Group) -> None:
+        step = group["healthy"].step(10)
+        index = STATISTICS.index("abs_max")
+        assert np.array_equal(column(step, "abs_max"), step.statistics()[:, index], equal_nan=True)
+
+    def test_over_the_batch_and_of_a_sample(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, node="model.head", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        row = tensor.row.index
+        assert column(now.step, "std", "batch_mean")[row] == pytest.approx(tensor.aggregates["std"]["batch_mean"])
+        assert column(now.step, "std", "sample:1")[row] == pytest.approx(float(tensor.per_sample[1][1]))
+        assert np.isnan(column(now.step, "std", "sample:99")).all()
+        assert np.isnan(column(now.step, "norm", "batch_mean")).all()
+
+    def test_a_statistic_that_samples_do_not_have_is_replaced(self) -> None:
+        assert shown_statistic("norm", "all") == "norm"
+        assert shown_statistic("norm", "sample:0") == "std"
+
+
+class TestOverlay:
+    def test_marks_what_is_not_finite(self, group: Group) -> None:
+        now = at(group, trial="sick", step=220, iteration=0)
+        bad = overlay(now.step, now.selection, None)["bad"]
+        assert tensor_key("model.blocks.1.attn", "output", 0) in bad
+        assert tensor_key("model.blocks.0.attn", "output", 0) not in bad
+
+    def test_colours_by_a_statistic_on_a_scale_that_it_states(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, iteration=0, color="abs_max")
+        painted = overlay(now.step, now.selection, None)
+        assert painted["legend"]["title"] == "|abs_max|"
+        key = tensor_key("model.head", "output", 0)
+        value = now.step.tensor("model.head", iteration=0).statistics["abs_max"]
+        assert painted["texts"][key].startswith("abs_max ") and painted["colours"][key].startswith("#")
+        assert float(painted["texts"][key].split()[1]) == pytest.approx(value, rel=1e-3)
+
+    def test_colours_by_change_are_white_where_nothing_changed(self, group: Group) -> None:
+        now = at(group, trial="healthy", compare="sick", step=10, iteration=0, color="change")
+        painted = overlay(now.step, now.selection, now.there)
+        assert set(painted["colours"].values()) == {"#f7f7f7"}  # the same seed: the same numbers before the trouble
+        assert painted["legend"]["title"].endswith("as a multiple of sick's")
+
+
+class TestTable:
+    def test_has_every_tensor_with_its_numbers(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, iteration=1)
+        rows = table_rows(now.step, now.selection, None)
+        assert {row["node"] for row in rows} == {row.info.node for row in now.step.rows(iteration=1, quantity="value")}
+        head = next(row for row in rows if row["node"] == "model.head")
+        statistics = now.step.tensor("model.head", iteration=1).statistics
+        for name in ("mean", "std", "abs_max", "min", "max", "norm"):
+            assert head[name] == pytest.approx(statistics[name], rel=1e-5)
+        gradient = now.step.tensor("model.head", iteration=1, quantity="gradient").statistics["norm"]
+        assert head["gradient_norm"] == pytest.approx(gradient, rel=1e-5)
+        assert len({row["key"] for row in rows}) == len(rows)
+        json.dumps(rows, allow_nan=False)
+
+    def test_puts_the_compared_trial_beside(self, group: Group) -> None:
+        now = at(group, trial="sick", compare="healthy", step=220, iteration=0, statistic="norm")
+        rows = table_rows(now.step, now.selection, now.there)
+        names = columns_of(now.selection, compared=True)
+        assert names[:3] == ["norm", "other", "ratio"]
+        embed = next(row for row in rows if row["node"] == "model.embed")
+        theirs = group["healthy"].step(220).tensor("model.embed", iteration=0).statistics["norm"]
+        assert embed["other"] == pytest.approx(theirs, rel=1e-5)
+        assert embed["ratio"] == pytest.approx(embed["norm"] / theirs, rel=1e-4)
+
+    def test_numbers_that_are_not_finite_are_null(self, group: Group) -> None:
+        now = at(group, trial="sick", step=220, iteration=0)
+        rows = table_rows(now.step, now.selection, None)
+        loss = next(row for row in rows if row["node"] == "loss")
+        assert loss["mean"] is None and loss["nan_count"] == 1
+
+
+class TestInspector:
+    def test_says_who_and_where(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, node="model.blocks.0.attn.q_proj", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        text = words(inspector(now, tensor))
+        assert "model.blocks.0.attn.q_proj" in text and "batch dimension 0" in text and "float32" in text
+        assert "computed from" in text and "used by" in text
+
+    def test_shows_the_difference(self, group: Group) -> None:
+        now = at(group, trial="sick", compare="healthy", step=220, node="model.blocks.1.attn", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        markup = inspector(now, tensor)
+        assert "NaN" in words(markup) and "healthy" in words(markup) and "ratio" in words(markup)
+
+    def test_marks_a_dead_layer(self, group: Group) -> None:
+        now = at(group, trial="sick", step=150, node="model.blocks.1.mlp.act", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        assert "all zero" in words(inspector(now, tensor))
+
+
+class TestNeurons:
+    def test_all_of_them_with_their_samples(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, node="model.head", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None and tensor.neurons is not None and tensor.neurons.statistics is not None
+        shown = neuron_table(tensor, None)
+        assert [name for name, _ in shown.columns][:4] == ["neuron", "mean", "std", "abs_max"]
+        assert shown.caption.startswith("all ")
+        assert len(shown.rows) == tensor.neurons.total
+        assert shown.rows[2]["mean"] == pytest.approx(float(tensor.neurons.statistics[0, 2]), rel=1e-5)
+        assert shown.rows[2]["s0"] == pytest.approx(float(tensor.neurons.samples[0, 2]), rel=1e-5)
+
+    def test_the_compared_trial_stands_beside(self, group: Group) -> None:
+        now = at(group, trial="healthy", compare="sick", step=10, node="model.head.weight")
+        tensor = now.tensor()
+        assert tensor is not None
+        shown = neuron_table(tensor, now.counterpart_of(tensor))
+        assert [name for name, _ in shown.columns][1:3] == ["other", "difference"]
+        assert all(row["difference"] == 0 for row in shown.rows)
+
+    def test_a_limit_is_stated(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        trial = open_trial(write_trial(tmp_path, trial="few", steps=1, neuron_limit=10))
+        tensor = trial.step(0).tensor("model.embed.weight")
+        assert neuron_table(tensor, None).caption == "10 of 144 neurons, evenly spaced"
+        assert neuron_table(tensor, None).rows[1]["neuron"] == "1, 2"  # element 14 of [12, 12]
+
+
+class TestCurves:
+    def test_history_is_the_series(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, node="model.head", iteration=0, statistic="norm")
+        tensor = now.tensor()
+        assert tensor is not None
+        figure = curves.tensor_history(now, tensor)
+        series = group["healthy"].series("model.head", statistic="norm", iteration=0)
+        assert figure["data"][0]["x"] == series.steps.tolist()
+        assert figure["data"][0]["y"] == pytest.approx(series.values.tolist())
+
+    def test_the_histogram_counts_every_element(self, group: Group) -> None:
+        now = at(group, trial="sick", step=220, node="model.blocks.1.attn", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        bars = curves.tensor_histogram(now, tensor)["data"][0]
+        assert sum(bars["y"]) == int(np.prod(tensor.shape))
+        assert bars["text"][-1] == "NaN" and bars["y"][-1] == tensor.statistics["nan_count"]
+
+    def test_the_timeline_shows_both_losses(self, group: Group) -> None:
+        figure = curves.run_timeline(group["sick"], group["healthy"], Selection(trial="sick", step=10))
+        names = [trace["name"] for trace in figure["data"]]
+        assert names[0] == "loss (sick)" and "loss (healthy)" in names and names[-1] == "recorded"
+        assert figure["layout"]["shapes"][0]["x0"] == 10
+
+    def test_over_steps_draws_the_pinned_nodes(self, group: Group) -> None:
+        selection = Selection(trial="healthy", step=10, pinned=("model.head", "loss"), statistic="mean", log=True)
+        figure, caption = over_steps(group["healthy"], None, selection)
+        assert [trace["meta"] for trace in figure["data"]] == ["model.head", "loss"]
+        assert figure["layout"]["yaxis"]["type"] == "log" and "2 nodes" in caption
+        assert shown_nodes(group["healthy"], Selection(pinned=("nobody",)))  # something rather than nothing
+
+    def test_the_heat_map_is_the_series_of_all_nodes(self, group: Group) -> None:
+        trial = group["healthy"]
+        nodes = [trial.node("model.head"), trial.node("loss")]
+        values = heat_values(trial, nodes, trial.steps, Selection(statistic="mean"))
+        series = trial.series("loss", statistic="mean")
+        assert values.shape == (2, len(trial.steps))
+        assert np.array_equal(values[1], series.values)
+
+    def test_the_heat_map_of_two_trials_is_their_ratio(self, group: Group) -> None:
+        selection = Selection(trial="healthy", compare="sick", mode="heat", statistic="norm", step=10)
+        figure, caption = over_steps(group["healthy"], group["sick"], selection)
+        assert "as a multiple of sick's" in caption
+        first = [row[0] for row in figure["data"][0]["customdata"] if row[0] is not None]
+        assert first == pytest.approx([1.0] * len(first))
+
+    def test_scalars_have_a_chart_a_group(self, group: Group) -> None:
+        figure, caption = scalars(group["healthy"], group["sick"], Selection(step=10))
+        titles = [item["text"] for item in figure["layout"]["annotations"]]
+        assert any("accuracy" in title for title in titles) and "curves" in caption
+
+    def test_nothing_logged_says_how(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        trial = open_trial(write_trial(tmp_path, trial="empty", steps=0))
+        figure, _ = scalars(trial, None, Selection())
+        assert "recorder.scalar" in figure["layout"]["annotations"][0]["text"]
+
+
+class TestPages:
+    def test_the_network_is_a_tree_with_its_parameters(self, group: Group) -> None:
+        now = at(group, trial="healthy", compare="sick", step=10)
+        rows = network.network_rows(now)
+        weight = next(row for row in rows if row["path"] == "model.head.weight")
+        module = next(row for row in rows if row["path"] == "model.head")
+        assert weight["depth"] == module["depth"] + 1
+        assert module["elements"] == sum(r["elements"] for r in rows if r["path"].startswith("model.head."))
+        norm = now.step.tensor("model.head.weight").statistics["norm"]
+        assert weight["norm"] == pytest.approx(norm, rel=1e-5)
+        assert weight["other_norm"] == pytest.approx(norm, rel=1e-5)
+        assert "modules" in words(network.network_caption(now))
+
+    def test_config_puts_differences_first(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        one = open_trial(write_trial(tmp_path, trial="one", steps=1, config={"lr": 0.1, "depth": 3, "seed": 1}))
+        two = open_trial(write_trial(tmp_path, trial="two", steps=1, config={"lr": 0.1, "depth": 4, "seed": 1}))
+        text = words(texts.config_page(one, two))
+        assert text.index("depth") < text.index("lr")
+        assert "3" in text and "4" in text
+
+    def test_notes_and_the_traceback(self, group: Group) -> None:
+        text = words(texts.notes_page(group["sick"], None))
+        assert "Traceback" in text or "ValueError" in text
+
+    def test_badges(self, group: Group) -> None:
+        assert words(status.badge(group["healthy"])).startswith("finished")
+        assert words(status.badge(group["sick"])).startswith("failed")
+        assert "NaN" in words(status.notices(group["sick"], "", {}))
+
+    def test_damage_in_another_trial_is_told(self, group: Group) -> None:
+        text = words(status.notices(group["healthy"], "", {"third": "its journal is damaged"}))
+        assert "third: its journal is damaged" in text
+
+
+class TestSource:
+    def test_a_folder_that_comes_into_being_is_found(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        source = Source(tmp_path / "later")
+        before = source.refresh()
+        assert source.group is None
+        write_trial(tmp_path / "later", trial="one", steps=1)
+        assert source.refresh() > before
+        assert source.group is not None and source.group.names == ("one",)
+        assert source.refresh() == source.refresh()
