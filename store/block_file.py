@@ -48,9 +48,9 @@ class BlockFile:
         return self.path.name
 
     def size(self) -> int:
-        """The file's size now; 0 if it does not exist."""
+        """The file's size now; 0 if it does not exist. A file that was removed while it was read keeps its size."""
         try:
-            return os.lstat(self.path).st_size
+            return (os.lstat(self.path) if self._descriptor is None else os.fstat(self._descriptor)).st_size
         except OSError:
             return 0
 

@@ -133,6 +133,7 @@ class TrialWriter:
         return sum(file.size for file in self._opened)
 
     def _append_journal(self, kind: str, header: dict[str, Any]) -> int:
+        self._journal.check_place()
         before = self._journal.size
         self._journal.append(encode_block(kind, header))
         return self._journal.size - before
