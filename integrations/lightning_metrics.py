@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import Any
 
 import torch
 
@@ -17,9 +18,11 @@ class LoggedMetrics:
     def __init__(self) -> None:
         self._last: dict[str, torch.Tensor] = {}
 
-    def new(self, metrics: Mapping[str, torch.Tensor]) -> Iterator[tuple[str, torch.Tensor]]:
-        """Name and value of each metric that was logged since the last call."""
+    def new(self, metrics: Mapping[str, Any]) -> Iterator[tuple[str, torch.Tensor]]:
+        """Name and value of each metric that was logged since the last call; only numbers, in tensors."""
         for name, value in metrics.items():
+            if not isinstance(value, torch.Tensor) or value.numel() != 1:
+                continue
             before = self._last.get(name)
             if before is None or before.data_ptr() != value.data_ptr():
                 self._last[name] = value

@@ -26,6 +26,7 @@ class FitRecording:
         self._metrics = LoggedMetrics()
         self._in_step = False
         self._stepped = False
+        self._steps_before = 0
         self._epoch = -1
         self._handles: list[Any] = []
         self._watch(trainer, module)
@@ -36,8 +37,10 @@ class FitRecording:
 
     @guarded("watching a LightningModule")
     def _watch(self, trainer: Trainer, module: LightningModule) -> None:
-        self.recorder.watch(module, list(trainer.optimizers))
-        self._handles = [optimizer.register_step_post_hook(self._note_step) for optimizer in trainer.optimizers]
+        # Some strategies put objects of their own in the place of optimizers.
+        optimizers = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
+        self.recorder.watch(module, optimizers)
+        self._handles = [optimizer.register_step_post_hook(self._note_step) for optimizer in optimizers]
 
     def _note_step(self, *_: Any) -> None:
         self._stepped = True
@@ -48,7 +51,7 @@ class FitRecording:
     def begin_batch(self, trainer: Trainer) -> None:
         """A training batch begins, and with it perhaps a step."""
         if not self._in_step:
-            self._in_step, self._stepped = True, False
+            self._in_step, self._stepped, self._steps_before = True, False, trainer.global_step
             self.recorder.begin_step("train")
             self._tell_epoch(trainer.current_epoch)
         self.recorder.current.begin_iteration()
@@ -62,7 +65,8 @@ class FitRecording:
     def end_batch(self, trainer: Trainer) -> None:
         """A training batch ends, and with it the step, if an optimizer has stepped."""
         self.recorder.current.end_iteration()
-        if self._stepped:
+        # Lightning does not count steps that a module makes around it; a loss scaler skips some that it counts.
+        if self._stepped or trainer.global_step != self._steps_before:
             self._in_step = False
             self.recorder.end_step()
         # Like Lightning's own loggers: of accumulated batches, the metrics of the last one are kept.

@@ -17,6 +17,10 @@ def test_only_new_values_are_told() -> None:
     assert [name for name, _ in seen.new({"loss": torch.tensor(1.0), "accuracy": accuracy})] == ["loss"]
 
 
+def test_what_is_no_number_is_left_out() -> None:
+    assert list(LoggedMetrics().new({"matrix": torch.ones(2, 2), "text": "high"})) == []
+
+
 def test_values_whose_memory_would_be_used_again_are_still_told_apart() -> None:
     seen = LoggedMetrics()
     for number in range(1000):

@@ -129,6 +129,14 @@ def test_manual_accumulation_ends_a_step_when_the_optimizer_steps(tmp_path: Path
     assert trial.steps.tolist() == [0, 1, 2]
 
 
+def test_optimizers_that_step_around_lightning_end_a_step(tmp_path: Path) -> None:
+    class Around(ManualAccumulation):
+        def optimizers(self, use_pl_optimizer: bool = True) -> Any:
+            return super().optimizers(use_pl_optimizer=False)
+
+    assert fit(tmp_path, Around(), train=4).steps.tolist() == [0, 1]
+
+
 def test_batches_that_lead_to_no_optimizer_step_are_left_out(tmp_path: Path) -> None:
     trial = fit(tmp_path, ManualAccumulation(), train=5)
     assert trial.steps.tolist() == [0, 1]
