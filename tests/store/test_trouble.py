@@ -145,6 +145,7 @@ def test_a_removed_folder(tmp_path: Path) -> None:
     live = SyntheticTrial(tmp_path, SYNTHETIC)
     live.write(2)
     trial = open_trial(live.path)
+    assert_step_is(trial.step(0), RECORDS[0])
     for file in live.path.iterdir():
         file.unlink()
     live.path.rmdir()
