@@ -97,6 +97,15 @@
     panel.boxes[number].append(badge);
   }
 
+  /** What needs an explanation in a drawing: types, lines that no gradient passes, sides with no line. */
+  function kindsIn({ boxes, segments }) {
+    const there = new Set(boxes.flatMap((box) => [box.type, ...box.rows.map((row) => row.type)]));
+    const kinds = TYPES.filter((type) => there.has(type)).map((type) => [`swatch type-${type}`, type]);
+    if (segments.some((segment) => segment.blocked)) kinds.push(["line blocked", "no gradient"]);
+    if (boxes.some((box) => box.loose.left || box.loose.right)) kinds.push(["line loose", "unconnected"]);
+    return kinds;
+  }
+
   /** The legend of the overlay; without one, that of the tensor types in the picture. */
   function showLegend(panel, legend) {
     const add = (parent, name, content) => {
@@ -108,11 +117,9 @@
     };
     panel.legend.replaceChildren();
     if (!legend) {
-      const { boxes } = panel.drawing;
-      const there = new Set(boxes.flatMap((box) => [box.type, ...box.rows.map((row) => row.type)]));
-      for (const type of TYPES.filter((one) => there.has(one))) {
-        add(add(panel.legend, "entry"), `swatch type-${type}`);
-        panel.legend.lastChild.append(type);
+      for (const [swatch, name] of kindsIn(panel.drawing)) {
+        add(add(panel.legend, "kind"), swatch);
+        panel.legend.lastChild.append(name);
       }
       return;
     }

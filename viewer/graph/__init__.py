@@ -23,7 +23,7 @@ that can be selected on its own; a *frame* is an open module.
           "tensors": 1, "parameters": 2,                # how many the box stands for, its rows included
           "rows": [{"id": "r:model.fc1.weight", "label": "weight", "type": "parameter", "title": "model.fc1.weight",
                     "node": "model.fc1.weight", "role": "parameter", "lag": 0, "y": 26.0, "h": 15.0}],
-          "loose": {"left": False, "right": True},      # depends on nothing; nothing depends on it
+          "loose": {"left": False, "right": True},      # against expectation depends on nothing; nothing depends on it
           "main": True,             # on the main line
       }],
       "frames": [{"id": "f:model", "module": "model", "label": "model", "title": "model", "depth": 0,
@@ -48,10 +48,18 @@ An *overlay* (made by the caller, handed to ``window.stepscope.graph.setOverlay`
 
 In the browser, ``window.stepscope.graph`` has::
 
-    mount(elementId, drawing, overlay, selection, callbacks)   # callbacks: {select(node, role, lag), toggle(module)}
+    mount(elementId, drawing, overlay, selection, callbacks)   # callbacks: {select(node, role, lag), toggle(module)},
+                                                               # and selectModule(module), if that matters to anybody
     select(elementId, selection)                               # {node, role?, lag?} or {module} or null
     setOverlay(elementId, overlay)
     fit(elementId)
+    key(node, role, lag)                                       # the same as ``tensor_key``
+
+A ``mount`` with an equal hash keeps pan and zoom. Where only a module was opened or closed, that module stays where it
+is on the screen. The arrow keys walk along edges, Enter opens or closes the selected module, + - and 0 zoom and fit;
+none of them acts while a field, a list, a table or a button that wants the key has the focus, or with a modifier key.
+Boxes and rows carry ``data-id``, ``data-node``, ``data-role`` and ``data-lag``, closed modules and frames
+``data-module``, pieces of lines ``data-source`` (the id of a box).
 """
 
 from stepscope.viewer.graph.draw import draw, open_to

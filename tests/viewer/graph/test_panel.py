@@ -293,7 +293,9 @@ def test_overlays_colour_mark_and_explain(panel: Panel) -> None:
     assert panel.page.locator("#graph .legend").inner_text().split() == ["std", "1e-4", "0.3"]
     panel.page.evaluate('stepscope.graph.setOverlay("graph", null)')
     assert panel.page.locator("#graph .badge, #graph .note, #graph .stripes, #graph .painted").count() == 0
-    assert "calculated" in panel.page.locator("#graph .legend").inner_text()
+    assert panel.page.locator("#graph .legend .kind").all_inner_texts() == [
+        "input", "parameter", "calculated", "loss", "no gradient", "unconnected",
+    ]  # fmt: skip
 
 
 def test_the_key_of_a_tensor_is_the_same_here_and_there(panel: Panel) -> None:
