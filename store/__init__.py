@@ -21,6 +21,7 @@ from stepscope.store.series import Series
 from stepscope.store.step import Step
 from stepscope.store.tensor import Row, Tensor
 from stepscope.store.trial import Trial, open_trial
+from stepscope.store.verify import verify
 from stepscope.store.writer import TrialWriter
 
 __all__ = [
@@ -42,4 +43,5 @@ __all__ = [
     "UnknownNameError",
     "open_group",
     "open_trial",
+    "verify",
 ]

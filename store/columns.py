@@ -108,6 +108,11 @@ def _row_frames(statistics: NDArray[np.float64], batch: NDArray[np.float32]) -> 
 class Chunk:
     """One ``columns`` block, read on demand.
 
+    Attributes:
+        layout: the digest of the layout of its steps.
+        rows: how many rows that has.
+        numbers: ``(n,)``, the steps.
+
     Raises:
         DamagedError: its header makes no sense, or its step numbers cannot be read.
     """
@@ -118,7 +123,7 @@ class Chunk:
         self._offsets: NDArray[np.int64] | None = None
         with damaged_unless("a columns block"):
             self.layout = bytes(header["layout"])
-            self._rows, self._steps, self._batch = (int(header[name]) for name in ("rows", "steps", "batch"))
+            self.rows, self._steps, self._batch = (int(header[name]) for name in ("rows", "steps", "batch"))
             arrays = array_entries(header["arrays"], place.payload_length)
             self._lengths = arrays["lengths"]
             self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -263,6 +263,15 @@ class Trial:
         """All layouts of the trial that can be read."""
         with self._lock:
             return self._catalog.layouts()
+
+    def chunks(self) -> Sequence[Chunk]:
+        """The column chunks that were found; for ``verify``."""
+        return tuple(self._chunks)
+
+    @property
+    def repeated_steps(self) -> Set[int]:
+        """The numbers of steps that were written more than once; the last one counts."""
+        return self._index.repeated
 
     def _read_step(self, number: int) -> Step:
         if number not in self._index:

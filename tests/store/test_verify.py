@@ -1,0 +1,80 @@
+"""``verify`` reads every byte, and says where it does not fit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from stepscope.store import NotARecordingError, open_trial, verify
+from stepscope.store.files import FILE_NAMES, file_path
+from support import flips
+from support.records import assert_step_is
+from support.synthetic import Synthetic, SyntheticTrial, write_trial
+
+SYNTHETIC = Synthetic(blocks=1, iterations=1, width=4, nan_from=30)
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    live = SyntheticTrial(tmp_path_factory.mktemp("group"), SYNTHETIC)
+    live.write(6)
+    live.close()
+    return live.path
+
+
+def test_an_undamaged_trial(whole: Path) -> None:
+    assert verify(whole) == []
+
+
+def test_a_group_of_trials(tmp_path: Path) -> None:
+    for name in ("a", "b", "c"):
+        write_trial(tmp_path, steps=2, blocks=1, trial=name)
+    assert verify(tmp_path) == []
+    flips.flip(tmp_path / "b", "detail", -3)
+    file_path(tmp_path / "c", "journal").write_bytes(b"something else" * 99)
+    problems = verify(tmp_path)
+    assert len(problems) == 2
+    assert any(text.startswith("b: step 10: detail of ") for text in problems)
+    assert any(text.startswith("c: ") and "is not a file of a Stepscope recording" in text for text in problems)
+
+
+def test_a_trial_whose_process_died(tmp_path: Path) -> None:
+    assert verify(write_trial(tmp_path, steps=3, blocks=1, state="died")) == []
+
+
+def test_a_running_trial(tmp_path: Path) -> None:
+    live = SyntheticTrial(tmp_path, Synthetic(blocks=1))
+    live.write(2)
+    assert verify(live.path) == []
+    live.close()
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_no_flipped_byte_is_missed(whole: Path, tmp_path: Path, name: str) -> None:
+    """It is found, unless it changes nothing: there are bits in a compressed frame that carry no meaning."""
+    original = file_path(whole, name).read_bytes()
+    damaged = flips.copy(whole, tmp_path)
+    path, missed = file_path(damaged, name), 0
+    for at in range(0, len(original), max(len(original) // 25, 1)):
+        data = bytearray(original)
+        data[at] ^= 0x08
+        path.write_bytes(data)
+        if not verify(damaged):
+            missed += 1
+            for index in range(6):
+                assert_step_is(open_trial(damaged).step(10 * index), SYNTHETIC.record(index))
+    assert missed <= 2
+
+
+def test_columns_that_say_something_else(whole: Path, tmp_path: Path) -> None:
+    """A history that is whole, but of another trial."""
+    other = write_trial(tmp_path, steps=6, blocks=1, iterations=1, width=4, nan_from=30, seed=9)
+    damaged = flips.copy(whole, tmp_path / "copy")
+    file_path(damaged, "columns").write_bytes(file_path(other, "columns").read_bytes())
+    assert "synthetic: columns.stepscope: the history of step 0 is not what the step says" in verify(damaged)
+
+
+def test_no_folder(tmp_path: Path) -> None:
+    with pytest.raises(NotARecordingError):
+        verify(tmp_path / "nothing")
