@@ -12,9 +12,9 @@
     if (!element || !drawing) return;
     const before = panels.get(elementId);
     if (before && before.element === element && before.drawing.hash === drawing.hash && before.svg.isConnected) {
-      Object.assign(before, { overlay, selection, callbacks: callbacks || {} });
+      Object.assign(before, { overlay, callbacks: callbacks || {} });
       parts.showOverlay(before);
-      parts.showSelection(before);
+      show(before, selection);
       return;
     }
     if (before) before.observer.disconnect();
@@ -26,7 +26,8 @@
     parts.showOverlay(panel);
     parts.showSelection(panel);
     const chosen = parts.chosenBox(panel);
-    if (before && chosen && chosen.id !== (placeOf(before, selection) || {}).id) parts.reveal(panel, chosen);
+    const known = before && placeOf(before, before.selection);
+    if (before && chosen && chosen.id !== (known && known.id)) parts.reveal(panel, chosen);
     panel.observer = new ResizeObserver(() => resized(panel));
     panel.observer.observe(element);
   }
@@ -110,11 +111,13 @@
     else if (onSelect) onSelect(what.node, what.role, what.lag);
   };
 
+  /** Mark a selection, and move to it if it is another one: a person who looked elsewhere is left there. */
   function show(panel, selection) {
+    const before = parts.find(panel, panel.selection);
     panel.selection = selection;
     parts.showSelection(panel);
-    const { box } = parts.find(panel, selection);
-    if (box >= 0) parts.reveal(panel, panel.drawing.boxes[box]);
+    const { box, row } = parts.find(panel, selection);
+    if (box >= 0 && (box !== before.box || row !== before.row)) parts.reveal(panel, panel.drawing.boxes[box]);
   }
 
   function toggle(panel, module) {

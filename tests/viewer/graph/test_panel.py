@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -70,30 +69,31 @@ class Panel:
         return self.page.locator("#graph .world").get_attribute("transform") or ""
 
 
-@contextlib.contextmanager
-def page_in(browser: Browser) -> Iterator[Page]:
+@pytest.fixture(scope="module")
+def page(browser: Browser) -> Iterator[Page]:
     context = browser.new_context(viewport={"width": 1000, "height": 420})
-    page = context.new_page()
-    troubles: list[str] = []
-    page.on("console", lambda message: troubles.append(message.text))
-    page.on("pageerror", lambda error: troubles.append(str(error)))
-    style = (ASSETS / "graph.css").read_text()
-    page.set_content(
-        f'<!doctype html><html data-theme="light"><style>{style} #graph {{ height: 380px }}</style>'
-        '<body style="margin: 0"><div id="graph"></div><input id="field"></body></html>'
-    )
-    for script in sorted(ASSETS.glob("graph*.js")):
-        page.add_script_tag(content=script.read_text())
-    yield page
-    assert page.evaluate("window.hacked") is None
+    yield context.new_page()
     context.close()
-    assert troubles == []
 
 
 @pytest.fixture
-def panel(browser: Browser) -> Iterator[Panel]:
-    with page_in(browser) as page:
-        yield Panel(page, graph_of(TEXT))
+def panel(page: Page) -> Iterator[Panel]:
+    """An empty panel; the test fails if anything was wrong in the browser."""
+    troubles: list[str] = []
+    page.goto("about:blank")
+    page.on("console", remember := lambda message: troubles.append(message.text))
+    page.on("pageerror", fail := lambda error: troubles.append(str(error)))
+    style = (ASSETS / "graph.css").read_text()
+    scripts = "".join(f"<script>{script.read_text()}</script>" for script in sorted(ASSETS.glob("graph*.js")))
+    page.set_content(
+        f'<!doctype html><html data-theme="light"><style>{style} #graph {{ height: 380px }}</style>'
+        f'<body style="margin: 0"><div id="graph"></div><input id="field">{scripts}</body></html>'
+    )
+    yield Panel(page, graph_of(TEXT))
+    page.remove_listener("console", remember)
+    page.remove_listener("pageerror", fail)
+    assert page.evaluate("window.hacked") is None
+    assert troubles == []
 
 
 def near(one: dict[str, float], other: dict[str, float]) -> bool:
@@ -272,6 +272,18 @@ def test_the_selected_box_is_brought_into_view(panel: Panel) -> None:
     at = panel.place("n:loss")
     assert at["x"] >= 0 and at["x"] + at["width"] <= 1000
     assert at["y"] >= 0 and at["y"] + at["height"] <= 380
+
+
+def test_who_looks_elsewhere_is_left_there(panel: Panel) -> None:
+    panel.mount(["net"], selection={"node": "input"})
+    panel.page.mouse.move(900, 200)
+    panel.page.mouse.wheel(0, -700)
+    away = panel.view()
+    panel.page.evaluate('stepscope.graph.select("graph", {node: "input"})')
+    panel.mount(["net"], selection={"node": "input", "role": "output"})
+    assert panel.view() == away
+    panel.mount(["net"], selection={"node": "net.first"})
+    assert panel.view() != away
 
 
 def test_overlays_colour_mark_and_explain(panel: Panel) -> None:
