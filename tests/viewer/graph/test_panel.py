@@ -180,7 +180,7 @@ def test_a_toggled_module_stays_where_it_is(panel: Panel) -> None:
 
 
 def test_the_same_picture_keeps_its_view(panel: Panel) -> None:
-    panel.mount(["net"])
+    panel.mount(["net"], selection={"node": "loss"})
     panel.page.mouse.move(400, 200)
     panel.page.mouse.wheel(0, -300)
     zoomed = panel.view()
