@@ -101,6 +101,7 @@ def histogram(counts: Histogram, color: str, other: Histogram | None = None) -> 
     ticks = _bar_ticks(bars)
     layout["xaxis"] |= {"tickvals": [x for x, _ in ticks], "ticktext": [text for _, text in ticks], "tickangle": 0}
     layout["bargap"] = 0
+    layout["yaxis"]["exponentformat"] = "SI"
     layout["showlegend"] = False
     return figure
 

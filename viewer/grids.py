@@ -52,10 +52,19 @@ def tensor_columns(names: Sequence[str], statistic: str, compare: str) -> list[C
     titles = dict(_TITLES) | {"other": f"{statistic}, {compare}", "ratio": "ratio"}
     tooltips = {"ratio": f"{statistic} of this trial over that of {compare}"}
     not_finite = "params.data.nan_count > 0 || params.data.inf_count > 0"
-    name = text("node", "tensor", 210, pinned="left", cellClass="tensor", cellClassRules={"trouble": not_finite})
+    name = text(
+        "node",
+        "tensor",
+        210,
+        pinned="left",
+        cellClass="tensor",
+        cellClassRules={"trouble": not_finite},
+        # Marked as left-to-right, as the cell is set right-to-left so that names are cut at their front.
+        valueFormatter={"function": "'\\u200e' + params.value + '\\u200e'"},
+    )
     kind = text("type", "type", 96, cellClass={"function": "'type type-' + params.value"})
     numbers = [number(n, titles.get(n, n), width=_width(n), tooltip=tooltips.get(n, "")) for n in names]
-    return [name, text("role", "role", 92), kind, text("shape", "shape", 92), *numbers]
+    return [name, text("role", "role", 92), kind, text("shape", "shape", 112), *numbers]
 
 
 def _width(name: str) -> int:

@@ -2,7 +2,7 @@
 (function (app) {
   "use strict";
   const TAGS = new Set(
-    ("div span p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article").split(" "));
+    ("div span bdi p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article").split(" "));
 
   app.build = function (markup) {
     if (typeof markup === "string") return document.createTextNode(markup);
