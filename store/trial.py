@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,11 +22,12 @@ from stepscope.store.health import find_problems
 from stepscope.store.journal import Journal, Message
 from stepscope.store.layout import Layout
 from stepscope.store.nodes import Node, collect_nodes
-from stepscope.store.records import ModuleInfo, Note, TrialEnd, TrialInfo
+from stepscope.store.records import STATISTICS, ModuleInfo, Note, TrialEnd, TrialInfo
 from stepscope.store.series import Series, SeriesQuestion, Source, gather
 from stepscope.store.step import Step
 from stepscope.store.step_block import parse_step
 from stepscope.store.step_index import StepIndex
+from stepscope.store.table import Library, Table, TableQuestion, converted, tables
 
 _CACHED_STEPS = 64
 _DIED = "the process ended without closing the recording"
@@ -237,6 +238,52 @@ class Trial:
         with self._lock:
             source = Source(self._layout_of_step, self._chunks, self.step, self._index.repeated)
             return gather(question, self._index.of_kind(kind), source)
+
+    def table(
+        self,
+        *,
+        nodes: Collection[str] | None = None,
+        quantities: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
+        steps: Collection[int] | None = None,
+        statistics: Sequence[str] = STATISTICS,
+        library: Library = "numpy",
+    ) -> Any:
+        """The statistics as one tidy table: a row for each measured tensor of each step.
+
+        >>> trial.table(quantities=["gradient"], statistics=["norm"], library="pandas")        # doctest: +SKIP
+
+        Args:
+            nodes, quantities, kinds, steps: only these nodes, quantities, kinds of steps, steps; all unless given.
+            statistics: those that become columns.
+            library: ``"numpy"``: a dict of columns; ``"pandas"``, ``"polars"``: a ``DataFrame``; ``"pyarrow"``: a
+                ``Table``.
+
+        Returns:
+            The columns ``step``, ``kind``, ``node``, ``role``, ``iteration`` (-1: the whole step), ``quantity``,
+            ``type``, and one float64 column a statistic. ``tables`` gives the same in parts that fit into memory.
+
+        Raises:
+            UnknownNameError: there is no such node, quantity, kind, step or statistic.
+            StoreError: the library is not installed.
+            DamagedError: a step cannot be read.
+        """
+        parts = list(self.tables(nodes=nodes, quantities=quantities, kinds=kinds, steps=steps, statistics=statistics))
+        return converted({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, library)
+
+    def tables(
+        self,
+        *,
+        nodes: Collection[str] | None = None,
+        quantities: Collection[str] | None = None,
+        kinds: Collection[str] | None = None,
+        steps: Collection[int] | None = None,
+        statistics: Sequence[str] = STATISTICS,
+    ) -> Iterator[Table]:
+        """``table`` in parts of some 100,000 rows, as dicts of columns: to stream a recording somewhere else."""
+        question = TableQuestion(nodes, quantities, kinds, steps, statistics)
+        question.check(self)
+        return tables(self, question)
 
     def step(self, number: int) -> Step:
         """One recorded step.
