@@ -57,7 +57,8 @@ def _line(entry: Entry, text: str) -> Markup:
     if entry.iteration >= 0:
         act["iteration"] = entry.iteration
     label = entry.node if entry.quantity in ("value", "gradient") else f"{entry.node}, {entry.quantity}"
-    return el("button.entry", el("span.tensor", el("bdi", label)), el("span.num", text), title=f"{label} {text}", act=act)
+    name = el("span.tensor", el("bdi", label))
+    return el("button.entry", name, el("span.num", text), title=f"{label} {text}", act=act)
 
 
 def _elements(entry: Entry) -> str:
