@@ -1,0 +1,59 @@
+"""What activations can give."""
+
+from __future__ import annotations
+
+import math
+
+from stepscope.analysis.flow import Place
+from stepscope.analysis.view import View
+
+BOUNDS: dict[str, tuple[float, float]] = {
+    "relu": (0.0, math.inf),
+    "relu6": (0.0, 6.0),
+    "sigmoid": (0.0, 1.0),
+    "hardsigmoid": (0.0, 1.0),
+    "softmax": (0.0, 1.0),
+    "gumbel_softmax": (0.0, 1.0),
+    "log_softmax": (-math.inf, 0.0),
+    "logsigmoid": (-math.inf, 0.0),
+    "tanh": (-1.0, 1.0),
+    "softsign": (-1.0, 1.0),
+    "softplus": (0.0, math.inf),
+    "exp": (0.0, math.inf),
+    "abs": (0.0, math.inf),
+    "square": (0.0, math.inf),
+    "normalize": (-1.0, 1.0),
+    "elu": (-1.0, math.inf),
+    "selu": (-1.7581, math.inf),
+    "gelu": (-0.17, math.inf),
+    "silu": (-0.2785, math.inf),
+    "mish": (-0.3089, math.inf),
+    "leaky_relu": (0.0, math.inf),
+    "prelu": (0.0, math.inf),
+    "rrelu": (0.0, math.inf),
+}
+"""The smallest and the largest value by the torch function that makes them; of leaky ReLUs what they hardly leave."""
+
+LEAKY = frozenset(["leaky_relu", "prelu", "rrelu"])
+
+RESHAPES = frozenset(
+    [
+        "squeeze", "unsqueeze", "view", "reshape", "flatten", "unflatten", "getitem", "transpose", "permute", "T", "mT",
+        "contiguous", "clone", "to", "float", "double", "half", "select", "narrow", "chunk", "split", "stack", "cat",
+        "expand", "repeat", "unbind", "identity",
+    ]
+)  # fmt: skip
+"""Torch functions that move numbers but do not change them."""
+
+
+def maker(view: View, place: Place) -> Place:
+    """The first place that holds these numbers: behind names, reshapes and modules that pass them on."""
+    seen: set[Place] = set()
+    while place not in seen:
+        seen.add(place)
+        *_, place = view.flow.same_tensor(place)
+        vertex = view.flow.vertices[place]
+        behind = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
+        if vertex.operation in RESHAPES and len(behind) == 1 and view.flow.vertices[behind[0]].type == "calculated":
+            place = behind[0]
+    return place

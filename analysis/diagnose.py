@@ -1,0 +1,39 @@
+"""Says what is wrong with a recorded training run, where, since when, and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.merge import merge
+from stepscope.analysis.registry import make_rules
+from stepscope.analysis.view import View
+from stepscope.store import Trial
+
+Settings = Mapping[str, Mapping[str, Any]]
+
+
+def diagnose(
+    trial: Trial, *, rules: Iterable[str] | None = None, settings: Settings | None = None
+) -> tuple[Finding, ...]:
+    """Look for everything that the rules know in a recording, finished or still running.
+
+    >>> for finding in diagnose(open_trial("runs/demo/bugged")):                    # doctest: +SKIP
+    ...     print(finding.level, finding.node, finding.summary)
+
+    Args:
+        trial: the recording.
+        rules: the names of the rules to apply; all of ``rule_names()`` unless given.
+        settings: for a rule's name, other values than the defaults of its thresholds, for example
+            ``{"dead-units": {"zero_share": 0.999}}``.
+
+    Returns:
+        The findings, worst and most explaining first; what one explains is under it as its ``consequences``.
+
+    Raises:
+        UnknownNameError: there is no rule, or no setting of it, of this name.
+    """
+    view = View(trial)
+    found = [finding for rule in make_rules(rules, settings) for finding in rule.check(view)]
+    return merge(found, view)

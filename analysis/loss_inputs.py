@@ -1,0 +1,62 @@
+"""What a loss compares: the prediction that carries a gradient, and the target that does not."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from stepscope.analysis.flow import Place
+from stepscope.analysis.view import View
+
+Shape = tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """A loss with one of its predictions and, if there is one, the target it is held against.
+
+    ``shape`` and ``target_shape`` are of the last training step.
+    """
+
+    loss: Place
+    operation: str
+    prediction: Place
+    shape: Shape
+    target: Place | None
+    target_shape: Shape
+    target_dtype: str
+
+
+def comparisons(view: View) -> Iterator[Comparison]:
+    """All pairs of prediction and target that directly feed a loss of the training steps."""
+    if not view.training:
+        return
+    for loss in view.losses:
+        links = [link for link in view.flow.sources.get(loss, ()) if not link.lag]
+        data = [link.place for link in links if not link.differentiable]
+        for link in links:
+            if link.differentiable and view.flow.vertices[link.place].type == "calculated":
+                yield from _compare(view, loss, link.place, data)
+
+
+def _compare(view: View, loss: Place, prediction: Place, data: list[Place]) -> Iterator[Comparison]:
+    shape, _ = _shape_and_dtype(view, prediction)
+    if shape is None:
+        return
+    operation = view.flow.vertices[loss].operation
+    found = False
+    for target in data:
+        target_shape, dtype = _shape_and_dtype(view, target)
+        if target_shape is not None and view.flow.vertices[target].type in ("target", "input", "calculated"):
+            found = True
+            yield Comparison(loss, operation, prediction, shape, target, target_shape, dtype)
+    if not found:
+        yield Comparison(loss, operation, prediction, shape, None, (), "")
+
+
+def _shape_and_dtype(view: View, place: Place) -> tuple[Shape | None, str]:
+    for step in reversed(view.training):
+        row = step.layout.row(place.node, "value", place.role, None)
+        if row is not None:
+            return step.find(place.node, role=place.role).shape, step.layout.tensors[row].dtype
+    return None, ""

@@ -1,0 +1,79 @@
+"""Reads the statistics of many steps at once: one small array a step, nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store import Step, Trial
+from stepscope.store.errors import DamagedError
+from stepscope.store.layout import Layout
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS
+
+MOST_STEPS = 1000
+MOST_ROWS = 1_000_000
+"""Steps times rows that are kept in memory: about 90 MB."""
+
+
+@dataclass
+class Readings:
+    """The statistics of all chosen steps that have the same layout."""
+
+    layout: Layout
+    trains: bool
+    steps: list[Step] = field(default_factory=list)
+
+    @cached_property
+    def numbers(self) -> NDArray[np.int64]:
+        """``(n,)``."""
+        return np.array([step.number for step in self.steps], np.int64)
+
+    @cached_property
+    def statistics(self) -> NDArray[np.float64]:
+        """``(n, R, len(STATISTICS))``."""
+        rows = (len(self.layout.tensors), len(STATISTICS))
+        return np.stack([step.statistics() for step in self.steps]) if self.steps else np.empty((0, *rows))
+
+    @cached_property
+    def aggregates(self) -> NDArray[np.float32]:
+        """``(n, R, len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES))``."""
+        rows = (len(self.layout.tensors), len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES))
+        arrays = [step.aggregates() for step in self.steps]
+        return np.stack(arrays) if arrays else np.empty((0, *rows), np.float32)
+
+
+def choose_steps(trial: Trial, most: int = MOST_STEPS) -> list[int]:
+    """The numbers of the steps to look at: all, or the first and last fiftieth and evenly many between them."""
+    numbers = trial.steps.tolist()
+    if not numbers:
+        return []
+    rows = max((len(layout.tensors) for layout in trial.layouts()), default=1)
+    most = max(50, min(most, MOST_ROWS // max(rows, 1)))
+    if len(numbers) <= most:
+        return list(numbers)
+    ends = most // 20
+    middle = np.linspace(0, len(numbers) - 1, most - 2 * ends).round().astype(int)
+    chosen = {*range(ends), *range(len(numbers) - ends, len(numbers)), *middle.tolist()}
+    return [numbers[index] for index in sorted(chosen)]
+
+
+def read_steps(trial: Trial, numbers: Sequence[int]) -> list[Readings]:
+    """The chosen steps by their layout; damaged ones are left out."""
+    found: dict[bytes, Readings] = {}
+    for number in numbers:
+        try:
+            step = trial.step(number)
+            step.statistics()
+            step.aggregates()
+        except DamagedError:
+            continue
+        name = step.layout.name
+        if name not in found:
+            trains = any(tensor.quantity.startswith("gradient") for tensor in step.layout.tensors)
+            found[name] = Readings(step.layout, trains)
+        found[name].steps.append(step)
+    return list(found.values())

@@ -1,0 +1,49 @@
+"""All rules by name."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import fields
+from typing import Any
+
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.rules.non_finite import NonFinite
+from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
+from stepscope.store.errors import unknown
+
+RULES: dict[str, type[Rule]] = {
+    rule.name: rule
+    for rule in (
+        NonFinite,
+        UnreachableTargets,
+    )
+}
+
+
+def rule_names() -> tuple[str, ...]:
+    """The names of all rules, in the order in which they are applied."""
+    return tuple(RULES)
+
+
+def make_rules(
+    names: Iterable[str] | None = None, settings: Mapping[str, Mapping[str, Any]] | None = None
+) -> list[Rule]:
+    """The rules of these names, all unless given, with the thresholds that the settings give.
+
+    Raises:
+        UnknownNameError: there is no rule, or no setting of it, of this name.
+    """
+    wanted = list(RULES) if names is None else list(names)
+    settings = settings or {}
+    for name in (*wanted, *settings):
+        if name not in RULES:
+            raise unknown("rule", name, RULES)
+    return [_make(RULES[name], settings.get(name, {})) for name in wanted]
+
+
+def _make(rule: type[Rule], values: Mapping[str, Any]) -> Rule:
+    known = [field.name for field in fields(rule)]
+    for name in values:
+        if name not in known:
+            raise unknown(f"setting of the rule {rule.name!r}:", name, known)
+    return rule(**values)

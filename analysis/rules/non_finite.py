@@ -1,0 +1,131 @@
+"""The rule ``non-finite``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.birthplace import Birth, find_birth
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
+
+_REASONS = {
+    "log": "log of zero is -inf, of a negative number NaN; add a small eps inside it, or use log_softmax, logsigmoid "
+    "or log1p.",
+    "sqrt": "sqrt of a negative number is NaN and its gradient at zero is infinite; add a small eps inside it.",
+    "div": "A division by zero; add a small eps to the denominator.",
+    "truediv": "A division by zero; add a small eps to the denominator.",
+    "norm": "The gradient of a norm at zero is not a number; add a small eps under the root.",
+    "exp": "exp overflows float32 above 88 and float16 above 11; subtract the maximum first.",
+    "softmax": "A row of nothing but -inf (everything masked) has no softmax; leave such rows out.",
+    "pow": "A power of zero or of a negative number with a fractional exponent.",
+}
+
+
+@dataclass(frozen=True)
+class NonFinite(Rule):
+    """Values or gradients that are NaN or infinite, with the place where they were born.
+
+    Symptom: the loss is NaN, or jumps to infinity; everything downstream follows.
+
+    How it is measured: in the first recorded step that has them, the first tensor in data-flow and iteration order
+    that is not finite while all that it was computed from is finite. If all values are finite, the same on the way
+    back: the first gradient on the path from the loss. Infinite tensors that only feed finite ones are attention
+    masks and no finding; gradients that overflow in a step that the optimizer leaves out are a loss scale being
+    sought, and no more than worth knowing.
+
+    Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
+    that holds NaN.
+
+    Remedy: make the named operation safe (eps, log_softmax, clamp), clean the data, lower the learning rate, clip
+    gradients.
+
+    Source: no threshold. The idea of a birthplace is that of PyTorch's anomaly mode and of TorchLens.
+    """
+
+    name = "non-finite"
+    causes = (
+        "An operation at the edge of its domain (log or sqrt of zero, a division by zero), an overflow of the dtype, "
+        "weights that a too high learning rate blew up, or data that holds NaN."
+    )
+    remedy = (
+        "Make the named operation safe (an eps, log_softmax, clamp), or lower the learning rate, or clip gradients."
+    )
+
+    def check(self, view: View) -> Iterable[Finding]:
+        step = _first_bad_step(view)
+        if step is None:
+            return
+        birth = find_birth(step)
+        if birth is not None:
+            yield self._finding(view, step, birth)
+
+    def _finding(self, view: View, step: Step, birth: Birth) -> Finding:
+        level = _level(view, step, birth)
+        history = view.history(birth.node, birth.quantity, role=birth.role, training=False)
+        statistic = "nan_count" if birth.nans else "inf_count"
+        shown = [evidence(history, statistic, f"{birth.count} elements at step {step.number}")]
+        shown += [
+            evidence(view.history(source, training=False), "abs_max", "a source, still finite")
+            for source in birth.before[:2]
+        ]
+        return self.finding(
+            view, birth.node, level, _summary(view, step, birth), shown,
+            step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
+        )  # fmt: skip
+
+
+def _first_bad_step(view: View) -> Step | None:
+    """The first recorded step with non-finite numbers that matter, also among those that were not looked at."""
+    first = next((step for step in view.steps if find_birth(step)), None)
+    if first is None or len(view.steps) == len(view.trial.steps):
+        return first
+    before = max((step.number for step in view.steps if step.number < first.number), default=-1)
+    for number in view.trial.steps.tolist():
+        if before < number < first.number and find_birth(view.trial.step(number)):
+            return view.trial.step(number)
+    return first
+
+
+def _level(view: View, step: Step, birth: Birth) -> Level:
+    """An error if the run did not get over it, or if it broke the loss."""
+    later = [other for other in view.steps if other.number > step.number]
+    healed = len(later) > 0 and not any(map(find_birth, later[-max(1, len(later) // 2) :]))
+    if not healed or birth.quantity == "value":
+        return "error"
+    updated = any(tensor.quantity == "update" for tensor in step.layout.tensors)
+    return "warning" if updated else "info"
+
+
+def _summary(view: View, step: Step, birth: Birth) -> str:
+    kind = "NaN" if birth.nans else "infinite"
+    what = "values" if birth.quantity == "value" else "gradients"
+    where = f"{birth.node} at step {step.number}"
+    if birth.type == "input" or birth.type == "target":
+        return f"The data holds {kind} values: {birth.count} of them in {where}."
+    if birth.type == "parameter" and birth.quantity == "value":
+        return f"{where} holds {birth.count} {kind} values: an earlier update broke it."
+    how = f" (made by {birth.operation})" if birth.operation else ""
+    behind = "all that it was computed from is finite" if birth.quantity == "value" else (
+        "the gradients of all that was computed from it are finite"
+    )  # fmt: skip
+    return f"The first {kind} {what} are born in {where}{how}: {birth.count} of them, while {behind}."
+
+
+def _remedy(view: View, birth: Birth) -> str:
+    if birth.type in ("input", "target"):
+        return "Find the samples that hold them, and drop or impute them before they reach the model."
+    if birth.quantity != "value":
+        reason = _REASONS.get(birth.operation) or next(
+            (_REASONS[sink] for sink in birth.operations if sink in _REASONS), ""
+        )
+        return reason or NonFinite.remedy
+    largest = [view.history(node, training=False).of("abs_max") for node in birth.before]
+    huge = any(values.size and np.nanmax(values, initial=0) > 1e15 for values in largest)
+    if huge:
+        return "Its sources had grown beyond 1e15: lower the learning rate or clip gradients, then look again."
+    return _REASONS.get(birth.operation, NonFinite.remedy)

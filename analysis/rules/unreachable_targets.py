@@ -1,0 +1,148 @@
+"""The rule ``unreachable-targets``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.bounds import BOUNDS, LEAKY, RESHAPES, maker
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.history import History, Values
+from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_CLASSIFICATION = frozenset(["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"])
+
+
+@dataclass(frozen=True)
+class _Gap:
+    """The part of the targets' range that the prediction cannot give, from 0 to 1 in the median of the steps."""
+
+    below: float
+    above: float
+
+    @property
+    def worst(self) -> float:
+        return max(self.below, self.above)
+
+
+@dataclass(frozen=True)
+class UnreachableTargets(Rule):
+    """The prediction is made by an activation that can never give what the targets ask for.
+
+    Symptom: the loss falls at first, then stays at a level that no learning rate and no size of the net changes.
+
+    How it is measured: a prediction and a target of the same shape feed a loss. The prediction was made by an
+    activation with a bounded range (ReLU, sigmoid, softmax, tanh, ...); over the training steps a part of the range
+    of the targets lies outside of it. A leaky ReLU has no bound, but hardly gets below zero: it counts as bounded if
+    the prediction in fact stayed within a third of the way to the lowest targets.
+
+    Causes: an activation after the last layer of a regression (often one that a shared block brings along), or
+    targets that were not scaled to the range of the output.
+
+    Remedy: leave the activation out after the last layer, or scale the targets.
+
+    Attributes:
+        share: the part of the targets' range that must be out of reach. Source: a twentieth is more than the tails
+            of rounding; a sigmoid trained on targets of 0 and 1 has no gap at all.
+        severe: from this part on it is an error.
+        reached: a leaky ReLU that got this far towards the lowest targets is not bounded by it.
+    """
+
+    name = "unreachable-targets"
+    causes = (
+        "An activation after the last layer (often brought along by a block that is used for hidden layers, too), "
+        "or targets that were not scaled to the range of the output."
+    )
+    remedy = "Leave the activation out after the last layer, or scale the targets into the range that it can give."
+    share: float = 0.05
+    severe: float = 0.15
+    reached: float = 0.35
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for comparison in comparisons(view):
+            if _is_regression(comparison):
+                yield from self._look(view, comparison)
+
+    def _look(self, view: View, comparison: Comparison) -> Iterable[Finding]:
+        assert comparison.target is not None  # a regression has one
+        place = maker(view, comparison.prediction)
+        operation = view.flow.vertices[place].operation
+        prediction = _history(view, comparison.prediction)
+        target = _history(view, comparison.target)
+        bounds = BOUNDS.get(operation) or _observed(operation, prediction)
+        if bounds is None or not len(target) or not len(prediction):
+            return
+        gap = _gap(bounds, target)
+        leaks = operation in LEAKY and self._reaches(prediction, target)
+        if gap.worst >= self.share and not leaks:
+            yield self._finding(view, place, comparison, bounds, gap)
+
+    def _reaches(self, prediction: History, target: History) -> bool:
+        """Whether the lowest predictions came near the lowest targets, in the second half of the steps."""
+        _, low, wanted = _common(prediction, target, "min")
+        half = slice(len(low) // 2, None)
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return bool(np.nanmedian(low[half] / np.minimum(wanted[half], -1e-12)) > self.reached)
+
+    def _finding(
+        self, view: View, place: Place, comparison: Comparison, bounds: tuple[float, float], gap: _Gap
+    ) -> Finding:
+        assert comparison.target is not None
+        target, prediction = _history(view, comparison.target), _history(view, comparison.prediction)
+        side = "below" if gap.below >= gap.above else "above"
+        statistic = "min" if side == "below" else "max"
+        extreme = np.nanmin if side == "below" else np.nanmax
+        wanted, given = float(extreme(target.of(statistic))), float(extreme(prediction.of(statistic)))
+        vertex = view.flow.vertices[place]
+        bound = bounds[0] if side == "below" else bounds[1]
+        summary = (
+            f"{comparison.prediction.node} can never reach its targets: {vertex.operation or place.node} gives "
+            f"{'hardly anything' if vertex.operation in LEAKY else 'nothing'} {side} {bound:g}, but "
+            f"{gap.worst:.0%} of the range of {comparison.target.node} lies {side} it "
+            f"({statistic} of the targets {wanted:.3g}, of the predictions {given:.3g})."
+        )
+        shown = [evidence(prediction, statistic, f"predictions: {statistic} {given:.3g}"),
+                 evidence(target, statistic, f"targets: {statistic} {wanted:.3g}")]  # fmt: skip
+        others = [name for name in (comparison.prediction.node, comparison.loss.node) if name != place.node]
+        return self.finding(
+            view, place.node, "error" if gap.worst >= self.severe else "warning", summary, shown,
+            step=int(prediction.steps[0]), confidence=0.95 if vertex.operation in BOUNDS else 0.7, nodes=others,
+        )  # fmt: skip
+
+
+def _is_regression(comparison: Comparison) -> bool:
+    """A target of the prediction's shape (or one that broadcasts to it), not classes."""
+    if comparison.target is None or comparison.operation in _CLASSIFICATION:
+        return False
+    floating = "float" in comparison.target_dtype
+    return floating and int(np.prod(comparison.shape)) == int(np.prod(comparison.target_shape))
+
+
+def _observed(operation: str, prediction: History) -> tuple[float, float] | None:
+    """The bounds of a prediction whose last operation only moves numbers: a ReLU's floor shows as zeros."""
+    if operation not in RESHAPES or not len(prediction):
+        return None
+    low, zeros = prediction.of("min"), prediction.of("zero_fraction")
+    return (0.0, np.inf) if np.mean((low == 0) & (zeros > 0)) > 0.9 else None
+
+
+def _gap(bounds: tuple[float, float], target: History) -> _Gap:
+    low, high = target.of("min"), target.of("max")
+    width = np.maximum(high - low, 1e-12)
+    below = np.clip((bounds[0] - low) / width, 0, 1)
+    above = np.clip((high - bounds[1]) / width, 0, 1)
+    return _Gap(float(np.nanmedian(below)), float(np.nanmedian(above)))
+
+
+def _common(one: History, other: History, statistic: str) -> tuple[Values, Values, Values]:
+    steps, first, second = np.intersect1d(one.steps, other.steps, return_indices=True)
+    return steps.astype(np.float64), one.of(statistic)[first], other.of(statistic)[second]
+
+
+def _history(view: View, place: Place) -> History:
+    return view.history(place.node, role=place.role)

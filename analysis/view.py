@@ -1,0 +1,115 @@
+"""A trial as the rules look at it: histories of tensors, the flow of data, its losses; each is read once."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+
+from stepscope.analysis.finding import Evidence
+from stepscope.analysis.flow import Flow, Place
+from stepscope.analysis.history import History
+from stepscope.analysis.readings import Readings, choose_steps, read_steps
+from stepscope.store import Step, Trial
+from stepscope.store.nodes import Node
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, ModuleInfo
+
+_Key = tuple[str, str, str | None, int | None, bool]
+
+
+class View:
+    """What all rules share while one trial is diagnosed.
+
+    Attributes:
+        trial: the recording.
+        nodes: all nodes by name, in data-flow order.
+        readings: the statistics of the steps that are looked at.
+    """
+
+    def __init__(self, trial: Trial) -> None:
+        self.trial = trial
+        self.nodes: dict[str, Node] = {node.name: node for node in trial.nodes}
+        self.position = {name: index for index, name in enumerate(self.nodes)}
+        self.readings: list[Readings] = read_steps(trial, choose_steps(trial))
+        self._histories: dict[_Key, History] = {}
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """The steps that are looked at, in order."""
+        return sorted((step for part in self.readings for step in part.steps), key=lambda step: step.number)
+
+    @cached_property
+    def training(self) -> list[Step]:
+        """Those of them in which gradients were computed, in order."""
+        steps = (step for part in self.readings if part.trains for step in part.steps)
+        return sorted(steps, key=lambda step: step.number)
+
+    @cached_property
+    def flow(self) -> Flow:
+        """The joined graph of the training steps; of all steps if none trains."""
+        seen = {}
+        for step in self.training or self.steps:
+            for iteration in step.iterations:
+                digest = step.graph_digest(iteration)
+                if digest not in seen:
+                    seen[digest] = step.graph(iteration)
+        return Flow(seen.values())
+
+    @cached_property
+    def modules(self) -> dict[str, ModuleInfo]:
+        """The modules of the watched models by their paths."""
+        return {module.path: module for module in self.trial.network}
+
+    @cached_property
+    def losses(self) -> list[Place]:
+        """The losses of the training steps."""
+        return self.flow.of_type("loss")
+
+    def history(
+        self,
+        node: str,
+        quantity: str = "value",
+        *,
+        role: str | None = None,
+        iteration: int | None = None,
+        training: bool = True,
+    ) -> History:
+        """A tensor over the steps that train (or over all); of its last role and iteration unless given."""
+        key = (node, quantity, role, iteration, training)
+        if key not in self._histories:
+            self._histories[key] = self._read(*key)
+        return self._histories[key]
+
+    def shape(self, place: Place, step: Step) -> tuple[int, ...] | None:
+        """The shape of a place's value in a step; None if it is not there."""
+        index = step.layout.row(place.node, "value", place.role, None)
+        if index is None:
+            return None
+        return step.find(place.node, role=place.role).shape
+
+    def _read(self, node: str, quantity: str, role: str | None, iteration: int | None, training: bool) -> History:
+        numbers, statistics, aggregates = [], [], []
+        for part in self.readings:
+            row = part.layout.row(node, quantity, role, iteration) if part.trains or not training else None
+            if row is not None:
+                numbers.append(part.numbers)
+                statistics.append(part.statistics[:, row])
+                aggregates.append(part.aggregates[:, row])
+        if not numbers:
+            none = np.empty((0, len(STATISTICS)))
+            batch = np.empty((0, len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES)), np.float32)
+            return History(node, role, iteration, quantity, np.empty(0, np.int64), none, batch)
+        steps = np.concatenate(numbers)
+        order = np.argsort(steps, kind="stable")
+        return History(
+            node, role, iteration, quantity, steps[order],
+            np.concatenate(statistics)[order], np.concatenate(aggregates)[order],
+        )  # fmt: skip
+
+
+def evidence(history: History, statistic: str, text: str) -> Evidence:
+    """A curve of a history as evidence."""
+    first, last = (int(history.steps[0]), int(history.steps[-1])) if len(history) else (0, 0)
+    return Evidence(
+        history.node, history.role, history.quantity, statistic, history.iteration, first, last, text
+    )  # fmt: skip
