@@ -97,6 +97,7 @@ class Recorder:
         self._nothing = Step(self, None)
         self._current = self._nothing
         self._scalars: list[Point] = []
+        self._scalars_written = -1.0
         self._auto_kind: str | None = None
         self._process = os.getpid()
         self._closed = False
@@ -325,7 +326,8 @@ class Recorder:
             return
         number = step if step is not None else max(0, self._number - 1)
         self._scalars.append(make_point(name, value, group=group, step=number, kind=kind))
-        if len(self._scalars) >= 256 or self._session is None:
+        # Fast ones are written together, slow ones at once, so that a live curve is at most a second behind.
+        if len(self._scalars) >= 256 or time.monotonic() - self._scalars_written >= 1:
             self._flush_scalars()
 
     @guarded("note()")
@@ -337,7 +339,7 @@ class Recorder:
     # ------------------------------------------------------------------ writing
 
     def _flush_scalars(self) -> None:
-        points, self._scalars = self._scalars, []
+        points, self._scalars, self._scalars_written = self._scalars, [], time.monotonic()
         if self._output is not None:
             self._output.scalars(points)
 
