@@ -44,11 +44,12 @@ class OptimizerWatch:
         if before.dim() >= 2 and before.is_floating_point() and before.layout == torch.strided:
             self.matrices.append((named, before.reshape(before.shape[0], -1)))
 
-    def start(self, named: Mapping[int, Named]) -> None:
+    def start(self, named: Mapping[int, Named], *, hooks: bool) -> None:
+        """Begin to look; without ``hooks``, somebody else calls ``before_step`` and ``after_step``."""
         self._named = named
-        for optimizer in self._optimizers.values():
-            self._handles.append(optimizer.register_step_pre_hook(self._before_step))
-            self._handles.append(optimizer.register_step_post_hook(self._after_step))
+        for optimizer in self._optimizers.values() if hooks else ():
+            self._handles.append(optimizer.register_step_pre_hook(self.before_step))
+            self._handles.append(optimizer.register_step_post_hook(self.after_step))
 
     def stop(self) -> None:
         for handle in self._handles:
@@ -56,7 +57,7 @@ class OptimizerWatch:
         self._handles.clear()
 
     @guarded("recording gradients before an optimizer's step")
-    def _before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def before_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         has_closure = any(callable(argument) for argument in (*args[1:], *kwargs.values()))
         if has_closure:
             return
@@ -64,7 +65,7 @@ class OptimizerWatch:
         self._take_gradients(_parameters(optimizer))
 
     @guarded("recording an optimizer's step")
-    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+    def after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
         self._session.pause_tracing(False)
         self._stepped[id(optimizer)] = optimizer
         # Those that a closure computed during the step; they are still what the optimizer used.

@@ -74,7 +74,7 @@ class TrialOutput:
 
 
 def _end(error: BaseException | None) -> TrialEnd:
-    if error is None:
+    if error is None or (isinstance(error, SystemExit) and not error.code):
         return TrialEnd("finished", time.time())
     text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
     return TrialEnd("failed", time.time(), f"{type(error).__name__}: {error}", text)

@@ -15,6 +15,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stepscope.recorder.auto_steps import AutoSteps
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
@@ -98,7 +99,7 @@ class Recorder:
         self._current = self._nothing
         self._scalars: list[Point] = []
         self._scalars_written = -1.0
-        self._auto_kind: str | None = None
+        self._auto: AutoSteps | None = None
         self._process = os.getpid()
         self._closed = False
         self.enabled = enabled
@@ -184,8 +185,10 @@ class Recorder:
         self._watched.add_optimizers(optimizer)
         if self._output is not None:
             self._output.network(self._watched.network())
-        if auto_step:
-            self._start_auto_steps(kind)
+        if auto_step and self._auto is None:
+            self._auto = AutoSteps(self, kind)
+        if self._auto is not None:
+            self._auto.attach(self._watched.optimizers.values())
 
     @guarded("name_of()", default="")
     def name_of(self, module: nn.Module) -> str:
@@ -228,7 +231,8 @@ class Recorder:
         self._number = current + 1
         if kind is not None and not self._wants(current, kind):
             return self._nothing
-        session = StepSession(self._watched, self._options, self.faults, current, kind or "")
+        own_hooks = self._auto is None
+        session = StepSession(self._watched, self._options, self.faults, current, kind or "", optimizer_hooks=own_hooks)
         try:
             session.start()
         except Exception:
@@ -257,7 +261,7 @@ class Recorder:
         self._session, self._current = None, self._nothing
         if session is None:
             return
-        if undecided or self._closed:
+        if undecided or self._closed or not self._is_own_process():
             session.stop()
             session.release()
             return
@@ -287,19 +291,10 @@ class Recorder:
             session.stop()
             session.release()
 
-    def _start_auto_steps(self, kind: str) -> None:
-        if self._auto_kind is not None or not self._watched.optimizers:
-            return
-        self._auto_kind = kind
-        first = next(iter(self._watched.optimizers.values()))
-        first.register_step_post_hook(self._auto_step)
-        self.begin_step(kind)
-
-    def _auto_step(self, *_: Any) -> None:
-        if self._closed or self._auto_kind is None or not self._is_own_process():
-            return
-        self.end_step()
-        self.begin_step(self._auto_kind)
+    @property
+    def session(self) -> StepSession | None:
+        """What is behind the open step, for the recorder's own parts."""
+        return self._session if self._is_own_process() else None
 
     # ------------------------------------------------------------------ scalars and notes
 
@@ -375,7 +370,8 @@ class Recorder:
         if self._closed or not self._is_own_process():
             return
         try:
-            if self._auto_kind is not None:
+            if self._auto is not None:
+                self._auto.stop()
                 self._abandon()
             self.end_step(error)
             self._flush_scalars()

@@ -54,11 +54,21 @@ class Options:
 class StepSession(Listener):
     """One recorded step, from its start to the job that describes it."""
 
-    def __init__(self, watched: Watched, options: Options, faults: Faults, number: int, kind: str) -> None:
+    def __init__(
+        self,
+        watched: Watched,
+        options: Options,
+        faults: Faults,
+        number: int,
+        kind: str,
+        *,
+        optimizer_hooks: bool = True,
+    ) -> None:
         self.faults = faults
         self.number = number
         self.kind = kind
         self.options = options
+        self._optimizer_hooks = optimizer_hooks
         self.iteration = PRELUDE
         self.iterations = 0
         self.loss_group = ""
@@ -70,7 +80,7 @@ class StepSession(Listener):
         self.backward_calls = 0
         self._names: Names = watched.names()
         self._watched = watched
-        self._optimizers = OptimizerWatch(self, watched.optimizers)
+        self.optimizers = OptimizerWatch(self, watched.optimizers)
         self._targets = TargetFinder(self)
         self._stack = ExitStack()
         self._modules: list[int] = []
@@ -89,7 +99,7 @@ class StepSession(Listener):
     def start(self) -> None:
         """Name the parameters, keep their values before the update, and put the hooks on."""
         self._name_parameters()
-        self._optimizers.start(self._parameters)
+        self.optimizers.start(self._parameters, hooks=self._optimizer_hooks)
         register = self._hooks.append
         register(module_hooks.register_module_forward_pre_hook(self._before_module))
         register(module_hooks.register_module_forward_hook(self._after_module, with_kwargs=True, always_call=True))
@@ -97,11 +107,12 @@ class StepSession(Listener):
             if not is_fused_layer(root):
                 register(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
         self._stack.enter_context(uncompiled())
-        self._stack.enter_context(self._tracer)
+        self._tracer.install()
 
     def stop(self) -> None:
         """Take everything off again; safe to call twice."""
         self._fast_path.close()
+        self._tracer.remove()
         self._stack.close()
         for hook in self._hooks:
             hook.remove()
@@ -109,14 +120,14 @@ class StepSession(Listener):
             module_hooks._global_forward_hooks_with_kwargs.pop(hook.id, None)
         self._hooks.clear()
         self.close_loss_group()
-        self._optimizers.stop()
+        self.optimizers.stop()
 
     def finish(self) -> StepJob:
         """Measure what waits and describe the step; no tensor of the user's is kept."""
         self.stop()
         try:
             with torch.no_grad(), _no_autocast():
-                self._optimizers.finish()
+                self.optimizers.finish()
                 for (named, quantity), gradient in self._gradients.items():
                     self.measure_later(gradient, named, quantity)
                 self.measurements.flush()
@@ -134,7 +145,7 @@ class StepSession(Listener):
                 places=self.trace.places,
                 named_nodes=self.trace.named,
                 measured=to_host(self.measurements.done),
-                spectral=self._optimizers.matrices,
+                spectral=self.optimizers.matrices,
                 sample_indices=self.measurements.sample_indices,
                 categories=self.categories,
                 facts=self.facts,
@@ -186,7 +197,7 @@ class StepSession(Listener):
             if known is not None:
                 known.node, known.role, known.type, known.automatic = name, role or "tensor", type, False
                 return
-            self._name(tensor, name, role or "tensor", type, batch_dim=dimension)
+            self._name(tensor, name, role or "tensor", type, batch_dim=dimension, batched=has_batch)
 
     def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
         """Add an edge between two tensors that torch calls do not show."""
@@ -410,7 +421,7 @@ class StepSession(Listener):
                 # A copy: the value before the update, also if the optimizer writes to it within the step.
                 before = tensor.detach().clone()
                 self.measure_later(before, named, "value")
-                self._optimizers.keep_before(named, tensor, before)
+                self.optimizers.keep_before(named, tensor, before)
 
     def _current_module(self) -> tuple[str, str]:
         for key in reversed(self._modules):
