@@ -109,7 +109,7 @@ def _frames(outline: Outline, layout: Layout, corners: dict[int, tuple[float, fl
             continue
         wired, plan = layout.frames[number], layout.plans[number]
         module = wired.frame.module
-        tensors, parameters = count_tensors(outline, tuple(module.below()))
+        tensors, parameters = count_tensors(outline, module.contents)
         place = {"x": x, "y": y, "w": plan.width, "h": plan.height}
         records.append(
             {

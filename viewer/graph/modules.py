@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 
 
 @dataclass
@@ -24,11 +24,10 @@ class Module:
         """Whether opening it would show a single box: then it is no module in the picture, just that box."""
         return self.inside == 1
 
-    def below(self) -> Iterator[int]:
-        """All atoms in it and below it."""
-        yield from self.atoms
-        for child in self.children.values():
-            yield from child.below()
+    @cached_property
+    def contents(self) -> tuple[int, ...]:
+        """All atoms in it and below it, in the graph's order; to be asked for when the tree is complete."""
+        return tuple(sorted([*self.atoms, *(atom for child in self.children.values() for atom in child.contents)]))
 
 
 def join_path(path: str, name: str) -> str:

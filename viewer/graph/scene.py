@@ -90,7 +90,7 @@ def _affordable(root: Module, opened: set[str]) -> tuple[set[str], set[str]]:
 def _fill(scene: Scene, frame: Frame, wanted: set[str]) -> None:
     """Put the boxes and open modules of a module into its frame, in the order of their first atoms."""
     found: list[tuple[int, Module | None]] = [(atom, None) for atom in frame.module.atoms]
-    found += [(min(child.below()), child) for child in frame.module.children.values()]
+    found += [(child.contents[0], child) for child in frame.module.children.values()]
     for atom, module in sorted(found, key=lambda pair: (pair[0], pair[1] is not None)):
         if module is not None and module.path in wanted:
             inner = Frame(module)
@@ -103,7 +103,7 @@ def _fill(scene: Scene, frame: Frame, wanted: set[str]) -> None:
         elif module.is_one_box:
             scene.boxes.append(SceneBox((atom,), name=module.name))
         else:
-            scene.boxes.append(SceneBox(tuple(sorted(module.below())), module))
+            scene.boxes.append(SceneBox(module.contents, module))
 
 
 def _connect(scene: Scene, outline: Outline) -> None:

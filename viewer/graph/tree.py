@@ -28,7 +28,7 @@ def build_tree(homes: Sequence[tuple[str, ...]]) -> Module:
 def way_to(root: Module, atom: int) -> list[str]:
     """The paths of the modules around an atom that can be opened, outermost first."""
     for child in root.children.values():
-        if atom in child.below():
+        if atom in child.contents:
             return [] if child.is_one_box else [child.path, *way_to(child, atom)]
     return []
 
