@@ -19,6 +19,9 @@ from stepscope.store.frames import ArrayEntry, FrameList, array_entries, pack_ar
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, StepRecord
 
 CHUNK_STEPS = 64
+WORTHWHILE_STEPS = 8
+"""At a trial's end, fewer steps than this get no columns: reading them one by one is as fast, and smaller."""
+
 _MAX_BUFFERED = 48 << 20
 
 N_STATISTICS = len(STATISTICS)
@@ -60,9 +63,10 @@ class ColumnWriter:
             self._flush(max(self._buffers, key=lambda k: self._buffers[k].size))
 
     def flush(self) -> None:
-        """Write out what has been collected so far."""
-        for key in list(self._buffers):
-            self._flush(key)
+        """Write out what has been collected so far, where it is worth it."""
+        for key, buffer in list(self._buffers.items()):
+            if len(buffer.numbers) >= WORTHWHILE_STEPS:
+                self._flush(key)
 
     def _flush(self, key: tuple[bytes, int]) -> None:
         buffer = self._buffers.pop(key)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from stepscope.store import TrialWriter
+from stepscope.store.columns import WORTHWHILE_STEPS
 from stepscope.store.records import Note, StepRecord
 from support import mini_reader
 from support.mini_reader import MiniStep, MiniTrial
@@ -59,7 +60,11 @@ def test_steps(read: MiniTrial) -> None:
         _assert_same(step, SYNTHETIC.record(number // 10))
 
 
-def test_columns(read: MiniTrial) -> None:
+def test_columns(tmp_path: Path) -> None:
+    live = SyntheticTrial(tmp_path, replace(SYNTHETIC, kinds=("train", "validation")))
+    live.write(2 * WORTHWHILE_STEPS)
+    live.close()
+    read = MiniTrial(live.path)
     columns = read.columns()
     for number, step in read.steps.items():
         for row in range(len(step.rows)):

@@ -1,0 +1,54 @@
+"""Recordings that earlier versions wrote stay readable, number for number."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from stepscope.store import open_group, open_trial, verify
+from stepscope.store.files import FORMAT_VERSION
+from support import golden
+from support.mini_reader import MiniTrial
+
+RECORDINGS = sorted(golden.FOLDER.glob("v*/*/journal.stepscope"))
+IDS = [f"{journal.parts[-3]} {journal.parts[-2]}" for journal in RECORDINGS]
+
+
+@pytest.fixture(params=RECORDINGS, ids=IDS)
+def folder(request: pytest.FixtureRequest) -> Path:
+    path: Path = request.param.parent
+    return path
+
+
+def test_every_version_has_its_golden_recordings() -> None:
+    expected = [f"v{version} {name}" for version in range(1, FORMAT_VERSION + 1) for name in sorted(golden.TRIALS)]
+    assert expected == IDS
+
+
+def test_all_that_is_in_it(folder: Path) -> None:
+    expected = json.loads(folder.with_suffix(".json").read_text("utf-8"))
+    assert golden.plain(golden.describe(open_trial(folder))) == expected
+
+
+def test_problems(folder: Path) -> None:
+    problems = verify(folder)
+    if folder.name == "died":
+        assert len(problems) == 1 and "steps.stepscope: its last" in problems[0]
+    else:
+        assert problems == []
+
+
+def test_the_mini_reader_reads_it(folder: Path) -> None:
+    trial, mini = open_trial(folder), MiniTrial(folder)
+    assert list(mini.steps) == trial.steps.tolist()
+    for number, step in mini.steps.items():
+        assert step.statistics.tobytes() == trial.step(number).statistics().tobytes()
+        for row in range(len(step.rows)):
+            assert step.histogram(row).tolist() == trial.step(number).detail.histogram(row).tolist()
+
+
+def test_they_are_a_group() -> None:
+    for version in golden.FOLDER.iterdir():
+        assert set(open_group(version).names) == set(golden.TRIALS)
