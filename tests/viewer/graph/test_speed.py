@@ -1,4 +1,4 @@
-"""A thousand tensors are drawn before anybody notices; the bounds are three times what one slow core needed."""
+"""A thousand tensors are drawn before anybody notices; the bounds leave room for a slow core."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def thousand_tensors() -> Graph:
             f"{path}.mix -> {path}.add -> {path}.up -> {path}.act -> {path}.down -> {path}",
             f"{last} -> {path}.add",
         ]
-        lines += [f"input -> {path}.mix", *(f"{path}.extra{number} -> {path}" for number in range(8))]
+        lines += [f"input -> {path}.mix", *(f"{path}.extra{number} -> {path}" for number in range(10))]
         last = path
     return graph_of("\n".join([*lines, f"{last} -> loss", "target -> loss"]))
 
