@@ -11,8 +11,9 @@ from typing import Any
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
 from stepscope.store.errors import StoreError
-from stepscope.viewer.at import PARTS, keys_of
+from stepscope.viewer.at import PARTS, diagnosed_at, keys_of
 from stepscope.viewer.custom import CustomPage
+from stepscope.viewer.diagnoses import Diagnoses
 from stepscope.viewer.figures import empty
 from stepscope.viewer.grids import network_columns, neuron_columns, tensor_columns
 from stepscope.viewer.layout import page
@@ -21,7 +22,7 @@ from stepscope.viewer.page_state import page_state
 from stepscope.viewer.resolve import Resolved, resolve
 from stepscope.viewer.selection import Selection, from_json
 from stepscope.viewer.source import Source
-from stepscope.viewer.views import curves, network, texts
+from stepscope.viewer.views import curves, findings, network, texts
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
@@ -80,6 +81,7 @@ class Answers:
     def __init__(self, source: Source, custom: CustomPage | None) -> None:
         self.source = source
         self.custom = custom
+        self.diagnoses = Diagnoses()
 
     def poll(self, known: int | None) -> Any:
         version = self.source.refresh()
@@ -87,11 +89,13 @@ class Answers:
             version += int(self.custom.changed * 1000)
         return no_update if version == known else version
 
-    def state(self, wish: Json | None, keys: Mapping[str, Any]) -> tuple[Json, dict[str, Any]]:
+    def state(self, wish: Json | None, keys: Mapping[str, Any], diagnosed: str = "") -> tuple[Json, dict[str, Any]]:
         """The answer to a wish, and the keys of the parts that have to be computed again."""
         size = size_of(wish)
         answer = page_state(self.source, from_json(wish), str((wish or {}).get("changed") or ""), size)
         fresh = keys_of(answer, self.source.group, size)
+        if fresh["time"]:
+            fresh["time"] |= {"diagnosed": diagnosed}
         return answer.to_json(), {part: fresh[part] for part in PARTS if fresh[part] and fresh[part] != keys.get(part)}
 
     def now(self, state: Json | None) -> Moment | None:
@@ -155,7 +159,13 @@ class Answers:
 
     def timeline(self, state: Json) -> Any:
         selection, trial, other = self.trials(state)
-        return curves.run_timeline(trial, other, selection)
+        return curves.run_timeline(trial, other, selection, self.diagnoses.known(trial))
+
+    def findings(self, state: Json) -> tuple[Any, str]:
+        """The left panel's findings; and a word that changes with them, upon which what else shows them is redrawn."""
+        _, trial, _ = self.trials(state)
+        found = self.diagnoses.of(trial)
+        return findings.panel(trial, found), f"{trial.name}, {diagnosed_at(trial)}"
 
     def nodes(self, state: Json) -> list[dict[str, str]]:
         _, trial, _ = self.trials(state)
@@ -170,6 +180,9 @@ class Answers:
         if selection.view == "scalars":
             figure, caption = scalars(trial, other, selection)
             return {"scalars-chart": figure, "scalars-caption": caption}
+        if selection.view == "findings":
+            markup = findings.page(trial, self.diagnoses.of(trial))
+            return {"page-markup": {"into": "page-findings", "markup": markup}}
         if selection.view in ("notes", "config"):
             make = texts.notes_page if selection.view == "notes" else texts.config_page
             return {"page-markup": {"into": f"page-{selection.view}", "markup": make(trial, other)}}
@@ -210,13 +223,14 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         *(Output(f"at-{part}", "data") for part in PARTS),
         Input("wish", "data"),
         Input("version", "data"),
+        Input("diagnosed", "data"),
         *(State(f"at-{part}", "data") for part in PARTS),
         prevent_initial_call=True,
     )
-    def resolve_wish(wish: Json | None, _: int | None, *keys: Any) -> Any:
+    def resolve_wish(wish: Json | None, _: int | None, diagnosed: str | None, *keys: Any) -> Any:
         if wish is None:
             return (no_update,) * (1 + len(PARTS))
-        state, fresh = answers.state(wish, dict(zip(PARTS, keys, strict=True)))
+        state, fresh = answers.state(wish, dict(zip(PARTS, keys, strict=True)), diagnosed or "")
         return state, *(fresh.get(part, no_update) for part in PARTS)
 
     def part(name: str, *outputs: Output) -> Callable[[Callable[..., Any]], Any]:
@@ -240,6 +254,9 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         Output("neurons", "columnDefs"),
         Output("neurons", "rowData"),
     )(lambda _, state: answers.node(state))
+    part("findings", Output("findings-markup", "data"), Output("diagnosed", "data"))(
+        lambda _, state: answers.findings(state)
+    )
     part("time", Output("timeline", "figure"))(lambda _, state: answers.timeline(state))
     part("trial", Output("search", "data"), Output("pinned", "data"))(lambda _, state: (answers.nodes(state),) * 2)
 
@@ -274,8 +291,8 @@ def _connect_browser(app: Dash) -> None:
     browser("show", Input("state", "data"), prevent_initial_call=True)
     browser("graph", Input("drawing", "data"), Input("overlay", "data"), prevent_initial_call=True)
     browser("follow", Input("table", "rowData"), prevent_initial_call=True)
-    for name, target in (("overview-markup", "overview"), ("inspector-markup", "inspector")):
-        browser("panel", Input(name, "data"), State(target, "id"), prevent_initial_call=True)
+    for target in ("overview", "inspector", "findings"):
+        browser("panel", Input(f"{target}-markup", "data"), State(target, "id"), prevent_initial_call=True)
     browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, TypeAlias
 
 from stepscope.analysis.overview import continued
@@ -12,7 +13,7 @@ from stepscope.viewer.selection import Selection, to_json
 from stepscope.viewer.views.moment import moment
 
 Key: TypeAlias = "dict[str, Any] | None"
-PARTS = ("graph", "table", "node", "time", "page", "trial")
+PARTS = ("graph", "table", "node", "time", "page", "trial", "findings")
 
 
 def keys_of(state: PageState, group: Group | None, size: tuple[int, int]) -> dict[str, Key]:
@@ -27,6 +28,7 @@ def keys_of(state: PageState, group: Group | None, size: tuple[int, int]) -> dic
     except StoreError:
         return keys
     keys["trial"] = {"trial": selection.trial, "nodes": len(trial.nodes)}
+    keys["findings"] = {"trial": selection.trial, "looked": diagnosed_at(trial)}
     keys["time"] = _pick(selection, "trial", "compare", "kind") | versions
     if selection.view != "inspect":
         keys["page"] = _page(selection) | versions
@@ -70,6 +72,12 @@ def _graph(selection: Selection, group: Group, size: tuple[int, int]) -> Key:
     opened = None if selection.opened is None else list(selection.opened)
     digest = now.step.graph_digest(now.iteration).hex()
     return {"trial": selection.trial, "digest": digest, "opened": opened, "later": later, "size": list(size)}
+
+
+def diagnosed_at(trial: Trial) -> str:
+    """Changes whenever a trial is worth another diagnosis: at its end, and each time it has grown by a tenth."""
+    size = len(trial.steps)
+    return f"{trial.state}, {int(10 * math.log(size)) if size else 0}"
 
 
 def _page(selection: Selection) -> dict[str, Any]:

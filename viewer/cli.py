@@ -18,12 +18,13 @@ _PORT = 8051
 _EXAMPLES = """examples:
   stepscope demo                      train a broken network and its fix, record both, open the dashboard
   stepscope view runs/sums            open the dashboard on a folder of trials
-  stepscope info runs/sums/bugged     what a trial holds, in the terminal
+  stepscope doctor runs/sums/bugged   what is wrong with it, in the terminal
+  stepscope info runs/sums/bugged     what it holds
 """
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit code: 0, or 2 for a mistake in what was given."""
+    """Run a command; returns the exit code: 0, 2 for a mistake in what was given, or what the command says."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.run(options)
@@ -49,6 +50,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"stepscope {version('stepscope')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
     _add_view(commands)
+    _add_doctor(commands)
     _add_info(commands)
     _add_demo(commands)
     return parser
@@ -82,6 +84,14 @@ def _add_info(commands: Any) -> None:
     info.set_defaults(run=_info)
 
 
+def _add_doctor(commands: Any) -> None:
+    text = "Say what is wrong with a trial, where, since when, and what to try. Exits with 1 if anything is."
+    doctor = commands.add_parser("doctor", help="say what is wrong with a trial", description=text)
+    doctor.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    doctor.add_argument("--json", action="store_true", help="as JSON, for scripts; one document a trial")
+    doctor.set_defaults(run=_doctor)
+
+
 def _add_demo(commands: Any) -> None:
     text = "Train a recurrent network that cannot learn, and its fix; record both; open the dashboard."
     demo = commands.add_parser("demo", help="record a broken run and its fix, and open them", description=text)
@@ -103,11 +113,25 @@ def _view(options: argparse.Namespace) -> int:
     return open_view(folder, options.host, options.port, browser=not options.no_browser, custom=options.visualization)
 
 
-def _info(options: argparse.Namespace) -> int:
-    group = open_group(options.path)
+def _doctor(options: argparse.Namespace) -> int:
+    from stepscope.viewer.doctor import report, report_json
+
+    group = _opened(options.path)
+    reports = [(report_json if options.json else report)(group[name]) for name in group.names]
+    print("\n\n".join(text for text, _ in reports))
+    return int(any(sick for _, sick in reports))
+
+
+def _opened(path: Path) -> Group:
+    group = open_group(path)
     if not group.names:
         more = "".join(f" ({name}: {why})" for name, why in group.problems.items())
-        raise ValueError(f"there is no recording in {options.path}{more}")
+        raise ValueError(f"there is no recording in {path}{more}")
+    return group
+
+
+def _info(options: argparse.Namespace) -> int:
+    group = _opened(options.path)
     facts = [trial_facts(group[name]) for name in group.names]
     if options.json:
         print(json.dumps(facts[0] if _is_one(group, options.path) else facts, indent=2, ensure_ascii=False))

@@ -42,8 +42,13 @@ def empty(text: str = "", height: int | None = None) -> Figure:
     return figure
 
 
-def timeline(curves: Sequence[Curve], recorded: NDArray[np.int64], cursor: int | None) -> Figure:
-    """The loss over the whole run, with a mark for each recorded step and a cursor."""
+def timeline(
+    curves: Sequence[Curve],
+    recorded: NDArray[np.int64],
+    cursor: int | None,
+    marks: Sequence[tuple[int, str]] = (),
+) -> Figure:
+    """The loss over the whole run, with a tick for each recorded step, a mark for each trouble, and a cursor."""
     figure = _figure(None, margin={"l": 52, "r": 12, "t": 6, "b": 20})
     for curve in curves:
         figure["data"] += _traces(curve, width=1.4)
@@ -55,6 +60,15 @@ def timeline(curves: Sequence[Curve], recorded: NDArray[np.int64], cursor: int |
             "hovertemplate": "recorded step %{x}<extra></extra>", "name": "recorded",
         }
     )  # fmt: skip
+    if marks:
+        figure["data"].append(
+            {
+                "type": "scatter", "mode": "markers", "x": [step for step, _ in marks], "y": [0.88] * len(marks),
+                "yaxis": "y2", "name": "findings", "text": [_escape(text[:160]) for _, text in marks],
+                "marker": {"symbol": "triangle-down", "size": 9, "color": TROUBLE},
+                "hovertemplate": "step %{x}: %{text}<extra></extra>",
+            }
+        )  # fmt: skip
     layout = figure["layout"]
     layout["yaxis2"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
     layout["xaxis"]["fixedrange"] = layout["yaxis"]["fixedrange"] = True

@@ -11,6 +11,7 @@ from stepscope.viewer.figures import empty
 from stepscope.viewer.grids import grid
 
 PAGES = (
+    ("findings", "Findings"),
     ("inspect", "Inspect"),
     ("steps", "Over steps"),
     ("scalars", "Scalars"),
@@ -20,6 +21,7 @@ PAGES = (
 )
 STORES = (
     "wish", "state", "version", "theme", "at-graph", "at-table", "at-node", "at-time", "at-page", "at-trial",
+    "at-findings", "findings-markup", "diagnosed",
     "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup",
 )  # fmt: skip
 SELECTORS = {
@@ -74,7 +76,6 @@ def _top(custom_title: str | None) -> html.Header:
                 "compare-box",
             ),
             html.Nav([html.Button(title, **_data(page=name)) for name, title in pages], id="pages"),
-            _select("search", 190, searchable=True, placeholder="find a tensor  ( / )", limit=40),
             html.Button(
                 "follow", id="follow", title="stay at the newest step of a live trial", **_data(toggle="follow")
             ),
@@ -86,7 +87,8 @@ def _top(custom_title: str | None) -> html.Header:
 
 def _bar() -> html.Div:
     others = [_selector(name, *SELECTORS[name]) for name in SELECTORS if name != "kind"]
-    return html.Div([_selector("kind", *SELECTORS["kind"]), _steps(), *others], id="bar")
+    search = _select("search", 190, searchable=True, placeholder="find a tensor  ( / )", limit=40)
+    return html.Div([_selector("kind", *SELECTORS["kind"]), _steps(), *others, html.Div(search, id="find")], id="bar")
 
 
 def _steps() -> html.Div:
@@ -136,8 +138,10 @@ def _inspect() -> html.Div:
     neurons = html.Div(grid("neurons", row_height=22), id="neurons-grid")
     return _view(
         "inspect",
-        html.Aside(html.Div(id="overview"), id="left"),
-        html.Div([html.Div(id="graph"), html.Div(grid("table"), id="table-frame")], id="middle"),
+        html.Aside([html.Div(id="findings"), html.Div(id="overview")], id="left"),
+        html.Div(
+            [html.Div(id="graph"), html.Div(id="refused"), html.Div(grid("table"), id="table-frame")], id="middle"
+        ),
         html.Aside(
             [
                 html.Div(id="inspector"),
@@ -153,6 +157,7 @@ def _inspect() -> html.Div:
 def _pages(custom_title: str | None) -> list[html.Div]:
     views = [
         _view("steps", html.Div(_tools(), className="tools"), _caption("steps"), _chart_page("steps-chart")),
+        _view("findings"),
         _view("scalars", _caption("scalars"), _chart_page("scalars-chart")),
         _view("network", _caption("network"), html.Div(grid("network"), className="grid-page")),
         _view("notes"),

@@ -38,6 +38,11 @@ def _is_cell(cell: Markup | str) -> bool:
     return isinstance(cell, list) and str(cell[0]).partition(".")[0] == "td"
 
 
+def spark(steps: list[int], values: list[float | None], mark: int | None = None) -> Markup:
+    """A small curve without axes; None is a gap. ``mark`` is a step at which a line is drawn."""
+    return ["spark", {"steps": steps, "values": values, "mark": mark}]
+
+
 def note(text: str) -> Markup:
     """A quiet sentence."""
     return el("p.note", text)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-VIEWS = ("inspect", "steps", "scalars", "network", "notes", "config", "custom")
+VIEWS = ("inspect", "findings", "steps", "scalars", "network", "notes", "config", "custom")
 ALL = "all"
 """The sample choice that means: over all elements."""
 

@@ -15,7 +15,7 @@ from stepscope.viewer.cli import main
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in (["--help"], ["view", "--help"], ["info", "--help"], ["demo", "--help"]):
+    for arguments in (["--help"], ["view", "--help"], ["doctor", "--help"], ["info", "--help"], ["demo", "--help"]):
         with pytest.raises(SystemExit) as stopped:
             main(arguments)
         assert stopped.value.code == 0
@@ -59,6 +59,21 @@ def test_mistakes_become_one_sentence(
     assert main(arguments) == 2
     error = capsys.readouterr().err
     assert sentence in error and error.count("\n") == 1
+
+
+def test_doctor_names_the_bug_of_the_demo(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(demo / "bugged")]) == 1
+    text = capsys.readouterr().out
+    assert text.startswith("bugged: 1 error")
+    assert "x = F.leaky_relu(x)" in text and "find_the_bug.py:" in text
+    assert main(["doctor", str(demo / "fixed")]) == 0
+    assert "nothing suspicious" in capsys.readouterr().out
+
+
+def test_doctor_as_json(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["doctor", str(demo / "bugged"), "--json"]) == 1
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["findings"][0]["node"] == "subnet_out" and facts["findings"][0]["level"] == "error"
 
 
 def test_info_of_a_folder_without_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -145,6 +145,25 @@ def test_the_heat_map_shows_all_nodes(folder: Path, screen_of: Open) -> None:
     assert names == [node.name for node in open_trial(folder / "sick").nodes if "value" in node.quantities]
 
 
+def test_a_finding_leads_to_its_place(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged")
+    finding = screen.page.locator("#findings .finding.error").first
+    expect(finding).to_contain_text("can never reach its targets")
+    finding.click()
+    expect(screen.page.locator("#inspector .name")).to_have_text("subnet_out")
+    expect(screen.page.locator("#inspector .source code")).to_have_text("x = F.leaky_relu(x)")
+    screen.page.locator("[data-page=findings]").click()
+    expect(screen.page.locator("#page-findings .card .spark").first).to_be_visible()
+    expect(screen.page.locator("#page-findings")).to_contain_text("What to try.")
+    screen.page.locator("#page-findings").get_by_text("look there").first.click()
+    expect(screen.page.locator("#page-inspect")).to_be_visible()
+
+
+def test_a_healthy_trial_has_no_findings(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=fixed")
+    expect(screen.page.locator("#findings")).to_contain_text("Nothing suspicious in")
+
+
 def test_a_live_trial_is_followed(tmp_path: Path, screen_of: Open) -> None:
     writer = SyntheticTrial(tmp_path / "live", Synthetic(trial="live"))
     writer.write(3)

@@ -246,7 +246,6 @@
       app.fill("badge", state.badge);
       app.fill("notices", state.notices);
       app.fill("welcome", state.welcome);
-      if (!selection.node) app.fill("inspector", app.nothing || null);
       if (app.graph) app.graph.select("graph", asked(selection));
       moveCursor(selection.step);
       markRow();
@@ -265,7 +264,9 @@
           app.change({ opened: [...opened] });
         },
       });
-      app.drawing = drawing;
+      const { refused } = drawing;
+      const text = "Not opened, as there would be too many boxes: " + refused.join(", ");
+      app.fill("refused", refused.length ? ["p.note", {}, text] : null);
     },
 
     follow() {

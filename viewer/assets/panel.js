@@ -4,8 +4,33 @@
   const TAGS = new Set(
     ("div span bdi p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article").split(" "));
 
+  // A small curve of `steps` and `values` (null is a gap), with a line at the step `mark`.
+  function spark({ steps, values, mark }) {
+    const make = (name, attributes) => {
+      const element = document.createElementNS("http://www.w3.org/2000/svg", name);
+      for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
+      return element;
+    };
+    const picture = make("svg", { class: "spark", viewBox: "0 0 200 44", preserveAspectRatio: "none" });
+    const known = values.filter((value) => value !== null);
+    const low = Math.min(...known), high = Math.max(...known);
+    const first = steps[0], span = Math.max(1, steps[steps.length - 1] - first);
+    const x = (step) => 2 + (196 * (step - first)) / span;
+    const y = (value) => (high > low ? 41 - (38 * (value - low)) / (high - low) : 22);
+    let path = "";
+    values.forEach((value, i) => {
+      if (value === null) return;
+      const begins = i === 0 || values[i - 1] === null;
+      path += (begins ? "M" : "L") + x(steps[i]).toFixed(1) + " " + y(value).toFixed(1);
+    });
+    if (mark !== null && steps.length) picture.append(make("line", { x1: x(mark), x2: x(mark), y1: 0, y2: 44 }));
+    picture.append(make("path", { d: path || "M0 0" }));
+    return picture;
+  }
+
   app.build = function (markup) {
     if (typeof markup === "string") return document.createTextNode(markup);
+    if (markup[0] === "spark") return spark(markup[1]);
     const [tag, attributes, ...children] = markup;
     const [name, ...classes] = tag.split(".");
     if (!TAGS.has(name)) throw new Error("no such element: " + name);

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis import Finding
 from stepscope.store import Series, Tensor, Trial
 from stepscope.store.errors import StoreError
 from stepscope.store.records import BATCH_AGGREGATES
@@ -86,10 +88,11 @@ def tensor_histogram(now: Moment, tensor: Tensor) -> Figure:
         return empty(str(error))
 
 
-def run_timeline(trial: Trial, other: Trial | None, selection: Selection) -> Figure:
-    """The loss over the whole run, if there is one, and the steps that were recorded."""
+def run_timeline(trial: Trial, other: Trial | None, selection: Selection, findings: Sequence[Finding] = ()) -> Figure:
+    """The loss over the whole run, if there is one, the steps that were recorded, and where findings begin."""
     curves = loss_curves(trial, other, selection.kind)
-    return timeline(curves, trial.steps, selection.step)
+    marks = [(item.step, item.summary) for item in findings if item.step is not None and item.level != "info"]
+    return timeline(curves, trial.steps, selection.step, marks)
 
 
 def loss_curves(trial: Trial, other: Trial | None, kind: str) -> list[Curve]:

@@ -1,0 +1,59 @@
+"""``stepscope doctor``: the findings of a trial, in the terminal."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from dataclasses import asdict
+from typing import Any
+
+from stepscope.analysis import LEVELS, Finding, diagnose, rule_names
+from stepscope.store import Trial
+from stepscope.viewer.numbers import count
+
+_WIDTH = 100
+
+
+def report(trial: Trial) -> tuple[str, bool]:
+    """The findings as text, and whether any of them is a warning or an error."""
+    findings = diagnose(trial)
+    if not findings:
+        steps = count(len(trial.steps))
+        return f"{trial.name}: nothing suspicious in {steps} recorded steps ({len(rule_names())} rules).", False
+    text = "\n\n".join(_text(finding) for finding in findings)
+    return f"{trial.name}: {_summary(findings)}\n\n{text}", is_sick(findings)
+
+
+def report_json(trial: Trial) -> tuple[str, bool]:
+    """The same for scripts."""
+    findings = diagnose(trial)
+    facts: dict[str, Any] = {"trial": trial.name, "findings": [asdict(finding) for finding in findings]}
+    return json.dumps(facts, indent=2, ensure_ascii=False), is_sick(findings)
+
+
+def is_sick(findings: tuple[Finding, ...]) -> bool:
+    """Whether anything is at least very likely harmful."""
+    return any(finding.level in ("error", "warning") for finding in findings)
+
+
+def _summary(findings: tuple[Finding, ...]) -> str:
+    numbers = [(sum(finding.level == level for finding in findings), level) for level in LEVELS]
+    return ", ".join(f"{number} {level}{'s' if number > 1 else ''}" for number, level in numbers if number)
+
+
+def _text(finding: Finding) -> str:
+    since = "" if finding.step is None else f", since step {finding.step}"
+    lines = [f"{finding.level.upper()} {finding.rule}{since}" + (f": {finding.node}" if finding.node else "")]
+    lines += _wrapped(finding.summary)
+    if finding.source is not None:
+        lines += [f"  {finding.source.file}:{finding.source.line}", f"    {finding.source.text}"]
+    if finding.remedy:
+        lines += _wrapped(f"Try: {finding.remedy}")
+    if finding.consequences:
+        names = ", ".join(dict.fromkeys(item.node or item.rule for item in finding.consequences))
+        lines += _wrapped(f"From it follow {len(finding.consequences)} more: {names}", most=2)
+    return "\n".join(lines)
+
+
+def _wrapped(text: str, most: int = 20) -> list[str]:
+    return textwrap.wrap(text, _WIDTH, initial_indent="  ", subsequent_indent="  ", max_lines=most, placeholder=" ...")
