@@ -64,6 +64,7 @@ class FrameList:
 
 def pack_array(values: NDArray[Any]) -> tuple[bytes, bool]:
     """An array as a frame, and whether its bytes were shuffled: those of equal weight put side by side."""
+    _check_size(values.nbytes)
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     width = little.dtype.itemsize
     shuffled = width > 1 and little.size > 1
@@ -112,9 +113,13 @@ def compress(raw: bytes) -> bytes:
     Raises:
         StoreError: they are more than a reader would accept.
     """
-    if len(raw) > MAX_ARRAY:
-        raise StoreError(f"an array of {len(raw)} bytes cannot be written; at most {MAX_ARRAY} can")
+    _check_size(len(raw))
     return _compressor.compress(raw)
+
+
+def _check_size(size: int) -> None:
+    if size > MAX_ARRAY:
+        raise StoreError(f"an array of {size} bytes cannot be written; at most {MAX_ARRAY} can")
 
 
 def decompress(frame: bytes | memoryview, size: int | None = None) -> bytes:
