@@ -219,7 +219,7 @@ def _figure(height: int | None, margin: dict[str, int] | None = None) -> Figure:
         "plot_bgcolor": "rgba(0,0,0,0)",
         "font": {"color": INK, "size": 11, "family": "system-ui, sans-serif"},
         "xaxis": dict(axis),
-        "yaxis": {**axis, "exponentformat": "power"},
+        "yaxis": {**axis, "exponentformat": "e"},
         "hovermode": "closest",
         "uirevision": "keep",
         "legend": {"orientation": "h", "y": 1, "yref": "container", "yanchor": "top", "x": 0, "font": {"size": 10}},

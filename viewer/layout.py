@@ -25,12 +25,12 @@ STORES = (
     "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup",
 )  # fmt: skip
 SELECTORS = {
-    "kind": ("step kind", 132),
-    "iteration": ("iteration", 70),
-    "quantity": ("quantity", 132),
-    "sample": ("over", 150),
-    "role": ("role", 150),
-    "color": ("colour by", 126),
+    "kind": ("step kind", 124),
+    "iteration": ("iteration", 58),
+    "quantity": ("quantity", 118),
+    "sample": ("over", 138),
+    "role": ("role", 138),
+    "color": ("colour by", 112),
 }
 POLL_MS = 2000
 

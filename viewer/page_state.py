@@ -15,7 +15,9 @@ from stepscope.viewer.resolve import Option, Resolved, quantity_label, resolve, 
 from stepscope.viewer.selection import ALL, Selection, to_json, to_query
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import status
+from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import revealed
+from stepscope.viewer.views.graph_overlay import BY_CHANGE, BY_TYPE
 
 ANY_KIND = "\u2217"
 """The value of the control that means: steps of all kinds."""
@@ -96,9 +98,9 @@ def page_state(source: Source, wish: Selection, changed: str, size: tuple[int, i
 def _options(group: Group, trial: Trial, resolved: Resolved) -> dict[str, list[Option]]:
     selection = resolved.selection
     names = [(name, name) for name in group.names]
-    painted = [("type", "tensor type"), *((name, name) for name in statistics_of(selection.sample))]
+    painted = [(BY_TYPE, "tensor type"), *((name, name) for name in statistics_of(selection.sample))]
     if selection.compare:
-        painted.insert(1, ("change", f"change from {selection.compare}"))
+        painted.insert(1, (BY_CHANGE, f"change from {selection.compare}"))
     statistics = [*statistics_of(selection.sample)]
     if selection.quantity == "update" and selection.sample == ALL:
         statistics.append("ratio")
@@ -126,9 +128,15 @@ def _values(selection: Selection) -> dict[str, str]:
         "quantity": selection.quantity,
         "sample": selection.sample,
         "role": role_key(selection.role, selection.lag) if selection.role else "",
-        "color": selection.color,
+        "color": _painted(selection),
         "statistic": selection.statistic if selection.statistic in statistics else "std",
     }
+
+
+def _painted(selection: Selection) -> str:
+    if selection.color == BY_TYPE or (selection.color == BY_CHANGE and selection.compare):
+        return selection.color
+    return BY_TYPE if selection.color == BY_CHANGE else shown_statistic(selection.color, selection.sample)
 
 
 def _neighbours(trial: Trial, selection: Selection) -> dict[str, int | None]:

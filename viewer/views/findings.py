@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from stepscope.analysis import Evidence, Finding, rule_names
 from stepscope.store import Trial
 from stepscope.store.errors import StoreError
-from stepscope.store.records import SourceLine
 from stepscope.viewer.markup import Markup, el, note, spark
 from stepscope.viewer.numbers import count, short
 from stepscope.viewer.sampling import min_max
+from stepscope.viewer.views.inspector import code_line
 
 _IN_PANEL = 6
 _ON_PAGE = 40
@@ -86,7 +86,7 @@ def _card(trial: Trial, finding: Finding) -> Markup:
         head,
         el("div.name", finding.node) if finding.node else None,
         el("p", finding.summary),
-        _code(finding.source),
+        code_line(finding.source),
         el("div.evidence", *(_chart(trial, item, finding.step) for item in finding.evidence[:4])),
         _paragraph("Usual causes. ", finding.causes),
         _paragraph("What to try. ", finding.remedy),
@@ -97,13 +97,6 @@ def _card(trial: Trial, finding: Finding) -> Markup:
 
 def _paragraph(title: str, text: str) -> Markup | None:
     return el("p", el("b", title), text) if text else None
-
-
-def _code(source: SourceLine | None) -> Markup | None:
-    if source is None:
-        return None
-    where = f"{source.file.rpartition('/')[2]}:{source.line}" + (f" in {source.function}" if source.function else "")
-    return el("div.source", el("div.place", where, title=f"{source.file}:{source.line}"), el("code", source.text))
 
 
 def _when(finding: Finding) -> str:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from stepscope.analysis.compare import Difference, sample_values
+from stepscope.analysis.overview import continued
 from stepscope.store import Node, Tensor
-from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, Vertex
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, SourceLine, Vertex
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, short
 from stepscope.viewer.resolve import quantity_label, role_label
@@ -55,14 +56,15 @@ def inspector(now: Moment, tensor: Tensor) -> Markup:
     """Everything about the selected tensor but its charts and neurons."""
     node = next((node for node in now.trial.nodes if node.name == tensor.info.node), None)
     graph = now.step.graph(now.iteration)
-    vertex = _vertex(graph, now)
+    index = _vertex(graph, now)
+    made = graph.vertices[index] if index is not None else node
     return el(
         "div.inspector",
         _heading(now, tensor),
-        _identity(now, tensor, node, vertex),
-        _source(vertex, node),
+        _identity(now, tensor, made),
+        code_line(made.source if made is not None else None),
         _numbers(now, tensor),
-        _neighbours(graph, vertex),
+        _neighbours(now, graph, index),
     )
 
 
@@ -89,7 +91,7 @@ def _heading(now: Moment, tensor: Tensor) -> Markup:
     )
 
 
-def _identity(now: Moment, tensor: Tensor, node: Node | None, vertex: int | None) -> Markup:
+def _identity(now: Moment, tensor: Tensor, made: Vertex | Node | None) -> Markup:
     info, wish = tensor.info, now.selection
     shape = f"[{', '.join(map(str, tensor.shape))}]" if tensor.shape else "[] (a single number)"
     batch = "no batch dimension" if info.batch_dim is None else f"batch dimension {info.batch_dim}"
@@ -103,20 +105,19 @@ def _identity(now: Moment, tensor: Tensor, node: Node | None, vertex: int | None
         ("shape", f"{shape}, {batch}"),
         ("dtype", f"{info.dtype} on {info.device}"),
     ]
-    if node is not None and node.module:
-        facts.append(("module", f"{node.module} ({node.module_class})" if node.module_class else node.module))
-    if node is not None and node.operation:
-        facts.append(("made by", node.operation))
+    if made is not None and made.module:
+        facts.append(("module", f"{made.module} ({made.module_class})" if made.module_class else made.module))
+    if made is not None and made.operation:
+        facts.append(("made by", made.operation))
     return el("dl.facts", *(el("div", el("dt", name), el("dd", text, title=text)) for name, text in facts))
 
 
-def _source(vertex: int | None, node: Node | None) -> Markup | None:
-    source = node.source if node is not None else None
+def code_line(source: SourceLine | None) -> Markup | None:
+    """A line of the user's code, and where it is."""
     if source is None:
         return None
-    place = f"{source.file}:{source.line}"
     where = f"{source.file.rpartition('/')[2]}:{source.line}" + (f" in {source.function}" if source.function else "")
-    return el("div.source", el("div.place", where, title=place), el("code", source.text, title=place))
+    return el("div.source", el("div.place", where, title=f"{source.file}:{source.line}"), el("code", source.text))
 
 
 def _numbers(now: Moment, tensor: Tensor) -> Markup:
@@ -193,17 +194,28 @@ def _ratio(mine: float, theirs: float) -> Markup:
     return el("td.num", text, title=title)
 
 
-def _neighbours(graph: Graph, vertex: int | None) -> Markup | None:
-    if vertex is None:
+def _neighbours(now: Moment, graph: Graph, index: int | None) -> Markup | None:
+    if index is None:
         return None
-    sources = [(graph.vertices[edge.source], edge.differentiable) for edge in graph.edges if edge.sink == vertex]
-    sinks = [(graph.vertices[edge.sink], edge.differentiable) for edge in graph.edges if edge.source == vertex]
-    weight = graph.vertices[vertex].type in ("parameter", "buffer", "input", "target")
+    vertex = graph.vertices[index]
+    sources = [(graph.vertices[edge.source], edge.differentiable) for edge in graph.edges if edge.sink == index]
+    sinks = [(graph.vertices[edge.sink], edge.differentiable) for edge in graph.edges if edge.source == index]
+    given = vertex.lag > 0 or vertex.type in ("parameter", "buffer", "input", "target")
+    end = vertex.type == "loss" or (vertex.node, vertex.role) in continued(now.step)
     return el(
         "div.neighbours",
-        _list("computed from", sources, "" if weight else "nothing that was recorded"),
-        _list("used by", sinks, "nothing that was recorded" if graph.vertices[vertex].type != "loss" else ""),
+        _carried_from(now, vertex),
+        _list("computed from", sources, "" if given else "nothing that was recorded"),
+        _list("used by", sinks, "" if end else "nothing that was recorded"),
     )
+
+
+def _carried_from(now: Moment, vertex: Vertex) -> Markup | None:
+    if not vertex.lag:
+        return None
+    before = now.iteration - vertex.lag
+    act = {"iteration": before, "node": vertex.node, "role": vertex.role, "lag": 0}
+    return el("div", el("span.label", "carried over from"), el("button.link", f"iteration {before}", act=act))
 
 
 def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Markup | None:

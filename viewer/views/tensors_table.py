@@ -37,7 +37,8 @@ def table_rows(step: Step, selection: Selection, other: Step | None) -> list[dic
     found = []
     for row in rows:
         entry = _entry(row)
-        entry.update({name: _plain(values[row.index]) for name, values in columns.items()})
+        if selection.sample == ALL or row.info.batch_dim is not None:  # the others have no samples: nothing to show
+            entry.update({name: _plain(values[row.index]) for name, values in columns.items()})
         if selection.quantity == "value" and (norm := own_gradients.get(_identity(row))) is not None:
             entry["gradient_norm"] = _plain(norm)
         if other is not None and theirs is not None:
