@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.frames import Place
-from stepscope.recorder.measurements import MeasuredRows
+from stepscope.recorder.measurements import Deferred, MeasuredRows
 from stepscope.recorder.named import Named
 from stepscope.recorder.statistics import Measured
 
@@ -41,14 +41,19 @@ class StepJob:
 
 
 class HostCopy:
-    """Results on their way to the host: one asynchronous copy a device, awaited on the writer's thread."""
+    """Results on their way to the host: one asynchronous copy a device, awaited on the writer's thread.
 
-    def __init__(self, groups: Sequence[MeasuredRows]) -> None:
-        self._groups = list(groups)
+    What was deferred is measured there. ``faults`` are those of tensors that could not be.
+    """
+
+    def __init__(self, groups: Sequence[MeasuredRows | Deferred]) -> None:
+        self.faults: list[Exception] = []
+        self._deferred = [group for group in groups if isinstance(group, Deferred)]
+        self._groups = [group for group in groups if isinstance(group, MeasuredRows)]
         self._flat: dict[torch.device, tuple[torch.Tensor, torch.cuda.Event]] = {}
-        for device in {group.results.overall.device for group in groups}:
+        for device in {group.results.overall.device for group in self._groups}:
             if device.type == "cuda":
-                self._flat[device] = _start_copy([t for g in groups for t in _tensors(g, device)])
+                self._flat[device] = _start_copy([t for g in self._groups for t in _tensors(g, device)])
 
     def wait(self) -> list[MeasuredRows]:
         """The groups with all their results on the host."""
@@ -61,10 +66,12 @@ class HostCopy:
             if device in self._flat:
                 group, offsets[device] = _landed(group, self._flat[device][0], offsets[device])
             landed.append(group)
+        for deferred in self._deferred:
+            landed += deferred.measure(self.faults)
         return landed
 
 
-def to_host(groups: Sequence[MeasuredRows]) -> HostCopy:
+def to_host(groups: Sequence[MeasuredRows | Deferred]) -> HostCopy:
     """Start copying the results to the host."""
     return HostCopy(groups)
 

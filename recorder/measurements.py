@@ -6,11 +6,13 @@ import math
 import weakref
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
 from stepscope.recorder.named import Named
+from stepscope.recorder.ownership import settled
+from stepscope.recorder.staging import staged
 from stepscope.recorder.statistics import Measured, measure
 
 _STACK_LIMIT = 1 << 20
@@ -39,6 +41,52 @@ class MeasuredRows:
     batched: bool
 
 
+@dataclass(frozen=True)
+class Group:
+    """Tensors of the same shape, to be measured together in the same way."""
+
+    tensors: tuple[torch.Tensor, ...]
+    rows: tuple[tuple[RowKey, ...], ...]
+    batch_dim: int | None
+    neuron_limit: int
+    samples: tuple[int, ...]
+
+    @property
+    def bytes(self) -> int:
+        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+
+    def singles(self) -> Iterable[Group]:
+        """Each tensor as a group of its own."""
+        for tensor, rows in zip(self.tensors, self.rows, strict=True):
+            yield replace(self, tensors=(tensor,), rows=(rows,))
+
+
+class Deferred:
+    """A group on its way to the writer's thread, where it is measured; holds its part of the budget until then."""
+
+    def __init__(self, group: Group) -> None:
+        self._group: Group | None = group
+        self._bytes = group.bytes
+
+    def measure(self, faults: list[Exception]) -> list[MeasuredRows]:
+        """Measure it, once, and let go of its tensors."""
+        group, self._group = self._group, None
+        if group is None:
+            return []
+        try:
+            with torch.no_grad():
+                return measure_group(group, faults)
+        finally:
+            self._give_back()
+
+    def _give_back(self) -> None:
+        staged.give_back(self._bytes)
+        self._bytes = 0
+
+    def __del__(self) -> None:
+        self._give_back()
+
+
 @dataclass(eq=False)
 class _Pending:
     original: weakref.ref[torch.Tensor]
@@ -48,6 +96,7 @@ class _Pending:
     rows: list[RowKey]
     batch_dim: int | None
     neuron_limit: int
+    owned: bool
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -63,7 +112,7 @@ class Measurements:
 
     def __init__(self, samples: int) -> None:
         self.sample_indices: tuple[int, ...] = tuple(range(samples))
-        self.done: list[MeasuredRows] = []
+        self.done: list[MeasuredRows | Deferred] = []
         self.lost: list[RowKey] = []
         self.faults: list[Exception] = []
         self._pending: list[_Pending] = []
@@ -71,9 +120,19 @@ class Measurements:
         self._bytes = 0
 
     def add(
-        self, tensor: torch.Tensor, named: Named, quantity: str, *, batch_dim: int | None, neuron_limit: int
+        self,
+        tensor: torch.Tensor,
+        named: Named,
+        quantity: str,
+        *,
+        batch_dim: int | None,
+        neuron_limit: int,
+        owned: bool = False,
     ) -> None:
-        """Let a tensor wait to be measured. The tensor is kept alive until then, not its graph."""
+        """Let a tensor wait to be measured. The tensor is kept alive until then, not its graph.
+
+        ``owned``: the recorder made it and nobody writes to it.
+        """
         row = RowKey(named, quantity, str(tensor.dtype)[6:], tuple(tensor.shape), _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
@@ -81,7 +140,7 @@ class Measurements:
             waiting.rows.append(row)
             return
         alias = tensor.detach()
-        pending = _Pending(weakref.ref(tensor), alias, version, _address(alias), [row], batch_dim, neuron_limit)
+        pending = _Pending(weakref.ref(tensor), alias, version, _address(alias), [row], batch_dim, neuron_limit, owned)
         self._pending.append(pending)
         self._by_identity[id(tensor)] = pending
         self._bytes += tensor.numel() * tensor.element_size()
@@ -105,50 +164,52 @@ class Measurements:
         self._by_identity.clear()
         self._measure(waiting)
 
-    def _measure(self, waiting: Iterable[_Pending]) -> None:
+    def _measure(self, waiting: list[_Pending]) -> None:
         groups: dict[tuple[object, ...], list[_Pending]] = defaultdict(list)
         for pending in waiting:
             if _version(pending.tensor) != pending.version:
                 self.lost.extend(pending.rows)
                 continue
             tensor = pending.tensor
-            groups[
-                (
-                    tensor.device,
-                    tensor.dtype,
-                    tensor.shape,
-                    pending.batch_dim,
-                    pending.neuron_limit,
-                    tensor.layout,
-                )
-            ].append(pending)
+            key = (
+                tensor.device, tensor.dtype, tensor.shape, pending.batch_dim, pending.neuron_limit, tensor.layout
+            )  # fmt: skip
+            groups[key].append(pending)
+        waiting.clear()
         with torch.no_grad():
-            for group in groups.values():
-                for part in _parts(group):
-                    self._try(part)
+            for alike in groups.values():
+                for part in _parts(alike):
+                    self._measure_alike(part)
 
-    def _try(self, group: list[_Pending]) -> None:
-        """Measure a group; if that fails, each of its tensors alone, so that only the strange one is missing."""
-        try:
-            self.done.append(self._measure_group(group))
-        except Exception as error:
-            if len(group) == 1:
-                self.faults.append(error)
-                return
-            for pending in group:
-                self._try([pending])
+    def _measure_alike(self, alike: list[_Pending]) -> None:
+        """On the CPU, let the writer's thread measure what can no longer change; else measure it now."""
+        first = alike[0]
+        rows = tuple(tuple(pending.rows) for pending in alike)
+        tensors = tuple(pending.tensor for pending in alike)
+        group = Group(tensors, rows, first.batch_dim, first.neuron_limit, self.sample_indices)
+        if first.tensor.device.type == "cpu" and staged.take(group.bytes):
+            kept = tuple(settled(pending.tensor, owned=pending.owned) for pending in alike)
+            self.done.append(Deferred(replace(group, tensors=kept)))
+        else:
+            self.done += measure_group(group, self.faults)
 
-    def _measure_group(self, group: list[_Pending]) -> MeasuredRows:
-        first = group[0]
-        stack = stack_of([pending.tensor for pending in group], first.batch_dim)
-        results = measure(
-            stack,
-            batched=first.batch_dim is not None,
-            samples=self.sample_indices,
-            neuron_limit=first.neuron_limit,
-        )
-        rows = tuple(tuple(pending.rows) for pending in group)
-        return MeasuredRows(rows, results, first.batch_dim is not None)
+
+def measure_group(group: Group, faults: list[Exception]) -> list[MeasuredRows]:
+    """Measure a group; if that fails, each of its tensors alone, so that only the strange one is missing."""
+    try:
+        return [_measured(group)]
+    except Exception as error:
+        if len(group.tensors) == 1:
+            faults.append(error)
+            return []
+        return [rows for single in group.singles() for rows in measure_group(single, faults)]
+
+
+def _measured(group: Group) -> MeasuredRows:
+    batched = group.batch_dim is not None
+    stack = stack_of(list(group.tensors), group.batch_dim)
+    results = measure(stack, batched=batched, samples=group.samples, neuron_limit=group.neuron_limit)
+    return MeasuredRows(group.rows, results, batched)
 
 
 def stack_of(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor:

@@ -75,7 +75,7 @@ class OptimizerWatch:
         """Take what is known only after the step: updates, states, settings, remaining gradients."""
         session = self._session
         if session.backward_calls:
-            self._take_gradients(tensor for _, tensor in session.watched_leaves())
+            self._take_gradients((tensor for _, tensor in session.watched_leaves()), used=False)
         self._take_settings()
         if self._stepped or not self._optimizers:
             self._take_updates()
@@ -84,7 +84,7 @@ class OptimizerWatch:
                 self._take_state(optimizer)
         self._before = {}
 
-    def _take_gradients(self, parameters: Any) -> None:
+    def _take_gradients(self, parameters: Any, *, used: bool = True) -> None:
         if not self._session.options.gradients or not self._session.backward_calls:
             return
         for parameter in parameters:
@@ -92,13 +92,16 @@ class OptimizerWatch:
             if named is None or parameter.grad is None or id(parameter) in self._have_gradient:
                 continue
             self._have_gradient.add(id(parameter))
-            # A copy: the optimizer, or zero_grad, may write to it before the step ends.
-            self._session.measure_later(parameter.grad.detach().clone(), named, "gradient")
+            # A copy: the optimizer, or zero_grad, may write to it before the step ends. What an optimizer uses is
+            # recorded as it is, even if nobody took the loss scale out.
+            gradient = parameter.grad.detach()
+            gradient = gradient.clone() if used else self._session.loss_scale.unscaled_leaf(gradient)
+            self._session.measure_later(gradient, named, "gradient")
 
     def _take_updates(self) -> None:
         for named, parameter, before in self._before.values():
             if parameter.requires_grad or self._is_optimized(parameter):
-                self._session.measure_later(parameter.detach() - before, named, "update")
+                self._session.measure_later(parameter.detach() - before, named, "update", owned=True)
 
     def _is_optimized(self, parameter: torch.Tensor) -> bool:
         return any(

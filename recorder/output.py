@@ -36,7 +36,12 @@ class TrialOutput:
         return self._writer.name
 
     def step(self, job: StepJob) -> None:
-        self._background.submit(lambda: self._writer.write_step(assemble(job)))
+        self._background.submit(lambda: self._write_step(job))
+
+    def _write_step(self, job: StepJob) -> None:
+        record = assemble(job)
+        self._failed.extend(job.measured.faults)
+        self._writer.write_step(record)
 
     def scalars(self, points: Sequence[Point]) -> None:
         if points:

@@ -276,6 +276,8 @@ class Recorder:
     def _write(self, session: StepSession) -> None:
         if self._output is not None:
             self._scalars += learning_rates(self._watched.optimizers, session.number, session.kind)
+            if (scale := session.loss_scale.current) is not None:
+                self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._flush_scalars()
             self._output.step(session.finish())
             self._output.network(self._watched.network())

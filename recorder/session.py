@@ -24,6 +24,7 @@ from stepscope.recorder.fast_path import FastPath, is_fused_layer
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.job import StepJob, to_host
+from stepscope.recorder.loss_scale import LossScale
 from stepscope.recorder.measurements import Measurements
 from stepscope.recorder.named import PRELUDE, Named
 from stepscope.recorder.optimizer_watch import OptimizerWatch
@@ -77,6 +78,7 @@ class StepSession(Listener):
         self.named: list[Named] = []
         self.trace = Trace()
         self.measurements = Measurements(options.samples)
+        self.loss_scale = LossScale()
         self.backward_calls = 0
         self._names: Names = watched.names()
         self._watched = watched
@@ -128,8 +130,10 @@ class StepSession(Listener):
         try:
             with torch.no_grad(), _no_autocast():
                 self.optimizers.finish()
-                for (named, quantity), gradient in self._gradients.items():
-                    self.measure_later(gradient, named, quantity)
+                while self._gradients:
+                    self._measure_gradient(*self._gradients.popitem())
+                # Drops the last references to the graph, and with it those to most tensors' memory but our own.
+                self.trace.release()
                 self.measurements.flush()
             self._tell_lost()
             return StepJob(
@@ -152,6 +156,10 @@ class StepSession(Listener):
             )
         finally:
             self.release()
+
+    def _measure_gradient(self, key: tuple[Named, str], gradient: torch.Tensor) -> None:
+        named, quantity = key
+        self.measure_later(gradient, named, quantity)
 
     def release(self) -> None:
         """Let go of every tensor of the user's."""
@@ -208,7 +216,7 @@ class StepSession(Listener):
         """Called by autograd with the gradient of a named tensor; several backward calls add up."""
         key = (named, self.gradient_quantity)
         before = self._gradients.get(key)
-        gradient = gradient.detach()
+        gradient = self.loss_scale.unscaled(gradient.detach())
         self._gradients[key] = gradient if before is None else before + gradient
 
     @property
@@ -227,7 +235,7 @@ class StepSession(Listener):
         self.loss_group = name
         for named, leaf in self.watched_leaves():
             if leaf.requires_grad and self.options.gradients:
-                self._group_hooks.append(leaf.register_hook(partial(self._keep_gradient, named)))
+                self._group_hooks.append(leaf.register_hook(partial(self._keep_leaf_gradient, named)))
 
     def close_loss_group(self) -> None:
         self.loss_group = ""
@@ -322,14 +330,26 @@ class StepSession(Listener):
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
         for tensor in tensors:
-            known = self._name_of(tensor)
-            if known is None:
-                call = self._taken[("loss", "", self.iteration)]
-                self._taken[("loss", "", self.iteration)] += 1
-                role = self.loss_group or "tensor"
-                self._name(tensor, "loss", role, "loss", automatic=True, call=call, batched=False)
-            elif known.type == "calculated":
-                known.type = "loss"
+            if not self.loss_scale.start(tensor):
+                self._name_loss(tensor)
+
+    def on_scaled(self, loss: torch.Tensor, scaled: torch.Tensor, scale: torch.Tensor) -> None:
+        with _UNHOOKED():
+            self._name_loss(loss)
+            self.loss_scale.learn(scaled, scale)
+
+    def on_unscaled(self, gradients: Iterable[torch.Tensor]) -> None:
+        self.loss_scale.learn_unscaled(gradients)
+
+    def _name_loss(self, tensor: torch.Tensor) -> None:
+        known = self._name_of(tensor)
+        if known is None:
+            call = self._taken[("loss", "", self.iteration)]
+            self._taken[("loss", "", self.iteration)] += 1
+            role = self.loss_group or "tensor"
+            self._name(tensor, "loss", role, "loss", automatic=True, call=call, batched=False)
+        elif known.type == "calculated":
+            known.type = "loss"
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._targets.look(name, args, kwargs, inside_module=bool(self._modules))
@@ -388,21 +408,27 @@ class StepSession(Listener):
         named.trace_node = self.trace.name(tensor, named.order, user_place())
         self.measure_later(tensor, named, "value")
         if self.options.gradients and tensor.requires_grad and not torch.is_inference_mode_enabled():
-            self._hooks.append(tensor.register_hook(partial(self._keep_gradient, named)))
+            keep = self._keep_leaf_gradient if tensor.is_leaf else self._keep_gradient
+            self._hooks.append(tensor.register_hook(partial(keep, named)))
 
     @guarded("recording a gradient")
     def _keep_gradient(self, named: Named, gradient: torch.Tensor) -> None:
         self.on_gradient(named, gradient)
 
-    def measure_later(self, tensor: torch.Tensor, named: Named, quantity: str) -> None:
-        """Let one row of the record wait to be measured."""
+    @guarded("recording a gradient")
+    def _keep_leaf_gradient(self, named: Named, gradient: torch.Tensor) -> None:
+        # A copy: autograd makes this very tensor the leaf's .grad, and adds the next gradient to it in place.
+        self.on_gradient(named, gradient.clone())
+
+    def measure_later(self, tensor: torch.Tensor, named: Named, quantity: str, *, owned: bool = False) -> None:
+        """Let one row of the record wait to be measured; ``owned`` if the recorder made the tensor."""
         limit = self.options.neurons
         if named.type in ("parameter", "buffer"):
             limit = self.options.parameter_neurons if quantity == "value" or "gradient" in quantity else 0
         dimension = named.batch_dim
         if dimension is not None and (tensor.dim() <= dimension or tensor.numel() == 0):
             dimension = None
-        self.measurements.add(tensor, named, quantity, batch_dim=dimension, neuron_limit=limit)
+        self.measurements.add(tensor, named, quantity, batch_dim=dimension, neuron_limit=limit, owned=owned)
 
     def _name_parameters(self) -> None:
         with _UNHOOKED(), torch.no_grad():
@@ -420,7 +446,7 @@ class StepSession(Listener):
                 named.trace_node = self.trace.name(tensor, named.order, None)
                 # A copy: the value before the update, also if the optimizer writes to it within the step.
                 before = tensor.detach().clone()
-                self.measure_later(before, named, "value")
+                self.measure_later(before, named, "value", owned=True)
                 self.optimizers.keep_before(named, tensor, before)
 
     def _current_module(self) -> tuple[str, str]:

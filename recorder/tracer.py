@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from stepscope.recorder.frames import user_place
+from stepscope.recorder.loss_scale import UNSCALING, is_scaling
 from stepscope.recorder.trace import Trace, tensors_in
 
 _PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER = range(5)
@@ -48,6 +50,12 @@ class Listener:
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         """``backward`` is about to be called on these tensors."""
+
+    def on_scaled(self, loss: torch.Tensor, scaled: torch.Tensor, scale: torch.Tensor) -> None:
+        """A ``GradScaler`` multiplied a loss by its scale."""
+
+    def on_unscaled(self, gradients: Iterable[torch.Tensor]) -> None:
+        """A ``GradScaler`` divides gradients in place."""
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A torch function is about to be called with tensors."""
@@ -126,6 +134,8 @@ class Tracer(TorchFunctionMode):
         if category == _BACKWARD:
             self._listener.before_backward(tensors_in(args[0] if args else kwargs.get("tensors")))
             return
+        if func.__name__ == UNSCALING:
+            self._listener.on_unscaled(args[0])
         changed = _changed_argument(category, func, args, kwargs)
         if changed is not None:
             self._listener.before_change(changed)
@@ -133,13 +143,7 @@ class Tracer(TorchFunctionMode):
     def _after(self, category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if category == _BACKWARD:
             return
-        outputs: list[torch.Tensor]
-        if isinstance(result, torch.Tensor):
-            outputs = [result]
-        elif isinstance(result, (tuple, list, dict)):
-            outputs = list(tensors_in(result))
-        else:
-            outputs = []
+        outputs = _tensors_of(result)
         changed = _changed_argument(category, func, args, kwargs)
         if not outputs and changed is None:
             return
@@ -147,19 +151,31 @@ class Tracer(TorchFunctionMode):
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "view")
         self._listener.on_arguments(name, func, args, kwargs)
+        if is_scaling(name, sys._getframe(2)):
+            self._listener.on_scaled(args[0], outputs[0], args[1])
         inputs = [*tensors_in(args), *tensors_in(kwargs)] if kwargs else list(tensors_in(args))
+        if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
+            changed = outputs[0]
+        self._write(name.strip("_"), inputs, outputs, changed)
+
+    def _write(
+        self, operation: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], changed: torch.Tensor | None
+    ) -> None:
         trace = self._trace
         parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in inputs))
         # What a framework computes from the user's tensors (Lightning scales the loss) stands where those do.
         place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
         for output in outputs:
-            if output is changed or any(output is tensor for tensor in inputs):
-                continue
-            trace.put(output, trace.add(parents, output.requires_grad, name.strip("_"), place))
-        if changed is None and outputs and any(outputs[0] is tensor for tensor in inputs):
-            changed = outputs[0] if category != _PURE else None
+            if output is not changed and not any(output is tensor for tensor in inputs):
+                trace.put(output, trace.add(parents, output.requires_grad, operation, place))
         if changed is not None:
-            trace.change(changed, trace.add(parents, changed.requires_grad, name.strip("_"), place))
+            trace.change(changed, trace.add(parents, changed.requires_grad, operation, place))
+
+
+def _tensors_of(result: Any) -> list[torch.Tensor]:
+    if isinstance(result, torch.Tensor):
+        return [result]
+    return list(tensors_in(result)) if isinstance(result, (tuple, list, dict)) else []
 
 
 def _changed_argument(category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:

@@ -1,0 +1,298 @@
+"""Gradients, updates and optimizer states are those that training used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stepscope.recorder import Recorder, Step
+from stepscope.store import Step as ReadStep
+from stepscope.store import UnknownNameError, open_trial
+
+
+def small() -> nn.Sequential:
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Linear(4, 6), nn.Tanh(), nn.Linear(6, 2))
+
+
+def record(
+    program: Callable[[Step], object], folder: Path, model: nn.Module | None = None,
+    optimizer: torch.optim.Optimizer | list[torch.optim.Optimizer] | None = None,
+) -> ReadStep:  # fmt: skip
+    """Record one step and read it back."""
+    with Recorder(folder, trial="trial", schedule=1, strict=True, neurons=10_000) as recorder:
+        recorder.watch(model, optimizer)
+        with recorder.step() as step:
+            program(step)
+    return open_trial(folder / "trial").step(0)
+
+
+def assert_recorded(step: ReadStep, node: str, expected: torch.Tensor, quantity: str = "gradient") -> None:
+    """The recorded tensor has the norm and the extremes of the expected one."""
+    found = step.tensor(node, quantity=quantity).statistics
+    wide = expected.detach().to_dense().double()
+    assert found["norm"] == pytest.approx(float(wide.norm()), rel=1e-5)
+    assert found["max"] == pytest.approx(float(wide.max()), rel=1e-5)
+    assert found["mean"] == pytest.approx(float(wide.mean()), rel=1e-4, abs=1e-7)
+
+
+def quantities(step: ReadStep, node: str) -> set[str]:
+    return {row.info.quantity for row in step.rows() if row.info.node == node}
+
+
+def test_of_activations_and_parameters(tmp_path: Path) -> None:
+    model = small()
+    kept: dict[str, torch.Tensor] = {}
+
+    def keep(name: str) -> Callable[..., None]:
+        def hook(module: nn.Module, args: object, output: torch.Tensor) -> None:
+            output.retain_grad()
+            kept[name] = output
+
+        return hook
+
+    for name, module in model.named_children():
+        module.register_forward_hook(keep(f"model.{name}"))
+    step = record(lambda _: F.mse_loss(model(torch.randn(8, 4)), torch.randn(8, 2)).backward(), tmp_path, model)
+    for name, output in kept.items():
+        assert output.grad is not None
+        assert_recorded(step, name, output.grad)
+    for name, parameter in model.named_parameters(prefix="model"):
+        assert parameter.grad is not None
+        assert_recorded(step, name, parameter.grad)
+    assert step.tensor("loss", quantity="gradient").statistics["mean"] == 1.0
+
+
+def test_as_the_optimizer_used_them_after_clipping(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters(prefix="model")}
+
+    def program(_: Step) -> None:
+        (model(torch.randn(8, 4)) * 100).square().mean().backward()
+        nn.utils.clip_grad_norm_(model.parameters(), 0.5)
+        optimizer.step()
+        optimizer.zero_grad(set_to_none=False)
+
+    step = record(program, tmp_path, model, optimizer)
+    norms = [step.tensor(name, quantity="gradient").statistics["norm"] for name in before]
+    assert math.hypot(*norms) == pytest.approx(0.5, rel=1e-4)
+    for name, parameter in model.named_parameters(prefix="model"):
+        assert_recorded(step, name, before[name], "value")
+        assert_recorded(step, name, parameter - before[name], "update")
+        found = step.tensor(name, quantity="update").statistics["norm"]
+        assert found == pytest.approx(0.1 * step.tensor(name, quantity="gradient").statistics["norm"], rel=1e-4)
+
+
+def test_accumulated_over_iterations(tmp_path: Path) -> None:
+    model = small()
+
+    def program(step: Step) -> None:
+        for _ in range(3):
+            with step.iteration():
+                model(torch.randn(8, 4)).mean().backward()
+
+    step = record(program, tmp_path, model)
+    weight = model[0].weight
+    assert weight.grad is not None
+    assert_recorded(step, "model.0.weight", weight.grad)
+    for iteration in range(3):
+        assert step.tensor("model", iteration=iteration, quantity="gradient").shape == (8, 2)
+
+
+def test_of_each_loss_group(tmp_path: Path) -> None:
+    model, x = small(), torch.randn(8, 4)
+
+    def losses() -> list[torch.Tensor]:
+        out = model(x)
+        return [out.square().mean(), out.abs().mean()]
+
+    def program(step: Step) -> None:
+        first, second = losses()
+        with step.loss_group("first"):
+            first.backward(retain_graph=True)
+        with step.loss_group("second"):
+            second.backward()
+
+    step = record(program, tmp_path, model)
+    weight = model[0].weight
+    assert weight.grad is not None
+    assert_recorded(step, "model.0.weight", weight.grad)
+    for loss, name in zip(losses(), ("first", "second"), strict=True):
+        (alone,) = torch.autograd.grad(loss, weight)
+        assert_recorded(step, "model.0.weight", alone, f"gradient:{name}")
+    assert quantities(step, "model.0") == {"value", "gradient:first", "gradient:second"}
+
+
+def test_several_backward_calls_add_up(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+
+    def program(step: Step) -> None:
+        h = x * 2
+        step.record("h", h)
+        h.sum().backward(retain_graph=True)
+        (h * 3).sum().backward()
+
+    assert_recorded(record(program, tmp_path), "h", torch.full((4, 3), 4.0))
+
+
+def test_never_received_is_told_apart_from_zero(tmp_path: Path) -> None:
+    model = nn.ModuleDict({name: nn.Linear(3, 1, bias=False) for name in ("used", "zero", "unused", "frozen")})
+    model["frozen"].requires_grad_(False)
+
+    def program(step: Step) -> None:
+        x = torch.randn(4, 3)
+        (model["used"](x) + model["zero"](x) * 0 + model["frozen"](x)).sum().backward()
+
+    step = record(program, tmp_path, model)
+    assert step.tensor("model.zero.weight", quantity="gradient").statistics["zero_fraction"] == 1.0
+    for name in ("unused", "frozen"):
+        with pytest.raises(UnknownNameError):
+            step.tensor(f"model.{name}.weight", quantity="gradient")
+    assert quantities(step, "model.frozen.weight") == {"value"}
+
+
+def test_sparse_gradients(tmp_path: Path) -> None:
+    model = nn.Embedding(10, 3, sparse=True)
+    step = record(lambda _: model(torch.tensor([[1, 1], [7, 2]])).square().sum().backward(), tmp_path, model)
+    assert model.weight.grad is not None
+    assert_recorded(step, "model.weight", model.weight.grad)
+
+
+@pytest.mark.parametrize("ending", ["step", "unscale only", "nothing"])
+def test_without_the_scale_of_a_gradient_scaler(ending: str, tmp_path: Path) -> None:
+    model, x = small(), torch.randn(8, 4)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+    plain = torch.autograd.grad(model(x).square().mean(), list(model.parameters()))
+
+    def program(step: Step) -> None:
+        loss = model(x).square().mean()
+        scaler.scale(loss).backward()
+        if ending == "unscale only":
+            scaler.unscale_(optimizer)
+        elif ending == "step":
+            scaler.step(optimizer)
+            scaler.update()
+
+    step = record(program, tmp_path, model, optimizer)
+    for (name, _), gradient in zip(model.named_parameters(prefix="model"), plain, strict=True):
+        assert_recorded(step, name, gradient)
+    loss = model(x).square().mean() if ending != "step" else None
+    assert step.tensor("loss", quantity="gradient").statistics["mean"] == 1.0
+    assert step.tensor("model", quantity="gradient").statistics["abs_max"] < 1
+    if loss is not None:
+        assert step.tensor("loss").statistics["mean"] == pytest.approx(loss.item(), rel=1e-6)
+    assert open_trial(tmp_path / "trial").scalars("loss scale", group="optimizer").values.tolist() == [2.0**12]
+
+
+def test_small_half_precision_gradients_survive_unscaling(tmp_path: Path) -> None:
+    x = torch.ones(4, 3, dtype=torch.float16, requires_grad=True)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**16)
+
+    def program(step: Step) -> None:
+        h = x * 1
+        step.record("h", h)
+        scaler.scale((h.float() * 1e-9).sum()).backward()
+
+    assert_recorded(record(program, tmp_path), "h", torch.full((4, 3), 1e-9 * 65536).half().double() / 65536)
+
+
+OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], set[str]]] = {
+    "SGD": (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), {"momentum_buffer"}),
+    "Adam": (lambda p: torch.optim.Adam(p, amsgrad=True), {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}),
+    "AdamW": (lambda p: torch.optim.AdamW(p), {"exp_avg", "exp_avg_sq"}),
+    "Adamax": (lambda p: torch.optim.Adamax(p), {"exp_avg", "exp_inf"}),
+    "NAdam": (lambda p: torch.optim.NAdam(p), {"exp_avg", "exp_avg_sq"}),
+    "RAdam": (lambda p: torch.optim.RAdam(p), {"exp_avg", "exp_avg_sq"}),
+    "RMSprop": (lambda p: torch.optim.RMSprop(p, centered=True), {"square_avg", "grad_avg"}),
+    "Adagrad": (lambda p: torch.optim.Adagrad(p), {"sum"}),
+    "Adadelta": (lambda p: torch.optim.Adadelta(p), {"square_avg", "acc_delta"}),
+    "ASGD": (lambda p: torch.optim.ASGD(p), {"ax"}),
+    "Rprop": (lambda p: torch.optim.Rprop(p), {"prev", "step_size"}),
+    "Adafactor": (lambda p: torch.optim.Adafactor(p), set()),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_states_and_updates_of_optimizers(name: str, tmp_path: Path) -> None:
+    make, states = OPTIMIZERS[name]
+    model = small()
+    optimizer = make(model.parameters())
+    before = model[0].weight.detach().clone()
+
+    def program(_: Step) -> None:
+        model(torch.randn(8, 4)).square().mean().backward()
+        optimizer.step()
+
+    step = record(program, tmp_path, model, optimizer)
+    assert quantities(step, "model.0.weight") == {"value", "gradient", "update", *states}
+    assert_recorded(step, "model.0.weight", model[0].weight - before, "update")
+    for state in states:
+        assert_recorded(step, "model.0.weight", optimizer.state[model[0].weight][state], state)
+    assert step.facts["optimizers"]["optimizer"][0]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"])
+
+
+def test_parameters_after_a_closure(tmp_path: Path) -> None:
+    model, x, y = small(), torch.randn(8, 4), torch.randn(8, 2)
+    optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)
+    before = model[0].weight.detach().clone()
+
+    def closure() -> torch.Tensor:
+        optimizer.zero_grad()
+        loss = F.mse_loss(model(x), y)
+        loss.backward()
+        return loss
+
+    step = record(lambda _: optimizer.step(closure), tmp_path, model, optimizer)
+    assert_recorded(step, "model.0.weight", before, "value")
+    assert_recorded(step, "model.0.weight", model[0].weight - before, "update")
+
+
+def test_two_optimizers(tmp_path: Path) -> None:
+    model = small()
+    optimizers = [torch.optim.SGD(model[0].parameters(), lr=0.1), torch.optim.Adam(model[2].parameters())]
+
+    def program(_: Step) -> None:
+        model(torch.randn(8, 4)).square().mean().backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+    step = record(program, tmp_path, model, optimizers)
+    assert quantities(step, "model.0.weight") == {"value", "gradient", "update"}
+    assert quantities(step, "model.2.weight") == {"value", "gradient", "update", "exp_avg", "exp_avg_sq"}
+
+
+def test_evaluation_has_no_gradients(tmp_path: Path) -> None:
+    model = small().eval()
+
+    def program(_: Step) -> None:
+        with torch.inference_mode():
+            model(torch.randn(8, 4))
+
+    step = record(program, tmp_path, model, torch.optim.Adam(model.parameters()))
+    assert {row.info.quantity for row in step.rows()} == {"value"}
+    assert step.tensor("model").shape == (8, 2)
+
+
+def test_gradients_changed_in_place_later_are_kept_as_they_were(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+    seen: list[np.ndarray] = []
+
+    def program(step: Step) -> None:
+        h = x * 2
+        h.register_hook(lambda gradient: seen.append(gradient.numpy().copy()))
+        step.record("h", h)
+        h.sum().backward()
+        assert x.grad is not None
+        x.grad.zero_()
+
+    step = record(program, tmp_path)
+    assert_recorded(step, "h", torch.from_numpy(seen[0]))
