@@ -1,0 +1,29 @@
+"""Which tensors may be measured later without a copy, because nobody else can write to their memory."""
+
+from __future__ import annotations
+
+import torch
+
+_ALONE = 2
+"""References to a storage: the tensor's own, and that of the Python object through which it is asked."""
+
+
+def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
+    """The tensor itself if its memory is ours alone, else a copy.
+
+    A forward pass leaves most of its outputs to nobody: once the autograd graph is gone, the recorder's alias is
+    the last that refers to their memory. Memory that numpy or another library lent to torch is always copied.
+
+    Args:
+        tensor: a detached alias that the recorder holds.
+        owned: whether the recorder itself made the tensor, and never writes to it.
+    """
+    return tensor if owned or _is_ours_alone(tensor) else tensor.clone()
+
+
+def _is_ours_alone(tensor: torch.Tensor) -> bool:
+    try:
+        storage = tensor.untyped_storage()
+        return bool(storage.resizable() and torch._C._storage_Use_Count(storage._cdata) <= _ALONE)
+    except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
+        return False
