@@ -131,7 +131,7 @@ def heat_map(
 ) -> Figure:
     """Nodes by steps: ``values`` is ``(nodes, steps)``; the first node is on top.
 
-    With ``ratio`` the values are multiples: blue below 1, white at 1, red above.
+    With ``ratio`` the values are multiples: green below 1, white at 1, purple above.
     """
     figure = _figure(max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
     shown = _log10(np.abs(values)) if log or ratio else values

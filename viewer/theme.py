@@ -17,9 +17,10 @@ LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999
 INK = "#6b7280"
 GRID = "rgba(128, 128, 128, 0.25)"
 """Readable on light and dark alike; ``assets/app.css`` puts better ones over them where it can."""
-HEAT = ("#fff5cc", "#ffe08a", "#fdbe6f", "#f98e52", "#e8603c", "#c73a2f", "#8f1d2c")
-"""Small to large, light to dark."""
-DIVERGING = ("#2166ac", "#67a9cf", "#d1e5f0", "#f7f7f7", "#fddbc7", "#ef8a62", "#b2182b")
+HEAT = ("#fffde0", "#d9f0b8", "#a4dbb6", "#62c2bf", "#2f9fc2", "#2661a8", "#182f78")
+"""Small to large, light to dark; without red and orange, which are for trouble only."""
+DIVERGING = ("#1b7837", "#7fbf7b", "#d9f0d3", "#f7f7f7", "#e7d4e8", "#af8dc3", "#762a83")
+"""Smaller is green, larger purple."""
 
 
 def color_of(position: float, scale: tuple[str, ...] = HEAT) -> str:

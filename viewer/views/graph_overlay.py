@@ -76,7 +76,7 @@ def _heat(rows: list[int], keys: dict[int, str], values: NDArray[np.float64], ti
 
 
 def _changes(step: Step, rows: list[int], keys: dict[int, str], selection: Selection, other: Step) -> Overlay:
-    """The logarithm of the ratio to the other trial: blue is smaller, red larger, white alike."""
+    """The logarithm of the ratio to the other trial: green is smaller, purple larger, white alike."""
     statistic = shown_statistic(selection.statistic, selection.sample)
     mine, theirs = (np.abs(column(which, statistic, selection.sample)) for which in (step, other))
     colours, texts = {}, {}
