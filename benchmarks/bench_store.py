@@ -25,11 +25,14 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from stepscope.store import Trial, open_trial
 from support.synthetic import Synthetic, SyntheticTrial
 
-SIZES = {"10,000 steps x 200 nodes": (10_000, 7), "1,000 steps x 2,000 nodes": (1_000, 74)}
+SIZES = ((10_000, 200), (1_000, 2_000))
+"""Steps and nodes."""
+
 BARS = {"open": 1000, "nodes": None, "series": 100, "series of a sample": 100, "node at a step": 30}
 """Milliseconds; None where there is no bar."""
 
 NODE = "model.blocks.3.attn.q_proj.weight"
+NODES_OF_A_BLOCK = 28
 _DIFFERENT_RECORDS = 10
 _REPEATS = 5
 
@@ -47,7 +50,13 @@ def write(folder: Path, steps: int, blocks: int) -> dict[str, float]:
     live.close()
     seconds = time.perf_counter() - start
     size = sum(file.stat().st_size for file in live.path.iterdir())
-    return {"rows": rows, "seconds": seconds, "bytes": size, "peak": peak_memory()}
+    return {
+        "nodes": len(synthetic.model.places),
+        "rows": rows,
+        "seconds": seconds,
+        "bytes": size,
+        "peak": peak_memory(),
+    }
 
 
 def read(path: Path, question: str) -> dict[str, float]:
@@ -114,15 +123,15 @@ def main() -> int:
     if arguments.read:
         print(json.dumps(read(Path(arguments.read[0]), arguments.read[1])))
         return 0
-    held = [measure(name, steps // 10 if arguments.quick else steps, blocks) for name, (steps, blocks) in SIZES.items()]
+    held = [measure(steps // 10 if arguments.quick else steps, nodes) for steps, nodes in SIZES]
     return 0 if all(held) else 1
 
 
-def measure(name: str, steps: int, blocks: int) -> bool:
+def measure(steps: int, nodes: int) -> bool:
     """Print the table of one recording; returns whether its bars are held."""
     with tempfile.TemporaryDirectory() as folder:
-        written = in_fresh_process("--write", folder, str(steps), str(blocks))
-        print(f"{name} ({steps} steps, {written['rows']:.0f} measured tensors a step)")
+        written = in_fresh_process("--write", folder, str(steps), str(round(nodes / NODES_OF_A_BLOCK)))
+        print(f"{steps:,} steps x {written['nodes']:,} nodes, {written['rows']:,} measured tensors a step")
         each = f"{1000 * written['seconds'] / steps:.1f} ms and {written['bytes'] / steps / 1000:.0f} kB a step"
         print(f"  written in {written['seconds']:.0f} s: {each}; peak memory {written['peak']:.0f} MB")
         print(f"  {'question':<20}{'best ms':>9}{'worst ms':>10}{'bar ms':>8}{'peak MB':>9}")

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,15 +34,18 @@ FIRST_BIN, END_BIN, TOTAL, KEPT, KEPT_SAMPLES, WIDTH, HAS_STATISTICS = range(7)
 
 COLUMNS = 7
 
+_Piece = bytes | memoryview
+
 
 def encode_detail(record: StepRecord) -> bytes:
     """The detail block of a step."""
     table = _table(record)
     pages: list[tuple[int, int, int]] = []
     bodies: list[bytes] = []
-    for part, raws in enumerate(_raw_parts(record, table)):
-        for end, raw, width in _pages(raws, _widths(table, part)):
-            body = compress(shuffle(raw, width))
+    for part, pieces in enumerate(_pieces(record, table)):
+        widths = _widths(table, part)
+        for start, end in _page_bounds(_sizes(table, part), widths):
+            body = compress(shuffle(b"".join(pieces[start:end]), int(widths[start])))
             pages.append((part, end, len(body)))
             bodies.append(body)
     index = FrameList()
@@ -56,11 +57,10 @@ def encode_detail(record: StepRecord) -> bytes:
 
 def _table(record: StepRecord) -> NDArray[np.int64]:
     table = np.zeros((len(record.tensors), COLUMNS), np.int64)
-    if len(table):
-        used = record.histograms != 0
-        table[:, FIRST_BIN] = used.argmax(axis=1)
-        table[:, END_BIN] = HISTOGRAM_BINS - used[:, ::-1].argmax(axis=1)
-        table[~used.any(axis=1), END_BIN] = 0
+    rows, bins = np.nonzero(record.histograms)
+    used, firsts = np.unique(rows, return_index=True)
+    table[used, FIRST_BIN] = bins[firsts]
+    table[used, END_BIN] = bins[np.append(firsts[1:], len(rows))[: len(used)] - 1] + 1
     for row, neurons in enumerate(record.neurons):
         if neurons is not None:
             samples, kept = neurons.samples.shape
@@ -69,36 +69,31 @@ def _table(record: StepRecord) -> NDArray[np.int64]:
     return table
 
 
-def _raw_parts(record: StepRecord, table: NDArray[np.int64]) -> tuple[list[bytes], list[bytes], list[bytes]]:
-    """For each part, the little-endian bytes of each row."""
+def _pieces(record: StepRecord, table: NDArray[np.int64]) -> tuple[list[_Piece], list[_Piece], list[_Piece]]:
+    """For each part, the little-endian numbers of each row, contiguous."""
     counts = np.ascontiguousarray(record.histograms, "<u4")
-    bins = table[:, :2].tolist()
-    histograms = [counts[row, first:end].tobytes() for row, (first, end) in enumerate(bins)]
-    statistics, samples = [], []
-    for neurons in record.neurons:
-        has_statistics = neurons is not None and neurons.statistics is not None
-        statistics.append(_bytes(neurons.statistics, "<f4") if has_statistics else b"")  # type: ignore[union-attr]
-        wide = "<f4" if neurons is not None and neurons.samples.dtype == np.float32 else "<f8"
-        samples.append(b"" if neurons is None else _bytes(neurons.samples, wide))
-    return histograms, statistics, samples
+    bins = table[:, : END_BIN + 1].tolist()
+    statistics: list[_Piece] = []
+    samples: list[_Piece] = []
+    for neurons, width in zip(record.neurons, table[:, WIDTH].tolist(), strict=True):
+        kept = None if neurons is None else neurons.statistics
+        statistics.append(b"" if kept is None else np.ascontiguousarray(kept, "<f4").data)
+        samples.append(b"" if neurons is None else np.ascontiguousarray(neurons.samples, f"<f{width}").data)
+    return [counts[row, first:end].data for row, (first, end) in enumerate(bins)], statistics, samples
 
 
-def _bytes(values: NDArray[Any] | None, dtype: str) -> bytes:
-    return np.ascontiguousarray(values, dtype).tobytes()
-
-
-def _pages(raws: Sequence[bytes], widths: NDArray[np.int64]) -> Iterator[tuple[int, bytes, int]]:
-    """Pages as the row at which each ends, its bytes, and the width of its numbers."""
-    row = 0
-    for width, group in groupby(widths.tolist()):
-        start, size = row, 0
-        for _ in group:
-            if size and size + len(raws[row]) > PAGE_BYTES:
-                yield row, b"".join(raws[start:row]), width
-                start, size = row, 0
-            size += len(raws[row])
-            row += 1
-        yield row, b"".join(raws[start:row]), width
+def _page_bounds(sizes: NDArray[np.int64], widths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
+    """The rows between which pages lie: full, or as far as numbers are of the same width."""
+    totals = np.cumsum(sizes)
+    changes = [*(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(sizes)]
+    start = 0
+    for change in changes:
+        while start < change:
+            before = int(totals[start - 1]) if start else 0
+            full = int(np.searchsorted(totals, before + PAGE_BYTES, side="right"))
+            end = min(max(full, start + 1), change)
+            yield start, end
+            start = end
 
 
 def _widths(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
