@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
+
 from stepscope.analysis.flow import Place
 from stepscope.analysis.view import View
 
@@ -54,6 +56,14 @@ def maker(view: View, place: Place) -> Place:
         *_, place = view.flow.same_tensor(place)
         vertex = view.flow.vertices[place]
         behind = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
-        if vertex.operation in RESHAPES and len(behind) == 1 and view.flow.vertices[behind[0]].type == "calculated":
+        if vertex.operation in RESHAPES and len(behind) == 1 and _same_numbers(view, place, behind[0]):
             place = behind[0]
     return place
+
+
+def _same_numbers(view: View, place: Place, behind: Place) -> bool:
+    """Whether both have the same range: more than a reshape may lie between two names."""
+    one, two = (view.history(node, role=role) for node, role in (place, behind))
+    if view.flow.vertices[behind].type != "calculated" or not len(one) or len(one) != len(two):
+        return False
+    return all(bool(np.allclose(one.of(name), two.of(name), equal_nan=True)) for name in ("min", "max", "mean"))

@@ -7,6 +7,11 @@ from dataclasses import fields
 from typing import Any
 
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
+from stepscope.analysis.rules.loss_divergence import LossDivergence
+from stepscope.analysis.rules.loss_plateau import LossPlateau
+from stepscope.analysis.rules.loss_spike import LossSpike
+from stepscope.analysis.rules.loss_start import LossStart
 from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.store.errors import unknown
@@ -16,6 +21,11 @@ RULES: dict[str, type[Rule]] = {
     for rule in (
         NonFinite,
         UnreachableTargets,
+        ActivationBeforeLoss,
+        LossStart,
+        LossDivergence,
+        LossSpike,
+        LossPlateau,
     )
 }
 

@@ -75,7 +75,7 @@ class UnreachableTargets(Rule):
         prediction = _history(view, comparison.prediction)
         target = _history(view, comparison.target)
         bounds = BOUNDS.get(operation) or _observed(operation, prediction)
-        if bounds is None or not len(target) or not len(prediction):
+        if bounds is None or not len(target) or not len(prediction) or _is_scaled(view, comparison):
             return
         gap = _gap(bounds, target)
         leaks = operation in LEAKY and self._reaches(prediction, target)
@@ -121,6 +121,27 @@ def _is_regression(comparison: Comparison) -> bool:
         return False
     floating = "float" in comparison.target_dtype
     return floating and int(np.prod(comparison.shape)) == int(np.prod(comparison.target_shape))
+
+
+def _is_scaled(view: View, comparison: Comparison) -> bool:
+    """Whether the loss is smaller than it could be for these targets: then it compares with something made of them.
+
+    A mean square is at least the square of the means' distance; a mean absolute error at least that distance.
+    """
+    assert comparison.target is not None
+    loss = _history(view, comparison.loss)
+    target, prediction = _history(view, comparison.target), _history(view, comparison.prediction)
+    _, one, two = _common(prediction, target, "mean")
+    _, std_one, std_two = _common(prediction, target, "std")
+    steps, value, _ = _common(loss, loss, "mean")
+    if not len(one) or len(steps) != len(one):
+        return False
+    if comparison.operation == "mse_loss":
+        least = (one - two) ** 2 + (std_one - std_two) ** 2
+    else:
+        distance = np.abs(one - two)
+        least = np.minimum(distance, distance**2) / 2
+    return bool(np.mean(value < 0.9 * least - 1e-9) > 0.05)
 
 
 def _observed(operation: str, prediction: History) -> tuple[float, float] | None:

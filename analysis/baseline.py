@@ -1,0 +1,73 @@
+"""What a loss is if nothing was learned: of an untrained net, and of the best constant answer."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.view import View
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """The loss of nothing learned.
+
+    Attributes:
+        loss, prediction: the places.
+        start: what an untrained net should have.
+        constant: what the best constant answer has, or more; NaN if it is not known.
+        text: where ``start`` comes from, after "the 2.3 that".
+        counts: over how many terms the loss may be a sum instead of a mean.
+    """
+
+    loss: Place
+    prediction: Place
+    start: float
+    constant: float
+    text: str
+    is_classification: bool
+    counts: tuple[int, ...]
+
+
+def baselines(view: View) -> Iterator[Baseline]:
+    """The baselines of all losses whose formula is known."""
+    for comparison in comparisons(view):
+        baseline = _classification(comparison) or _regression(view, comparison)
+        if baseline is not None and baseline.start > 0:
+            yield baseline
+
+
+def _classification(comparison: Comparison) -> Baseline | None:
+    shape = comparison.shape
+    if comparison.operation in ("cross_entropy", "nll_loss"):
+        classes = shape[1] if len(shape) > 1 else (shape or (1,))[0]
+        start = math.log(max(classes, 1))
+        text = f"log({classes}) gives for {classes} equally likely classes"
+    elif comparison.operation in ("binary_cross_entropy_with_logits", "binary_cross_entropy"):
+        start, text = math.log(2), "log(2) gives for a yes or no that is open"
+    else:
+        return None
+    samples = shape[0] if len(shape) > 1 else 1
+    counts = (samples, samples * math.prod(shape[2:]), math.prod(shape))
+    return Baseline(comparison.loss, comparison.prediction, start, start, text, True, counts)
+
+
+def _regression(view: View, comparison: Comparison) -> Baseline | None:
+    if comparison.operation != "mse_loss" or comparison.target is None:
+        return None
+    if math.prod(comparison.shape) != math.prod(comparison.target_shape):
+        return None
+    target = view.history(comparison.target.node, role=comparison.target.role)
+    if not len(target):
+        return None
+    mean, std = target.of("mean"), target.of("std")
+    start = float(np.nanmean(mean[:3] ** 2 + std[:3] ** 2))
+    text = "an output of 0 would give for these targets"
+    constant = float(np.nanmean(std**2))
+    counts = (math.prod(comparison.shape), *comparison.shape[1:])
+    return Baseline(comparison.loss, comparison.prediction, start, constant, text, False, counts)

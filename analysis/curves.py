@@ -1,0 +1,82 @@
+"""The losses of a trial as curves: one for each kind of training step that has enough of them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.flow import Place
+from stepscope.analysis.history import History, Values
+from stepscope.analysis.view import View
+
+LEAST_POINTS = 10
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A loss over the training steps of one kind (of all kinds if none has ``LEAST_POINTS``); finite values only."""
+
+    place: Place
+    kind: str
+    steps: np.ndarray[tuple[int], np.dtype[np.int64]]
+    values: Values
+    history: History
+
+    def __len__(self) -> int:
+        return len(self.values)
+
+    @property
+    def start(self) -> float:
+        """The level of the first tenth: its median."""
+        return float(np.median(self.values[: _tenth(self.values)]))
+
+    @property
+    def end(self) -> float:
+        """The level of the last tenth: its median."""
+        return float(np.median(self.values[-_tenth(self.values) :]))
+
+    @property
+    def best(self) -> tuple[int, float]:
+        """The step and the level of the lowest running median."""
+        smooth = running_median(self.values, _tenth(self.values))
+        index = int(np.argmin(smooth))
+        return int(self.steps[index]), float(smooth[index])
+
+    @property
+    def noise(self) -> float:
+        """How far neighbouring points are apart: 1.4826 times the median of their distances."""
+        return 1.4826 * float(np.median(np.abs(np.diff(self.values)))) if len(self) > 1 else 0.0
+
+
+def loss_curves(view: View) -> Iterator[Curve]:
+    """The curves of all losses."""
+    kind_of = {step.number: step.kind for step in view.training}
+    for place in view.losses:
+        history = view.history(place.node, role=place.role)
+        values = history.of("mean")
+        good = np.isfinite(values)
+        steps, values = history.steps[good], values[good]
+        kinds = np.array([kind_of[number] for number in steps.tolist()], dtype=object)
+        counts = Counter(kinds.tolist())
+        frequent = [kind for kind, count in counts.items() if count >= LEAST_POINTS]
+        if not frequent and len(values):
+            yield Curve(place, "", steps, values, history)
+        for kind in frequent:
+            yield Curve(place, kind, steps[kinds == kind], values[kinds == kind], history)
+
+
+def running_median(values: Values, width: int) -> Values:
+    """``(n,)``: the median of each point with its neighbours."""
+    if width <= 1 or len(values) <= width:
+        return np.full_like(values, np.median(values)) if len(values) <= width and len(values) else values
+    left = (width - 1) // 2
+    padded = np.pad(values, (left, width - 1 - left), mode="edge")
+    middle: Values = np.median(np.lib.stride_tricks.sliding_window_view(padded, width), axis=-1)
+    return middle
+
+
+def _tenth(values: Values) -> int:
+    return max(3, len(values) // 10)

@@ -1,0 +1,126 @@
+"""The rule ``activation-before-loss``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.bounds import RESHAPES, maker
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class _Clash:
+    level: Level
+    text: str
+    remedy: str
+
+
+_RAW = "Give the loss the raw output of the last layer."
+_CLASHES: dict[tuple[str, str], _Clash] = {
+    ("cross_entropy", "softmax"): _Clash("error", "cross_entropy applies a softmax itself, so there are two", _RAW),
+    ("cross_entropy", "sigmoid"): _Clash("warning", "cross_entropy wants logits of any size, not 0 to 1", _RAW),
+    ("cross_entropy", "relu"): _Clash(
+        "warning", "cross_entropy wants logits of any sign, not only positive ones", _RAW
+    ),
+    ("cross_entropy", "tanh"): _Clash("warning", "cross_entropy wants logits of any size, not -1 to 1", _RAW),
+    ("cross_entropy", "log_softmax"): _Clash("info", "cross_entropy applies a log_softmax itself; twice is once", _RAW),
+    ("binary_cross_entropy_with_logits", "sigmoid"): _Clash("error", "the loss applies a sigmoid itself", _RAW),
+    ("binary_cross_entropy_with_logits", "softmax"): _Clash("error", "the loss applies a sigmoid itself", _RAW),
+    ("binary_cross_entropy_with_logits", "relu"): _Clash(
+        "error", "its logits must be negative to say no, and are never below 0", _RAW
+    ),
+    ("nll_loss", "softmax"): _Clash(
+        "error", "nll_loss wants logarithms of probabilities", "Use log_softmax instead of softmax."
+    ),
+    ("nll_loss", "sigmoid"): _Clash(
+        "error", "nll_loss wants logarithms of probabilities", "Use log_softmax instead of sigmoid."
+    ),
+    ("nll_loss", "linear"): _Clash(
+        "error", "nll_loss wants logarithms of probabilities", "Use log_softmax before it, or cross_entropy."
+    ),
+    ("softmax", "softmax"): _Clash("warning", "a softmax of a softmax is almost uniform", "Leave one of them out."),
+    ("log_softmax", "softmax"): _Clash(
+        "error", "a log_softmax of a softmax is almost uniform", "Leave the softmax out."
+    ),
+}
+
+
+@dataclass(frozen=True)
+class ActivationBeforeLoss(Rule):
+    """An activation in front of a loss, or of another activation, that already contains it.
+
+    Symptom: training is slow and stops at a high loss; a classifier is never sure of anything.
+
+    How it is measured: the loss's operation and the operation that made its prediction are looked up in a table of
+    pairs that do not go together. Where the last operation only moves numbers (a view, a squeeze), a softmax is known
+    by its numbers: none is negative, and those of each sample add up to 1.
+
+    Causes: softmax or sigmoid as the last layer, together with a loss that works on logits.
+
+    Remedy: give cross_entropy and binary_cross_entropy_with_logits the raw output of the last layer; give nll_loss a
+    log_softmax.
+
+    Source: the documentation of PyTorch's losses; no threshold.
+    """
+
+    name = "activation-before-loss"
+    causes = "A softmax or sigmoid as the last layer, as other frameworks want it, with a loss that works on logits."
+    remedy = _RAW
+
+    def check(self, view: View) -> Iterable[Finding]:
+        seen: set[tuple[Place, Place]] = set()
+        for comparison in comparisons(view):
+            place = maker(view, comparison.prediction)
+            if (comparison.loss, place) in seen:
+                continue
+            seen.add((comparison.loss, place))
+            operation = view.flow.vertices[place].operation
+            if operation in RESHAPES and _adds_up_to_one(view, comparison):
+                operation = "softmax"
+            clash = _CLASHES.get((comparison.operation, operation))
+            if clash is not None:
+                yield self._finding(view, place, operation, comparison.loss.node, comparison.operation, clash)
+        yield from self._twice(view)
+
+    def _twice(self, view: View) -> Iterable[Finding]:
+        """Activations that directly follow one another under the model's own names."""
+        for place, vertex in view.flow.vertices.items():
+            for link in view.flow.sources.get(place, ()):
+                before = view.flow.vertices[link.place]
+                clash = _CLASHES.get((vertex.operation, before.operation))
+                is_alias = link.place in set(view.flow.same_tensor(place))
+                if clash is None or is_alias or vertex.type == "loss" or len(view.flow.sources[place]) > 1:
+                    continue
+                if vertex.module != before.module:
+                    yield self._finding(view, link.place, before.operation, place.node, vertex.operation, clash)
+
+    def _finding(
+        self, view: View, place: Place, operation: str, loss: str, loss_operation: str, clash: _Clash
+    ) -> Finding:
+        history = view.history(place.node, role=place.role)
+        shown = [evidence(history, "max", "its largest values"), evidence(history, "min", "its smallest values")]
+        text = clash.text[0].lower() + clash.text[1:]
+        summary = f"{place.node} is made by {operation} and goes into {loss_operation} ({loss}): {text}."
+        step = int(history.steps[0]) if len(history) else None
+        return self.finding(
+            view, place.node, clash.level, summary, shown, step=step, nodes=[loss], confidence=0.97, remedy=clash.remedy
+        )
+
+
+def _adds_up_to_one(view: View, comparison: Comparison) -> bool:
+    """Whether every sample's values are probabilities: not negative, with the mean of one class's share."""
+    if len(comparison.shape) != 2 or comparison.shape[1] < 2:
+        return False
+    history = view.history(comparison.prediction.node, role=comparison.prediction.role)
+    if not len(history) or np.nanmin(history.of("min")) < 0:
+        return False
+    means, spread = history.over_batch("mean", "batch_mean"), history.over_batch("mean", "batch_std")
+    share = 1 / comparison.shape[1]
+    return bool(np.nanmax(np.abs(means - share)) < 1e-4 * share and np.nanmax(spread) < 1e-4 * share)

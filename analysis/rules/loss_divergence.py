@@ -1,0 +1,80 @@
+"""The rule ``loss-divergence``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves, running_median
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class LossDivergence(Rule):
+    """The loss grows and does not come back.
+
+    Symptom: after a good start, or at once, the loss rises for the rest of the run.
+
+    How it is measured: the median of the last tenth of the training steps of a kind against the lowest running median
+    and against the first tenth. Several losses that work against each other (a GAN) may grow more before it counts.
+
+    Causes: a learning rate that is too high, a loss with the wrong sign, gradients that are never set to zero,
+    weights or activations that grow without limit.
+
+    Remedy: lower the learning rate by ten, clip gradients, check that what is minimised should be small.
+
+    Attributes:
+        factor: how many times the start, and the best level, the end must be. Source: half of the 10 times that
+            trainscope and neuraldbg use, held against medians instead of single steps.
+        adversarial_factor: the same if there are several losses.
+        noises: how many times the noise between neighbouring steps the rise must be.
+    """
+
+    name = "loss-divergence"
+    causes = "A learning rate that is too high, a loss with the wrong sign, or gradients that are never set to zero."
+    remedy = "Lower the learning rate by ten; clip gradients; check the sign of the loss and that zero_grad is called."
+    factor: float = 2.0
+    adversarial_factor: float = 20.0
+    noises: float = 4.0
+
+    def check(self, view: View) -> Iterable[Finding]:
+        worst: dict[str, tuple[float, Curve]] = {}
+        for curve in loss_curves(view):
+            rise = self._rise(curve, several=len(view.losses) > 1)
+            if rise > worst.get(curve.place.node, (0.0, curve))[0]:
+                worst[curve.place.node] = (rise, curve)
+        for rise, curve in worst.values():
+            yield self._finding(view, curve, rise)
+
+    def _rise(self, curve: Curve, *, several: bool) -> float:
+        """How many times the start the loss has become; 0 if that does not count."""
+        if len(curve) < LEAST_POINTS:
+            return 0.0
+        factor = self.adversarial_factor if several else self.factor
+        level = max(abs(curve.start), 1e-12)
+        best = curve.best[1]
+        high = curve.end - curve.start > (factor - 1) * level and curve.end - best > self.noises * curve.noise
+        return (curve.end - curve.start) / level + 1 if high else 0.0
+
+    def _finding(self, view: View, curve: Curve, rise: float) -> Finding:
+        onset = _onset(curve)
+        summary = (
+            f"{curve.place.node} diverges: from {curve.start:.3g} at the start to {curve.end:.3g} at the end, rising "
+            f"from step {onset} on and not coming back."
+        )
+        shown = [evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.3g}")]
+        return self.finding(
+            view, curve.place.node, "error", summary, shown, step=onset, confidence=min(0.95, 0.6 + 0.05 * rise)
+        )
+
+
+def _onset(curve: Curve) -> int:
+    """The step after which the running median stays above the middle between the best level and the end."""
+    smooth = running_median(curve.values, 3)
+    low = smooth <= (curve.best[1] + curve.end) / 2
+    last_low = int(np.flatnonzero(low)[-1]) if low.any() else 0
+    return int(curve.steps[min(last_low + 1, len(curve) - 1)])

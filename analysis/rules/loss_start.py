@@ -1,0 +1,71 @@
+"""The rule ``loss-start``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.baseline import Baseline, baselines
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class LossStart(Rule):
+    """The loss of the first step is far from what an untrained net should have.
+
+    Symptom: the first loss is many times larger than expected, and the first epoch is spent on shrinking outputs.
+
+    How it is measured: an untrained classifier should give every class the same chance, so its cross-entropy starts
+    near log(classes), a binary one near log(2); a regression should start near the mean square of its targets, which
+    is what an output of 0 gives. The loss of step 0 is compared with that. Losses that sum over the batch are
+    known by being the batch's size times too large, and left out.
+
+    Causes: last layers that are initialised too large, inputs that are not normalised, targets that are not scaled.
+
+    Remedy: shrink the weights of the last layer, normalise inputs and targets.
+
+    Attributes:
+        factor: how many times the expected loss is too much for a classifier. Source: the default initialisation of
+            PyTorch gives 1.0 to 1.2 times log(classes) on normalised data.
+        regression_factor: the same for the mean square of the targets.
+        latest: a first recorded step after this one says nothing about the start.
+    """
+
+    name = "loss-start"
+    causes = "A last layer that is initialised too large, inputs that are not normalised, or targets without scaling."
+    remedy = "Normalise inputs and targets; initialise the last layer smaller (its outputs should be near 0)."
+    factor: float = 2.5
+    regression_factor: float = 20.0
+    latest: int = 0
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for baseline in baselines(view):
+            history = view.history(baseline.loss.node, role=baseline.loss.role)
+            if not len(history) or history.steps[0] > self.latest:
+                continue
+            start = float(history.of("mean")[0])
+            factor = self.factor if baseline.is_classification else self.regression_factor
+            if math.isfinite(start) and start > factor * baseline.start and not _is_sum(start, baseline):
+                yield self._finding(view, baseline, start)
+
+    def _finding(self, view: View, baseline: Baseline, start: float) -> Finding:
+        history = view.history(baseline.loss.node, role=baseline.loss.role)
+        output = view.history(baseline.prediction.node, role=baseline.prediction.role)
+        summary = (
+            f"{baseline.loss.node} starts at {start:.3g}, {start / baseline.start:.1f} times the {baseline.start:.3g} "
+            f"that {baseline.text}; {baseline.prediction.node} reaches {float(output.of('abs_max')[0]):.3g}."
+        )
+        shown = [evidence(history, "mean", f"starts at {start:.3g}"), evidence(output, "abs_max", "the outputs' size")]
+        return self.finding(
+            view, baseline.prediction.node, "warning", summary, shown,
+            step=int(history.steps[0]), confidence=0.8, nodes=[baseline.loss.node],
+        )  # fmt: skip
+
+
+def _is_sum(start: float, baseline: Baseline) -> bool:
+    """Whether the loss is as large as a sum over the samples, or over all outputs, would be."""
+    ratio = start / baseline.start
+    return any(0.6 < ratio / count < 1.7 for count in baseline.counts if count > 2)
