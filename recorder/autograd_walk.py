@@ -8,14 +8,17 @@ from typing import Any
 import torch
 
 
-def named_ancestors(
-    start: Any, nodes_of: dict[Any, int], known: Callable[[torch.Tensor], int | None]
-) -> tuple[int, ...]:
+def mark(function: Any, key: str, node: int) -> None:
+    """Write the node of a tensor on its ``grad_fn``, which is not kept alive by it, nor what it saved."""
+    function.metadata[key] = node
+
+
+def named_ancestors(start: Any, key: str, known: Callable[[torch.Tensor], int | None]) -> tuple[int, ...]:
     """The nearest known nodes behind an autograd function, found without recursion.
 
     Args:
         start: a ``grad_fn``, or None.
-        nodes_of: the node of each named tensor, by its ``grad_fn``.
+        key: that under which functions of named tensors were marked.
         known: tells the node of a leaf (a parameter), or None.
     """
     found: dict[int, None] = {}
@@ -29,11 +32,17 @@ def named_ancestors(
             if parent is None or parent in seen:
                 continue
             seen.add(parent)
-            node = nodes_of.get(parent)
-            if node is None and (leaf := getattr(parent, "variable", None)) is not None:
-                node = known(leaf)
+            node = _node_of(parent, key, known)
             if node is None:
                 stack.append(parent)
             else:
                 found[node] = None
     return tuple(found)
+
+
+def _node_of(function: Any, key: str, known: Callable[[torch.Tensor], int | None]) -> int | None:
+    marked: int | None = function.metadata.get(key)
+    if marked is not None:
+        return marked
+    leaf = getattr(function, "variable", None)
+    return None if leaf is None else known(leaf)

@@ -379,6 +379,7 @@ class Recorder:
             self._flush_scalars()
         finally:
             self._closed = True
+            self._watched = Watched()  # lets go of the models
             atexit.unregister(self._close_at_exit)
             if self._output is not None:
                 self._output.close(error)

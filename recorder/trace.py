@@ -9,15 +9,17 @@ operation gives its tensor a new node, and is remembered for its storage, becaus
 
 from __future__ import annotations
 
+import itertools
 import weakref
 from collections.abc import Iterator
 from typing import Any
 
 import torch
 
-from stepscope.recorder.autograd_walk import named_ancestors
+from stepscope.recorder.autograd_walk import mark, named_ancestors
 from stepscope.recorder.frames import Place
 
+_numbers = itertools.count()
 _REENTRANT_CHECKPOINT = "CheckpointFunctionBackward"
 
 
@@ -37,7 +39,7 @@ class Trace:
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._changed: dict[int, list[int]] = {}  # storage -> nodes of in-place changes
-        self._grad_functions: dict[Any, int] = {}  # grad_fn of named tensors -> node
+        self._mark = f"stepscope {next(_numbers)}"
 
     def add(self, parents: tuple[int, ...], carries_grad: bool, operation: str = "", place: Place | None = None) -> int:
         """A new node."""
@@ -83,7 +85,7 @@ class Trace:
         self.rooted[node] = True
         self.put(tensor, node)
         if tensor.grad_fn is not None:
-            self._grad_functions[tensor.grad_fn] = node
+            mark(tensor.grad_fn, self._mark, node)
         self._hide_change(tensor, made_by, node)
         return node
 
@@ -104,7 +106,6 @@ class Trace:
         """Drop everything that refers to tensors or to the autograd graph; the plain numbers stay."""
         self._of.clear()
         self._changed.clear()
-        self._grad_functions.clear()
 
     def _hide_change(self, tensor: torch.Tensor, made_by: int, node: int) -> None:
         """Views that are read later come from the name that a changed tensor got, not from the change behind it."""
@@ -125,7 +126,7 @@ class Trace:
             found: tuple[int, ...] = ()
             self._carry_through(before)
         else:
-            found = named_ancestors(tensor.grad_fn, self._grad_functions, self.known)
+            found = named_ancestors(tensor.grad_fn, self._mark, self.known)
         place = self.places[before[0]] if before else None
         node = self.add((*found, *before), tensor.requires_grad, operation, place)
         self.put(tensor, node)

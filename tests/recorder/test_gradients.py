@@ -126,7 +126,7 @@ def test_of_each_loss_group(tmp_path: Path) -> None:
     assert weight.grad is not None
     assert_recorded(step, "model.0.weight", weight.grad)
     for loss, name in zip(losses(), ("first", "second"), strict=True):
-        (alone,) = torch.autograd.grad(loss, weight)
+        (alone,) = torch.autograd.grad(loss, weight, retain_graph=True)
         assert_recorded(step, "model.0.weight", alone, f"gradient:{name}")
     assert quantities(step, "model.0") == {"value", "gradient:first", "gradient:second"}
 
