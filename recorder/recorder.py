@@ -376,7 +376,7 @@ class Recorder:
                 self._auto.stop()
                 self._abandon()
             self.end_step(error)
-            self._flush_scalars()
+            self.flush()  # before the end, so that what failed in writing is told in the recording, too
         finally:
             self._closed = True
             self._watched = Watched()  # lets go of the models
