@@ -36,7 +36,7 @@ class Catalog:
             DamagedError: it makes no sense.
         """
         with damaged_unless(f"the catalog: a {place.kind}"):
-            digest = bytes(header["digest"])
+            digest = codec.digest_from_plain(header["digest"])
         places = self._layout_places if place.kind == "layout" else self._graph_places
         places[digest] = place
 

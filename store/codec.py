@@ -24,12 +24,20 @@ from stepscope.store.records import (
 )
 
 Plain = Any
+_DIGEST_SIZE = 16
 _TENSOR_TYPES = get_args(TensorType)
 
 
 def digest(packed: bytes) -> bytes:
     """The stable name of a layout or a graph: 16 bytes of BLAKE2b of its packed form."""
-    return hashlib.blake2b(packed, digest_size=16).digest()
+    return hashlib.blake2b(packed, digest_size=_DIGEST_SIZE).digest()
+
+
+def digest_from_plain(plain: Plain) -> bytes:
+    """A digest out of a header. (``bytes(plain)`` would make as many zeros as a damaged header says.)"""
+    if not isinstance(plain, bytes) or len(plain) != _DIGEST_SIZE:
+        raise ValueError(f"{plain!r:.60} is no digest")
+    return plain
 
 
 def pack(value: Plain) -> bytes:

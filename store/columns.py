@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace, encode_block
 from stepscope.store.errors import damaged_unless
@@ -126,13 +127,13 @@ class Chunk:
         self._place = place
         self._offsets: NDArray[np.int64] | None = None
         with damaged_unless("a columns block"):
-            self.layout = bytes(header["layout"])
+            self.layout = codec.digest_from_plain(header["layout"])
             self.rows, self._steps, self._batch = (int(header[name]) for name in ("rows", "steps", "batch"))
             arrays = array_entries(header["arrays"], place.payload_length)
             self._lengths = arrays["lengths"]
             self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])
-            if self.numbers.shape != (self._steps,):
-                raise ValueError("another number of steps than promised")
+            if self.numbers.shape != (self._steps,) or self._lengths.shape != (2 * self.rows,) or self.rows < 1:
+                raise ValueError("other numbers of steps or rows than promised")
 
     def statistics(self, row: int) -> NDArray[np.float64]:
         """``(11, steps)`` of one row."""

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from stepscope.store import codec
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.errors import damaged_unless
 
@@ -51,7 +52,7 @@ class StepIndex:
             DamagedError: it makes no sense.
         """
         with damaged_unless("a step"):
-            number, layout = int(np.int64(header["number"])), bytes(header["layout"])
+            number, layout = int(np.int64(header["number"])), codec.digest_from_plain(header["layout"])
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
         if number in self._entries:
             self.repeated.add(number)
