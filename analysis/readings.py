@@ -73,7 +73,7 @@ def read_steps(trial: Trial, numbers: Sequence[int]) -> list[Readings]:
             continue
         name = step.layout.name
         if name not in found:
-            trains = any(tensor.quantity.startswith("gradient") for tensor in step.layout.tensors)
+            trains = any(tensor.quantity.startswith(("gradient", "update")) for tensor in step.layout.tensors)
             found[name] = Readings(step.layout, trains)
         found[name].steps.append(step)
     return list(found.values())

@@ -8,11 +8,17 @@ from typing import Any
 
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
+from stepscope.analysis.rules.gradient_cut import GradientCut
+from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
+from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
+from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
+from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
+from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.store.errors import unknown
 
@@ -22,6 +28,12 @@ RULES: dict[str, type[Rule]] = {
         NonFinite,
         UnreachableTargets,
         ActivationBeforeLoss,
+        UnchangedParameters,
+        GradientCut,
+        NoGradient,
+        ModuleNeverCalled,
+        MissingNonlinearity,
+        IgnoredInput,
         LossStart,
         LossDivergence,
         LossSpike,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 
 import numpy as np
@@ -12,7 +13,7 @@ from stepscope.analysis.history import History
 from stepscope.analysis.readings import Readings, choose_steps, read_steps
 from stepscope.store import Step, Trial
 from stepscope.store.nodes import Node
-from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, ModuleInfo
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, ModuleInfo
 
 _Key = tuple[str, str, str | None, int | None, bool]
 
@@ -40,20 +41,19 @@ class View:
 
     @cached_property
     def training(self) -> list[Step]:
-        """Those of them in which gradients were computed, in order."""
+        """Those of them in which gradients were computed or parameters updated, in order."""
         steps = (step for part in self.readings if part.trains for step in part.steps)
         return sorted(steps, key=lambda step: step.number)
 
     @cached_property
     def flow(self) -> Flow:
         """The joined graph of the training steps; of all steps if none trains."""
-        seen = {}
-        for step in self.training or self.steps:
-            for iteration in step.iterations:
-                digest = step.graph_digest(iteration)
-                if digest not in seen:
-                    seen[digest] = step.graph(iteration)
-        return Flow(seen.values())
+        return Flow(_graphs(self.training or self.steps))
+
+    @cached_property
+    def all_flow(self) -> Flow:
+        """The joined graph of all steps, those that only evaluate included."""
+        return Flow(_graphs(self.steps))
 
     @cached_property
     def modules(self) -> dict[str, ModuleInfo]:
@@ -105,6 +105,17 @@ class View:
             node, role, iteration, quantity, steps[order],
             np.concatenate(statistics)[order], np.concatenate(aggregates)[order],
         )  # fmt: skip
+
+
+def _graphs(steps: Sequence[Step]) -> Iterable[Graph]:
+    """The different graphs of some steps."""
+    seen: dict[bytes, Graph] = {}
+    for step in steps:
+        for iteration in step.iterations:
+            digest = step.graph_digest(iteration)
+            if digest not in seen:
+                seen[digest] = step.graph(iteration)
+    return seen.values()
 
 
 def evidence(history: History, statistic: str, text: str) -> Evidence:

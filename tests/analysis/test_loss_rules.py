@@ -119,7 +119,7 @@ def test_a_loss_that_gets_what_it_wants(tmp_path: Path, last: tuple[nn.Module, .
 def test_a_loss_that_starts_too_high(tmp_path: Path) -> None:
     model = mlp(8, 32, 4)
     with torch.no_grad():
-        model[2].weight.mul_(15)
+        model[2].weight.mul_(25)
     finding = only(classify(tmp_path, model), "loss-start")
     assert finding.node == "model" and "log(4)" in finding.summary
 

@@ -1,0 +1,93 @@
+"""The parameters of the watched models: which can be trained, what gradient they get, whether they change."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.history import History
+from stepscope.analysis.view import View
+from stepscope.store.records import STATISTICS
+
+_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """A parameter that can be trained: its node, and the path of the module that owns it."""
+
+    node: str
+    module: str
+    module_class: str
+    shape: tuple[int, ...]
+
+
+def trainable(view: View) -> list[Parameter]:
+    """All trainable parameters, each once, in the order of the modules."""
+    found: dict[str, Parameter] = {}
+    for module in view.trial.network:
+        for info in module.parameters:
+            if info.trainable and not info.is_buffer:
+                node = info.names[0]
+                found.setdefault(node, Parameter(node, module.path, module.module_class, info.shape))
+    return list(found.values())
+
+
+def gradients(view: View, node: str) -> list[History]:
+    """The gradients of a node, one history a loss group."""
+    known = view.nodes.get(node)
+    names = [name for name in known.quantities if name.startswith("gradient")] if known else []
+    return [history for history in (view.history(node, name) for name in names) if len(history)]
+
+
+def has_gradient(view: View, node: str) -> bool:
+    """Whether any gradient of it was recorded, be it zero."""
+    return bool(gradients(view, node))
+
+
+def is_gradient_zero(view: View, node: str) -> bool:
+    """Whether it has gradients, and all of them are exactly zero."""
+    histories = gradients(view, node)
+    return bool(histories) and all(bool(np.all(history.of("abs_max") == 0)) for history in histories)
+
+
+def is_unchanged(view: View, node: str) -> bool:
+    """Whether its value is the same in all of at least three training steps."""
+    history = view.history(node)
+    if len(history) < 3:
+        return False
+    values = history.statistics[:, _IDENTITY]
+    update = view.history(node, "update")
+    moved = len(update) > 0 and bool(np.nanmax(update.of("abs_max")) > 0)
+    return not moved and bool(np.all((values == values[0]) | np.isnan(values)))
+
+
+def gather(view: View, parameters: Iterable[Parameter]) -> dict[str, list[Parameter]]:
+    """The parameters by the topmost module all of whose trainable parameters are among them."""
+    chosen = list(parameters)
+    names = {parameter.node for parameter in chosen}
+    every = trainable(view)
+    groups: dict[str, list[Parameter]] = {}
+    for parameter in chosen:
+        top = parameter.module
+        while "." in top:
+            parent = top.rpartition(".")[0]
+            if parent not in view.modules or not all(p.node in names for p in every if is_inside(p.module, parent)):
+                break
+            top = parent
+        groups.setdefault(top, []).append(parameter)
+    return groups
+
+
+def is_inside(path: str, module: str) -> bool:
+    """Whether a path is that of a module, or of something in it."""
+    return path == module or path.startswith(module + ".")
+
+
+def listed(names: Iterable[str], most: int = 3) -> str:
+    """Names for a sentence: ``"a, b, c and 4 more"``."""
+    given = list(names)
+    text = ", ".join(given[:most])
+    return f"{text} and {len(given) - most} more" if len(given) > most else text

@@ -1,0 +1,101 @@
+"""The rule ``gradient-cut``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
+from stepscope.analysis.parameters import Parameter, has_gradient, listed, trainable
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.twins import is_copy
+from stepscope.analysis.view import View
+
+
+@dataclass(frozen=True)
+class _Cut:
+    """An edge towards the loss along which no gradient comes back."""
+
+    source: Place
+    sink: Place
+
+
+@dataclass(frozen=True)
+class GradientCut(Rule):
+    """The way back from the loss is cut, so that parameters in front of the cut get no gradient.
+
+    Symptom: a part of the net stays as it was initialised while the rest learns around it.
+
+    How it is measured: a trainable parameter got no gradient in any recorded step, although the loss was computed
+    from it. The finding names the last tensor on the way that still carries a gradient, and what was made of it.
+    A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
+    same weights as a module that does learn.
+
+    Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
+    with ``torch.tensor(...)``.
+
+    Remedy: take the cut out, or freeze the part that is not meant to learn (``requires_grad_(False)``).
+
+    Source: no threshold.
+    """
+
+    name = "gradient-cut"
+    causes = "detach(), .data, .item(), no_grad(), argmax or rounding, numpy, or torch.tensor(...) of a computed value."
+    remedy = "Take the cut out; or freeze what is in front of it, if it is not meant to learn."
+
+    def check(self, view: View) -> Iterable[Finding]:
+        cuts: dict[_Cut, list[Parameter]] = {}
+        without = [parameter for parameter in trainable(view) if not has_gradient(view, parameter.node)]
+        if not view.training or not without:
+            return
+        towards_loss = view.flow.upstream(view.losses)
+        for parameter in without:
+            for cut in _cuts_after(view, parameter, towards_loss):
+                cuts.setdefault(cut, []).append(parameter)
+        for cut, parameters in _innermost(view, cuts).items():
+            yield self._finding(view, cut, parameters)
+
+    def _finding(self, view: View, cut: _Cut, parameters: list[Parameter]) -> Finding:
+        nodes = [parameter.node for parameter in parameters]
+        level: Level = "info" if is_copy(view, nodes) else "warning"
+        sink = view.flow.vertices[cut.sink]
+        made = f" (made by {sink.operation})" if sink.operation else ""
+        start = cut.source.node if view.flow.vertices[cut.source].type != "parameter" else cut.sink.node
+        where = f"between {cut.source.node} and {cut.sink.node}{made}" if start == cut.source.node else f"at {start}"
+        summary = (
+            f"No gradient flows back {where}: {len(nodes)} trainable parameters in front of it "
+            f"({listed(nodes)}) get none in {len(view.training)} training steps."
+        )
+        others = [name for name in (cut.sink.node, *nodes) if name != start]
+        return self.finding(view, start, level, summary, step=view.training[0].number, nodes=others)
+
+
+def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> Iterable[_Cut]:
+    """Where the gradient's way from the losses to a parameter ends; nothing if the parameter is not used."""
+    start = [place for place in view.flow.of_node(parameter.node) if place in towards_loss]
+    carrying = view.flow.downstream(start, differentiable=True)
+    for place in sorted(carrying, key=lambda place: view.position.get(place.node, 0)):
+        for link in view.flow.sinks.get(place, ()):
+            if not link.differentiable and link.place in towards_loss:
+                yield _Cut(place, link.place)
+
+
+def _innermost(view: View, cuts: dict[_Cut, list[Parameter]]) -> dict[_Cut, list[Parameter]]:
+    """One cut for each set of parameters: the one that lies nearest to the loss."""
+    chosen: dict[str, _Cut] = {}
+    for cut, parameters in cuts.items():
+        for parameter in parameters:
+            known = chosen.get(parameter.node)
+            if known is None or _depth(view, cut) > _depth(view, known):
+                chosen[parameter.node] = cut
+    kept: dict[_Cut, list[Parameter]] = {}
+    for cut, parameters in cuts.items():
+        mine = [parameter for parameter in parameters if chosen[parameter.node] == cut]
+        if mine:
+            kept[cut] = mine
+    return kept
+
+
+def _depth(view: View, cut: _Cut) -> tuple[int, int]:
+    return view.position.get(cut.source.node, 0), view.position.get(cut.sink.node, 0)

@@ -1,0 +1,84 @@
+"""The rule ``no-gradient``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.parameters import (
+    Parameter,
+    gather,
+    has_gradient,
+    is_gradient_zero,
+    listed,
+    trainable,
+)
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.rules.module_never_called import is_unused
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class NoGradient(Rule):
+    """Trainable parameters that get no gradient, or one that is exactly zero, in every training step.
+
+    Symptom: the parameters stay as they were, or only shrink (weight decay moves what has no gradient, too: a change
+    is no proof of learning).
+
+    How it is measured: other parameters of the trial have gradients; these have none in any recorded training step
+    although something uses them, but no loss does; or all elements of all their gradients are zero. Parameters before
+    a cut are reported by ``gradient-cut``, those of modules that are not in use by ``module-never-called``.
+
+    Causes: an output that enters no loss, units that are all dead, a factor of zero, a mask over everything.
+
+    Remedy: follow the graph from the parameter towards the loss, to where the gradient becomes zero.
+
+    Source: no threshold.
+    """
+
+    name = "no-gradient"
+    causes = "What is computed from them enters no loss, or is multiplied by zero on the way (dead units, a mask)."
+    remedy = "Follow the graph from there towards the loss, to the first node whose gradient is not zero."
+
+    def check(self, view: View) -> Iterable[Finding]:
+        parameters = trainable(view)
+        if not any(has_gradient(view, parameter.node) for parameter in parameters):
+            return
+        towards_loss = view.flow.upstream(view.losses)
+        missing = [
+            parameter
+            for parameter in parameters
+            if not has_gradient(view, parameter.node)
+            and not is_unused(view, parameter)
+            and not any(place in towards_loss for place in view.flow.of_node(parameter.node))
+        ]
+        for module, group in gather(view, missing).items():
+            yield self._missing(view, module, group)
+        zero = [parameter for parameter in parameters if is_gradient_zero(view, parameter.node)]
+        for module, group in gather(view, zero).items():
+            if len(view.history(group[0].node)) >= 3:
+                yield self._zero(view, module, group)
+
+    def _missing(self, view: View, module: str, group: list[Parameter]) -> Finding:
+        nodes = [parameter.node for parameter in group]
+        summary = (
+            f"{module}: {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient in "
+            f"{len(view.training)} training steps: no loss is computed from them."
+        )
+        return self.finding(view, nodes[0], "warning", summary, step=view.training[0].number, nodes=nodes[1:])
+
+    def _zero(self, view: View, module: str, group: list[Parameter]) -> Finding:
+        nodes = [parameter.node for parameter in group]
+        history = view.history(nodes[0], "gradient")
+        summary = (
+            f"{module}: the gradients of {len(nodes)} parameters ({listed(nodes)}) are exactly zero in all "
+            f"{len(history) or len(view.training)} training steps."
+        )
+        update = view.history(nodes[0], "update")
+        if len(update) and np.nanmax(update.of("abs_max")) > 0:
+            summary += f" They change nevertheless (by up to {np.nanmax(update.of('abs_max')):.2g}): weight decay."
+        shown = [evidence(history, "abs_max", "zero in all steps")]
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])

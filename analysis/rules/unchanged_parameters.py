@@ -1,0 +1,102 @@
+"""The rule ``unchanged-parameters``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.parameters import (
+    Parameter,
+    gather,
+    has_gradient,
+    is_gradient_zero,
+    is_unchanged,
+    listed,
+    trainable,
+)
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class UnchangedParameters(Rule):
+    """Parameters that get a gradient but never change.
+
+    Symptom: the loss stays where it is, or a part of the net does not learn although its gradients look fine.
+
+    How it is measured: the gradient is not zero, but all statistics of the value are the same, bit for bit, in all
+    (at least three) recorded training steps, and every update is zero.
+
+    Causes: the optimizer was given other parameters (made before a layer was added or replaced, or only a part of the
+    model), ``optimizer.step()`` is not called, the learning rate is 0, or updates that are smaller than the dtype can
+    express (bfloat16 keeps three digits).
+
+    Remedy: make the optimizer after the model is complete, from ``model.parameters()``; check that ``step()`` runs and
+    the learning rate is not 0; keep a float32 copy of low-precision weights.
+
+    Source: smdebug's UnchangedTensor (three steps), without its tolerance.
+    """
+
+    name = "unchanged-parameters"
+    causes = "The optimizer does not hold them, optimizer.step() is not called, or their learning rate is 0."
+    remedy = (
+        "Make the optimizer from model.parameters() once the model is complete; check step() and the learning rate."
+    )
+
+    def check(self, view: View) -> Iterable[Finding]:
+        learning = [
+            parameter
+            for parameter in trainable(view)
+            if has_gradient(view, parameter.node) and not is_gradient_zero(view, parameter.node)
+        ]
+        still = [parameter for parameter in learning if is_unchanged(view, parameter.node)]
+        if not still:
+            return
+        if len(still) == len(learning):
+            yield self._everything(view, still)
+            return
+        for module, group in gather(view, still).items():
+            yield self._some(view, module, group)
+
+    def _everything(self, view: View, still: list[Parameter]) -> Finding:
+        rates = sorted({str(group.get("lr")) for groups in _optimizers(view) for group in groups})
+        told = f" (learning rate {', '.join(rates)})" if rates else ""
+        stepped = any(tensor.quantity == "update" for tensor in view.training[-1].layout.tensors)
+        why = "every update is zero" if stepped else "no optimizer stepped in a recorded step"
+        summary = (
+            f"Nothing is trained: none of the {len(still)} parameters changes in {len(view.training)} training steps "
+            f"although they have gradients; {why}{told}."
+        )
+        return self._at(view, still, "error", summary)
+
+    def _some(self, view: View, module: str, group: list[Parameter]) -> Finding:
+        nodes = [parameter.node for parameter in group]
+        state = [name for name in view.nodes[nodes[0]].quantities if name not in ("value", "gradient", "update")]
+        held = any(not name.startswith("gradient") for name in state)
+        why = (
+            "an optimizer holds them, so their learning rate is 0 or the updates are too small for the dtype"
+            if held
+            else "no optimizer seems to hold them"
+        )
+        summary = (
+            f"{module}: {len(nodes)} parameters ({listed(nodes)}) have gradients but do not change in "
+            f"{len(view.training)} training steps, while others do; {why}."
+        )
+        return self._at(view, group, "warning", summary)
+
+    def _at(self, view: View, group: list[Parameter], level: str, summary: str) -> Finding:
+        nodes = [parameter.node for parameter in group]
+        shown = [
+            evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"),
+            evidence(view.history(nodes[0]), "norm", "its value is always the same"),
+        ]
+        return self.finding(
+            view, nodes[0], "error" if level == "error" else "warning", summary, shown,
+            step=view.training[0].number, nodes=nodes[1:],
+        )  # fmt: skip
+
+
+def _optimizers(view: View) -> list[list[dict[str, object]]]:
+    settings = view.training[-1].facts.get("optimizers", {})
+    return list(settings.values()) if isinstance(settings, dict) else []
