@@ -19,10 +19,12 @@ class Catalog:
 
     Attributes:
         problems: what could not be read, in sentences.
+        version: how many blocks it has.
     """
 
     def __init__(self, file: BlockFile) -> None:
         self.problems: dict[str, None] = {}
+        self.version = 0
         self._file = file
         self._layout_places: dict[bytes, BlockPlace] = {}
         self._graph_places: dict[bytes, BlockPlace] = {}
@@ -39,6 +41,7 @@ class Catalog:
             digest = codec.digest_from_plain(header["digest"])
         places = self._layout_places if place.kind == "layout" else self._graph_places
         places[digest] = place
+        self.version += 1
 
     def layout(self, digest: bytes) -> Layout:
         """A layout by its digest.

@@ -40,6 +40,14 @@ def digest_from_plain(plain: Plain) -> bytes:
     return plain
 
 
+def step_from_plain(plain: Plain) -> int:
+    """The number of a step; it fits into 64 bits."""
+    number = int(plain)
+    if not -(2**63) <= number < 2**63:
+        raise ValueError(f"{number} is no number of a step")
+    return number
+
+
 def pack(value: Plain) -> bytes:
     return bytes(msgpack.packb(value, use_bin_type=True))
 
@@ -156,13 +164,13 @@ def scalars_to_plain(scalars: Sequence[Scalar]) -> Plain:
 
 def scalars_from_plain(plain: Plain) -> list[Scalar]:
     return [
-        Scalar(str(name), str(group), int(step), float(value), str(kind), float(time))
+        Scalar(str(name), str(group), step_from_plain(step), float(value), str(kind), float(time))
         for name, group, step, value, kind, time in (row[:6] for row in plain)
     ]
 
 
 def note_from_plain(plain: Mapping[str, Plain]) -> Note:
-    return Note(str(plain["text"]), int(plain["step"]), float(plain["time"]))
+    return Note(str(plain["text"]), step_from_plain(plain["step"]), float(plain["time"]))
 
 
 def end_from_plain(plain: Mapping[str, Plain]) -> TrialEnd:

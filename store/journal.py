@@ -62,7 +62,7 @@ class Journal:
         elif kind == "note":
             self.notes = (*self.notes, codec.note_from_plain(header))
         elif kind == "message":
-            self.messages = (*self.messages, Message(int(header["step"]), str(header["text"])))
+            self.messages = (*self.messages, Message(codec.step_from_plain(header["step"]), str(header["text"])))
         elif kind == "end":
             self.end = codec.end_from_plain(header)
         elif kind == "scalars":

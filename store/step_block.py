@@ -48,7 +48,7 @@ def parse_step(header: Mapping[str, Any], place: BlockPlace) -> StepHeader:
     """
     with damaged_unless("a step"):
         return StepHeader(
-            number=int(header["number"]),
+            number=codec.step_from_plain(header["number"]),
             kind=str(header["kind"]),
             time=float(header["time"]),
             seconds=float(header["seconds"]),

@@ -52,7 +52,7 @@ class StepIndex:
             DamagedError: it makes no sense.
         """
         with damaged_unless("a step"):
-            number, layout = int(np.int64(header["number"])), codec.digest_from_plain(header["layout"])
+            number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
         if number in self._entries:
             self.repeated.add(number)

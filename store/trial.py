@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence, Set
+from collections.abc import Collection, Iterator, Mapping, Sequence, Set
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,21 +12,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store import lock
-from stepscope.store.block_file import BlockFile
-from stepscope.store.blocks import BlockPlace
-from stepscope.store.catalog import Catalog
 from stepscope.store.columns import Chunk
-from stepscope.store.errors import DamagedError, NotARecordingError, UnknownNameError, unknown
-from stepscope.store.files import FILE_NAMES, file_path
-from stepscope.store.health import find_problems
-from stepscope.store.journal import Journal, Message
+from stepscope.store.contents import Contents
+from stepscope.store.errors import NotARecordingError, UnknownNameError, unknown
+from stepscope.store.files import file_path
+from stepscope.store.journal import Message
 from stepscope.store.layout import Layout
 from stepscope.store.nodes import Node, collect_nodes
 from stepscope.store.records import STATISTICS, ModuleInfo, Note, TrialEnd, TrialInfo
 from stepscope.store.series import Series, SeriesQuestion, Source, gather
 from stepscope.store.step import Step
-from stepscope.store.step_block import parse_step
-from stepscope.store.step_index import StepIndex
 from stepscope.store.table import Library, Table, TableQuestion, converted, tables
 
 _CACHED_STEPS = 64
@@ -58,22 +53,18 @@ class Trial:
         self.refresh()
 
     def _start_over(self) -> None:
-        self._problems: dict[str, None] = {}
-        self._files = {name: BlockFile(file_path(self.path, name)) for name in FILE_NAMES}
-        self._journal = Journal(self.name)
-        self._catalog = Catalog(self._files["catalog"])
-        self._index = StepIndex()
-        self._chunks: list[Chunk] = []
+        self._contents = Contents(self.path)
         self._cache: OrderedDict[int, Step] = OrderedDict()
-        self._nodes: tuple[Node, ...] | None = None
+        self._nodes: tuple[Node, ...] = ()
         self._nodes_by_name: dict[str, Node] = {}
+        self._nodes_version = -1
 
     # ------------------------------------------------------------------ facts
 
     @property
     def info(self) -> TrialInfo:
         """What was known when the trial started."""
-        return self._journal.info
+        return self._contents.journal.info
 
     @property
     def config(self) -> Mapping[str, Any]:
@@ -88,22 +79,22 @@ class Trial:
     @property
     def network(self) -> tuple[ModuleInfo, ...]:
         """The modules of the watched models."""
-        return self._journal.network
+        return self._contents.journal.network
 
     @property
     def notes(self) -> tuple[Note, ...]:
         """What the user left with ``recorder.note``."""
-        return self._journal.notes
+        return self._contents.journal.notes
 
     @property
     def messages(self) -> tuple[Message, ...]:
         """What the recorder left out, or failed at: ``(step, text)``."""
-        return self._journal.messages
+        return self._contents.journal.messages
 
     @property
     def end(self) -> TrialEnd | None:
         """How the trial ended; None if it was not closed."""
-        return self._journal.end
+        return self._contents.journal.end
 
     @property
     def state(self) -> State:
@@ -122,29 +113,28 @@ class Trial:
     @property
     def last_change(self) -> float:
         """When something was last written, in seconds since the epoch."""
-        return max((file.last_change() for file in self._files.values()), default=0.0)
+        return max((file.last_change() for file in self._contents.files.values()), default=0.0)
 
     @property
     def bytes(self) -> int:
         """The size of all files of the trial."""
-        return sum(file.size() for file in self._files.values())
+        return sum(file.size() for file in self._contents.files.values())
 
     @property
     def problems(self) -> tuple[str, ...]:
         """What is damaged or missing, in sentences; the rest can be read. ``verify`` looks at every byte."""
         with self._lock:
-            found = find_problems(self._files, self._index, is_running=self.state == "running")
-            return tuple(dict.fromkeys((*found, *self._problems, *self._catalog.problems)))
+            return self._contents.problems(is_running=self.state == "running")
 
     @property
     def steps(self) -> NDArray[np.int64]:
         """The numbers of the recorded steps, in order."""
-        return self._index.numbers
+        return self._contents.index.numbers
 
     @property
     def step_kinds(self) -> tuple[str, ...]:
         """The kind of each recorded step, aligned with ``steps``."""
-        return self._index.kinds
+        return self._contents.index.kinds
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -155,9 +145,10 @@ class Trial:
     def nodes(self) -> tuple[Node, ...]:
         """All nodes, in data-flow order."""
         with self._lock:
-            if self._nodes is None:
-                layouts = [layout.tensors for layout in self._catalog.layouts()]
-                self._nodes = collect_nodes(self._catalog.graphs(), layouts)
+            if self._nodes_version != self._contents.catalog.version:
+                self._nodes_version = self._contents.catalog.version
+                layouts = [layout.tensors for layout in self._contents.catalog.layouts()]
+                self._nodes = collect_nodes(self._contents.catalog.graphs(), layouts)
                 self._nodes_by_name = {node.name: node for node in self._nodes}
             return self._nodes
 
@@ -183,7 +174,7 @@ class Trial:
     @property
     def scalar_names(self) -> tuple[tuple[str, str], ...]:
         """``(group, name)`` of each curve that was logged."""
-        return tuple(self._journal.scalars)
+        return tuple(self._contents.journal.scalars)
 
     def scalars(self, name: str, *, group: str = "", kind: str | None = None) -> Series:
         """A curve that was logged with ``recorder.scalar``.
@@ -191,9 +182,10 @@ class Trial:
         Raises:
             UnknownNameError: no such curve.
         """
-        points = self._journal.scalars.get((group, name))
+        curves = self._contents.journal.scalars
+        points = curves.get((group, name))
         if points is None:
-            raise unknown("scalar", f"{group}/{name}", (f"{group}/{name}" for group, name in self._journal.scalars))
+            raise unknown("scalar", f"{group}/{name}", (f"{group}/{name}" for group, name in curves))
         kept = [point for point in points if kind is None or point.kind == kind]
         return Series(
             np.array([point.step for point in kept], np.int64), np.array([point.value for point in kept], np.float64)
@@ -236,8 +228,8 @@ class Trial:
         question = SeriesQuestion(node, statistic, quantity, role, iteration, aggregate, sample)
         question.check(self.node(node))
         with self._lock:
-            source = Source(self._layout_of_step, self._chunks, self.step, self._index.repeated)
-            return gather(question, self._index.of_kind(kind), source)
+            source = Source(self._contents.layout_of, self._contents.chunks, self.step, self._contents.index.repeated)
+            return gather(question, self._contents.index.of_kind(kind), source)
 
     def table(
         self,
@@ -304,86 +296,41 @@ class Trial:
 
     def nearest_step(self, number: int, *, kind: str | None = None) -> int | None:
         """The recorded step nearest to a number; None if there is none of that kind."""
-        return self._index.nearest(number, kind)
+        return self._contents.index.nearest(number, kind)
 
     def layouts(self) -> Sequence[Layout]:
         """All layouts of the trial that can be read."""
         with self._lock:
-            return self._catalog.layouts()
+            return self._contents.catalog.layouts()
 
     def chunks(self) -> Sequence[Chunk]:
         """The column chunks that were found; for ``verify``."""
-        return tuple(self._chunks)
+        return tuple(self._contents.chunks)
 
     @property
     def repeated_steps(self) -> Set[int]:
         """The numbers of steps that were written more than once; the last one counts."""
-        return self._index.repeated
+        return self._contents.index.repeated
 
     def _read_step(self, number: int) -> Step:
-        if number not in self._index:
+        if number not in self._contents.index:
             nearest = self.nearest_step(number)
             near = "no step was" if nearest is None else f"the nearest recorded one is {nearest}"
             raise UnknownNameError(f"step {number} was not recorded in trial {self.name!r}; {near}")
-        steps, detail = self._files["steps"], self._files["detail"]
-        place, header = steps.block(self._index[number].place.offset, "step")
-        parsed = parse_step(header, place)
-        return Step(parsed, place, steps, detail, self._catalog.layout(parsed.layout), self._catalog.graph)
-
-    def _layout_of_step(self, number: int) -> Layout | None:
-        try:
-            return self._catalog.layout(self._index[number].layout)
-        except DamagedError:
-            return None
+        return self._contents.step(number)
 
     # ------------------------------------------------------------------ following
 
     def refresh(self) -> bool:
         """Read what was written since the last look. Returns whether there was anything new."""
         with self._lock:
-            if self._files["journal"].was_replaced():
+            if self._contents.was_replaced():
                 self._start_over()
-            # The journal first: once it says that the trial ended, everything else is there to be read.
-            new = [
-                self._read_new("journal", lambda place, header: self._journal.take(place.kind, header)),
-                self._read_new("catalog", self._take_catalog),
-                self._read_new("columns", self._take_columns),
-                self._read_new("steps", self._index.take),
-            ]
-            self._check_journal()
-            if new[-1]:
-                self._index.settle()
-            self.version += any(new)
-            return any(new)
-
-    def _read_new(self, name: str, take: Callable[[BlockPlace, dict[str, Any]], None]) -> bool:
-        found = False
-        try:
-            for place, header in self._files[name].new_blocks():
-                found = True
-                try:
-                    take(place, header)
-                except DamagedError as error:
-                    self._problems[f"{self._files[name].name}: byte {place.offset}: {error}"] = None
-        except NotARecordingError as error:
-            if name == "journal":
-                raise
-            self._problems[str(error)] = None
-        except (OSError, DamagedError) as error:
-            self._problems[f"{self._files[name].name} cannot be read ({error})"] = None
-        return found
-
-    def _check_journal(self) -> None:
-        journal = self._files["journal"]
-        if journal.is_foreign and not self._journal.has_info:
-            raise NotARecordingError(f"{journal.path} is not a file of a Stepscope recording")
-
-    def _take_catalog(self, place: BlockPlace, header: dict[str, Any]) -> None:
-        self._nodes = None
-        self._catalog.take(place, header)
-
-    def _take_columns(self, place: BlockPlace, header: dict[str, Any]) -> None:
-        self._chunks.append(Chunk(self._files["columns"], place, header))
+            new = self._contents.refresh()
+            for number in self.repeated_steps:
+                self._cache.pop(number, None)
+            self.version += new
+            return new
 
     def __repr__(self) -> str:
         return f"<Trial {self.name!r} {self.state}, {len(self.steps)} steps>"

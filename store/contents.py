@@ -1,0 +1,104 @@
+"""What was read of a trial's files so far; asked again, it reads on from there."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import BlockPlace
+from stepscope.store.catalog import Catalog
+from stepscope.store.columns import Chunk
+from stepscope.store.errors import DamagedError, NotARecordingError
+from stepscope.store.files import FILE_NAMES, file_path
+from stepscope.store.health import find_problems
+from stepscope.store.journal import Journal
+from stepscope.store.layout import Layout
+from stepscope.store.step import Step
+from stepscope.store.step_block import parse_step
+from stepscope.store.step_index import StepIndex
+
+
+class Contents:
+    """The headers of all blocks of a trial, in the form in which they are asked for.
+
+    Attributes:
+        files: the trial's files by name.
+        journal, catalog, index, chunks: what the blocks of the files said.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.files = {name: BlockFile(file_path(folder, name)) for name in FILE_NAMES}
+        self.journal = Journal(folder.name)
+        self.catalog = Catalog(self.files["catalog"])
+        self.index = StepIndex()
+        self.chunks: list[Chunk] = []
+        self._problems: dict[str, None] = {}
+
+    def was_replaced(self) -> bool:
+        """Whether another trial is now where this one was."""
+        return self.files["journal"].was_replaced()
+
+    def refresh(self) -> bool:
+        """Read what was written since the last look. Returns whether there was anything new.
+
+        Raises:
+            NotARecordingError: the journal is of another program, or in a newer format.
+        """
+        # The journal first: once it says that the trial ended, everything else is there to be read.
+        new = [
+            self._read_new("journal", lambda place, header: self.journal.take(place.kind, header)),
+            self._read_new("catalog", self.catalog.take),
+            self._read_new("columns", self._take_columns),
+            self._read_new("steps", self.index.take),
+        ]
+        journal = self.files["journal"]
+        if journal.is_foreign and not self.journal.has_info:
+            raise NotARecordingError(f"{journal.path} is not a file of a Stepscope recording")
+        if new[-1]:
+            self.index.settle()
+        return any(new)
+
+    def problems(self, *, is_running: bool) -> tuple[str, ...]:
+        """What is damaged or missing, in sentences."""
+        found = find_problems(self.files, self.index, is_running=is_running)
+        return tuple(dict.fromkeys((*found, *self._problems, *self.catalog.problems)))
+
+    def step(self, number: int) -> Step:
+        """A step that the index has.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        steps, detail = self.files["steps"], self.files["detail"]
+        place, header = steps.block(self.index[number].place.offset, "step")
+        parsed = parse_step(header, place)
+        return Step(parsed, place, steps, detail, self.catalog.layout(parsed.layout), self.catalog.graph)
+
+    def layout_of(self, number: int) -> Layout | None:
+        """The layout of a step that the index has; None if it cannot be read."""
+        try:
+            return self.catalog.layout(self.index[number].layout)
+        except DamagedError:
+            return None
+
+    def _read_new(self, name: str, take: Callable[[BlockPlace, dict[str, Any]], None]) -> bool:
+        found = False
+        try:
+            for place, header in self.files[name].new_blocks():
+                found = True
+                try:
+                    take(place, header)
+                except DamagedError as error:
+                    self._problems[f"{self.files[name].name}: byte {place.offset}: {error}"] = None
+        except NotARecordingError as error:
+            if name == "journal":
+                raise
+            self._problems[str(error)] = None
+        except (OSError, DamagedError) as error:
+            self._problems[f"{self.files[name].name} cannot be read ({error})"] = None
+        return found
+
+    def _take_columns(self, place: BlockPlace, header: dict[str, Any]) -> None:
+        self.chunks.append(Chunk(self.files["columns"], place, header))
