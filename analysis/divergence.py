@@ -46,12 +46,14 @@ def first_divergence(trial: Trial, other: Trial, *, tolerance: float = 1e-5) -> 
     return None
 
 
-def differences_at(trial: Trial, step: Step, there: Step, *, tolerance: float = 1e-5) -> list[Divergence]:
+def differences_at(
+    trial: Trial, step: Step, there: Step, *, tolerance: float = 1e-5, statistics: Sequence[str] = COMPARED
+) -> list[Divergence]:
     """All tensors that differ between two steps, in the order of the data; those of only one step are left out."""
     pairs = _pairs(step, there)
     if not pairs:
         return []
-    columns = [STATISTICS.index(name) for name in COMPARED]
+    columns = [STATISTICS.index(name) for name in statistics]
     mine = step.statistics()[np.array([row.index for row, _ in pairs])][:, columns]
     theirs = there.statistics()[np.array([index for _, index in pairs])][:, columns]
     apart = _relative(mine, theirs)
@@ -63,7 +65,7 @@ def differences_at(trial: Trial, step: Step, there: Step, *, tolerance: float = 
         info, which = pairs[i][0].info, int(apart[i].argmax())
         values = float(mine[i, which]), float(theirs[i, which])
         found.append(
-            Divergence(step.number, info.node, info.role, info.iteration, info.quantity, COMPARED[which], *values,
+            Divergence(step.number, info.node, info.role, info.iteration, info.quantity, statistics[which], *values,
                        more=len(different) - 1)
         )  # fmt: skip
     return found

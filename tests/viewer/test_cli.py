@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from stepscope.store import open_trial
 from stepscope.viewer.cli import main
+from support.synthetic import write_trial
 
 
 def test_help_and_version(capsys: pytest.CaptureFixture[str]) -> None:
@@ -74,6 +77,63 @@ def test_doctor_as_json(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(demo / "bugged"), "--json"]) == 1
     facts = json.loads(capsys.readouterr().out)
     assert facts["findings"][0]["node"] == "subnet_out" and facts["findings"][0]["level"] == "error"
+
+
+def test_diff_names_the_first_tensor_that_differs(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", str(demo / "bugged"), str(demo / "fixed")]) == 0
+    text = capsys.readouterr().out
+    assert "activate_last: true -> false" in text
+    assert "they part    at step 0: subnet_pre, iteration 0" in text  # the first net whose last layer is activated
+    assert main(["diff", str(demo / "fixed"), str(demo / "fixed")]) == 0
+    assert "common steps agree" in capsys.readouterr().out
+
+
+def test_diff_wants_trials(demo: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["diff", str(demo), str(demo / "fixed")]) == 2
+    assert "is a group of trials; give one of them" in capsys.readouterr().err
+
+
+def test_verify_reads_everything(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_trial(tmp_path / "group", trial="one", steps=4)
+    assert main(["verify", str(tmp_path / "group")]) == 0
+    assert "all of 4 steps of 1 trials can be read" in capsys.readouterr().out
+    file = path / "detail.stepscope"
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 0xFF
+    file.write_bytes(data)
+    assert main(["verify", str(tmp_path / "group")]) == 1
+    assert "one: " in capsys.readouterr().out
+
+
+def test_export_as_csv_and_json_lines(folder: Path, tmp_path: Path) -> None:
+    tensor = open_trial(folder / "healthy").step(0).tensor("model.head", iteration=0)
+    wanted = ["--node", "model.head", "--quantity", "value"]
+    assert main(["export", str(folder), "--out", str(tmp_path / "t.csv"), *wanted]) == 0
+    with (tmp_path / "t.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    assert {row["trial"] for row in rows} == {"healthy", "sick"}
+    first = next(row for row in rows if (row["trial"], row["step"], row["iteration"]) == ("healthy", "0", "0"))
+    assert float(first["std"]) == tensor.statistics["std"]
+    assert main(["export", str(folder), "--out", str(tmp_path / "t.jsonl"), "--format", "jsonl", *wanted]) == 0
+    lines = [json.loads(line) for line in (tmp_path / "t.jsonl").read_text().splitlines()]
+    assert len(lines) == len(rows) and lines[0]["node"] == "model.head"
+    assert lines[0]["spectral_norm"] is None  # only parameters have one
+
+
+def test_fifty_trials_in_one_query(tmp_path: Path) -> None:
+    """The query of docs/export.md, over fifty exported trials."""
+    duckdb = pytest.importorskip("duckdb")
+    pytest.importorskip("pyarrow")
+    for seed in range(50):
+        write_trial(tmp_path / "runs", trial=f"seed {seed}", steps=4, blocks=1, iterations=1, seed=seed,
+                    nan_from=20 if seed == 7 else None)  # fmt: skip
+    out = tmp_path / "runs.parquet"
+    assert main(["export", str(tmp_path / "runs"), "--out", str(out), "--format", "parquet"]) == 0
+    text = (Path(__file__).parents[2] / "docs" / "export.md").read_text()
+    query = text.split("```sql\n")[1].split("```")[0].replace("runs.parquet", str(out))
+    rows = duckdb.sql(query).fetchall()
+    assert [row[0] for row in rows] == ["seed 7"]
+    assert rows[0][1] == 20
 
 
 def test_info_of_a_folder_without_recordings(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -2,16 +2,34 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from stepscope.analysis import LEVELS, Finding, diagnose, rule_names
 from stepscope.store import Trial
+from stepscope.viewer.commands.opening import opened
 from stepscope.viewer.numbers import count
 
 _WIDTH = 100
+
+
+def add(commands: Any) -> None:
+    text = "Say what is wrong with a trial, where, since when, and what to try. Exits with 1 if anything is."
+    parser = commands.add_parser("doctor", help="say what is wrong with a trial", description=text)
+    parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    parser.add_argument("--json", action="store_true", help="as JSON, for scripts; one document a trial")
+    parser.set_defaults(run=run)
+
+
+def run(options: argparse.Namespace) -> int:
+    group = opened(options.path)
+    reports = [(report_json if options.json else report)(group[name]) for name in group.names]
+    print("\n\n".join(text for text, _ in reports))
+    return int(any(sick for _, sick in reports))
 
 
 def report(trial: Trial) -> tuple[str, bool]:
