@@ -7,6 +7,8 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 
@@ -21,8 +23,7 @@ _PENDING_BYTES = 256 << 20
 """How much memory of the user's tensors may wait to be measured before it is measured early."""
 
 
-@dataclass(frozen=True)
-class RowKey:
+class RowKey(NamedTuple):
     """One row of the record to be: a quantity of a named tensor."""
 
     named: Named
@@ -87,16 +88,22 @@ class Deferred:
         self._give_back()
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, slots=True)
 class _Pending:
     original: weakref.ref[torch.Tensor]
     tensor: torch.Tensor
     version: int
-    storage: int
     rows: list[RowKey]
     batch_dim: int | None
     neuron_limit: int
     owned: bool
+    storage: int | None = None
+
+    def lies_at(self, address: int) -> bool:
+        """Whether its memory begins there; asked only where something is changed in place."""
+        if self.storage is None:
+            self.storage = _address(self.tensor)
+        return self.storage == address
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -133,14 +140,14 @@ class Measurements:
 
         ``owned``: the recorder made it and nobody writes to it.
         """
-        row = RowKey(named, quantity, str(tensor.dtype)[6:], tuple(tensor.shape), _strides(tensor))
+        row = RowKey(named, quantity, dtype_name(tensor.dtype), tuple(tensor.shape), _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
         if waiting is not None and waiting.stands_for(tensor, version, batch_dim):
             waiting.rows.append(row)
             return
         alias = tensor.detach()
-        pending = _Pending(weakref.ref(tensor), alias, version, _address(alias), [row], batch_dim, neuron_limit, owned)
+        pending = _Pending(weakref.ref(tensor), alias, version, [row], batch_dim, neuron_limit, owned)
         self._pending.append(pending)
         self._by_identity[id(tensor)] = pending
         self._bytes += tensor.numel() * tensor.element_size()
@@ -152,9 +159,9 @@ class Measurements:
         if not self._pending:
             return
         address = _address(tensor)
-        touched = [pending for pending in self._pending if pending.storage == address]
+        touched = [pending for pending in self._pending if pending.lies_at(address)]
         if touched:
-            self._pending = [pending for pending in self._pending if pending.storage != address]
+            self._pending = [pending for pending in self._pending if not pending.lies_at(address)]
             self._by_identity.clear()
             self._measure(touched)
 
@@ -253,6 +260,12 @@ def _address(tensor: torch.Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError):
         return 0
+
+
+@lru_cache(maxsize=64)
+def dtype_name(dtype: torch.dtype) -> str:
+    """``float32`` and the like."""
+    return str(dtype)[6:]
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:

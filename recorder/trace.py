@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -47,8 +47,14 @@ class Trace:
         self.carries_grad.append(carries_grad)
         self.operations.append(operation)
         self.places.append(place)
-        self.rooted.append(any(self.rooted[parent] for parent in parents))
-        return len(self.parents) - 1
+        rooted = self.rooted
+        for parent in parents:
+            if rooted[parent]:
+                rooted.append(True)
+                break
+        else:
+            rooted.append(False)
+        return len(rooted) - 1
 
     def known(self, tensor: torch.Tensor) -> int | None:
         """The node of a tensor, if the trace has seen it."""
@@ -168,13 +174,23 @@ def _storage(tensor: torch.Tensor) -> int:
         return 0
 
 
-def tensors_in(value: Any, depth: int = 4) -> Iterator[torch.Tensor]:
+_PLAIN = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
+
+
+def tensors_in(value: Any) -> list[torch.Tensor]:
     """All tensors in an argument or a result: tensors, and containers of them, some levels deep."""
-    if isinstance(value, torch.Tensor):
-        yield value
-    elif depth and isinstance(value, (list, tuple, set, frozenset)):
-        for item in value:
-            yield from tensors_in(item, depth - 1)
-    elif depth and isinstance(value, dict):
-        for item in value.values():
-            yield from tensors_in(item, depth - 1)
+    found: list[torch.Tensor] = []
+    _collect((value,), 5, found)
+    return found
+
+
+def _collect(values: Iterable[Any], depth: int, found: list[torch.Tensor]) -> None:
+    for value in values:
+        if value.__class__ in _PLAIN:
+            continue
+        if isinstance(value, torch.Tensor):
+            found.append(value)
+        elif depth and isinstance(value, (list, tuple, set, frozenset)):
+            _collect(value, depth - 1, found)
+        elif depth and isinstance(value, dict):
+            _collect(value.values(), depth - 1, found)

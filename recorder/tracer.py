@@ -153,7 +153,7 @@ class Tracer(TorchFunctionMode):
         self._listener.on_arguments(name, func, args, kwargs)
         if is_scaling(name, sys._getframe(2)):
             self._listener.on_scaled(args[0], outputs[0], args[1])
-        inputs = [*tensors_in(args), *tensors_in(kwargs)] if kwargs else list(tensors_in(args))
+        inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
             changed = outputs[0]
         self._write(name.strip("_"), inputs, outputs, changed)
@@ -162,7 +162,7 @@ class Tracer(TorchFunctionMode):
         self, operation: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], changed: torch.Tensor | None
     ) -> None:
         trace = self._trace
-        parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in inputs))
+        parents = tuple(dict.fromkeys([trace.node(tensor) for tensor in inputs]))
         # What a framework computes from the user's tensors (Lightning scales the loss) stands where those do.
         place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
         for output in outputs:
@@ -175,7 +175,7 @@ class Tracer(TorchFunctionMode):
 def _tensors_of(result: Any) -> list[torch.Tensor]:
     if isinstance(result, torch.Tensor):
         return [result]
-    return list(tensors_in(result)) if isinstance(result, (tuple, list, dict)) else []
+    return tensors_in(result) if isinstance(result, (tuple, list, dict)) else []
 
 
 def _changed_argument(category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor | None:
