@@ -95,7 +95,7 @@ class OptimizerWatch:
             # A copy: the optimizer, or zero_grad, may write to it before the step ends. What an optimizer uses is
             # recorded as it is, even if nobody took the loss scale out.
             gradient = parameter.grad.detach()
-            gradient = gradient.clone() if used else self._session.loss_scale.unscaled_leaf(gradient)
+            gradient = gradient.clone() if used else self._session.gradients.scale.unscaled_leaf(gradient)
             self._session.measure_later(gradient, named, "gradient")
 
     def _take_updates(self) -> None:

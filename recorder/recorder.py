@@ -20,10 +20,11 @@ from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.optimizer_watch import plain
+from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.scalars import Point, learning_rates, make_point
 from stepscope.recorder.schedule import Every, Schedule, as_schedule
-from stepscope.recorder.session import Options, StepSession
+from stepscope.recorder.session import StepSession
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import TrialWriter
@@ -276,7 +277,7 @@ class Recorder:
     def _write(self, session: StepSession) -> None:
         if self._output is not None:
             self._scalars += learning_rates(self._watched.optimizers, session.number, session.kind)
-            if (scale := session.loss_scale.current) is not None:
+            if (scale := session.gradients.scale.current) is not None:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._flush_scalars()
             self._output.step(session.finish())

@@ -94,7 +94,7 @@ class Step:
         self._session.record(
             str(name),
             tensor,
-            role=role,
+            role=role or "tensor",
             type=type,
             batch_dim=None if batch_dim is False else batch_dim,
             has_batch=batch_dim is not False,
@@ -131,17 +131,16 @@ class Step:
         session = self._session
         if session is None:
             return False
-        if session.iteration != PRELUDE:
-            raise StepError(f"iteration {session.iteration} is still open: iterations do not nest")
-        session.iteration = session.iterations
-        session.iterations += 1
+        if session.register.iteration != PRELUDE:
+            raise StepError(f"iteration {session.register.iteration} is still open: iterations do not nest")
+        session.register.open_iteration()
         return True
 
     @guarded("end_iteration()")
     def end_iteration(self) -> None:
         """Close the open iteration."""
         if self._session is not None:
-            self._session.iteration = PRELUDE
+            self._session.register.close_iteration()
 
     @contextmanager
     def loss_group(self, name: str) -> Iterator[None]:
@@ -155,14 +154,14 @@ class Step:
             yield
         finally:
             if opened and self._session is not None:
-                self._session.close_loss_group()
+                self._session.gradients.close_group()
 
     @guarded("loss_group()", default=False)
     def _open_loss_group(self, name: str) -> bool:
         if self._session is None:
             return False
-        if self._session.loss_group:
-            raise StepError(f"loss group {self._session.loss_group!r} is still open: loss groups do not nest")
+        if group := self._session.gradients.loss_group:
+            raise StepError(f"loss group {group!r} is still open: loss groups do not nest")
         self._session.open_loss_group(str(name))
         return True
 
@@ -189,8 +188,7 @@ class Step:
         if categories is not None:
             labels = [str(category) for category in categories]
             chosen = balanced_samples(labels, session.options.samples)
-            session.measurements.sample_indices = chosen
-            session.categories = tuple(labels[index] for index in chosen)
+            session.choose_samples(chosen, tuple(labels[index] for index in chosen))
 
     @property
     def undecided(self) -> bool:

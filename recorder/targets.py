@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 
-from stepscope.recorder.trace import Trace, tensors_in
+from stepscope.recorder.register import Register
+from stepscope.recorder.trace import tensors_in
 
 _LOSS_FUNCTIONS = frozenset(
     [
@@ -34,20 +35,6 @@ _LOSS_FUNCTIONS = frozenset(
 """Functions of ``torch.nn.functional`` whose second argument, ``target``, is the target."""
 
 
-class TargetSession(Protocol):
-    """What the finder needs of the session."""
-
-    @property
-    def trace(self) -> Trace: ...
-
-    @property
-    def iteration(self) -> int: ...
-
-    def is_data(self, tensor: torch.Tensor) -> bool: ...
-
-    def name_target(self, tensor: torch.Tensor, number: int) -> None: ...
-
-
 class TargetFinder:
     """Names data that meets the computation outside the model, after the model was called.
 
@@ -55,8 +42,8 @@ class TargetFinder:
     code combines with something else.
     """
 
-    def __init__(self, session: TargetSession) -> None:
-        self._session = session
+    def __init__(self, register: Register) -> None:
+        self._register = register
         self._found: Counter[int] = Counter()  # iteration -> targets
         self._model_called = False
 
@@ -74,18 +61,20 @@ class TargetFinder:
 
     def _may_be_target(self, tensor: torch.Tensor) -> bool:
         # Its size says nothing: language models flatten batch and time into one dimension.
-        return tensor.dim() > 0 and not isinstance(tensor, torch.nn.Parameter) and self._session.trace.is_data(tensor)
+        return tensor.dim() > 0 and not isinstance(tensor, torch.nn.Parameter) and self._register.trace.is_data(tensor)
 
     def _look_at_own_code(self, args: tuple[Any, ...]) -> None:
         tensors = list(tensors_in(args))
         if len(tensors) < 2:
             return
-        data = [tensor for tensor in tensors if self._session.is_data(tensor)]
+        data = [tensor for tensor in tensors if self._register.is_data(tensor)]
         if len(data) < len(tensors):
             for tensor in data:
                 self._take(tensor)
 
     def _take(self, tensor: torch.Tensor) -> None:
-        iteration = self._session.iteration
-        self._session.name_target(tensor, self._found[iteration])
+        iteration = self._register.iteration
+        number = self._found[iteration]
+        node = "target" if number == 0 else f"target {number + 1}"
+        self._register.add(tensor, node, "tensor", "target", automatic=True)
         self._found[iteration] += 1

@@ -13,6 +13,9 @@ from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_scale import UNSCALING, is_scaling
 from stepscope.recorder.trace import Trace, tensors_in
 
+UNSEEN = torch._C.DisableTorchFunction
+"""Inside it, the recorder's own tensor calls are not seen."""
+
 _PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER = range(5)
 
 _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argument, and its position
