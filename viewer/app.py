@@ -10,6 +10,7 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
+from stepscope.store import Tensor
 from stepscope.store.errors import StoreError
 from stepscope.viewer.at import PARTS, diagnosed_at, keys_of
 from stepscope.viewer.custom import CustomPage
@@ -26,7 +27,7 @@ from stepscope.viewer.views import curves, findings, network, texts
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
-from stepscope.viewer.views.inspector import inspector, not_recorded, nothing_selected
+from stepscope.viewer.views.inspector import inspector, not_recorded, nothing_selected, unreadable
 from stepscope.viewer.views.moment import Moment, moment
 from stepscope.viewer.views.neurons import NeuronTable, neuron_table
 from stepscope.viewer.views.over_steps import over_steps
@@ -112,22 +113,34 @@ class Answers:
         return drawing(now, size_of(key))
 
     def table(self, state: Json) -> tuple[Any, ...]:
-        now = self.now(state)
-        if now is None:
-            return no_update, no_update, no_update, no_update
-        selection = now.selection
-        statistic = shown_statistic(selection.statistic, selection.sample)
-        columns = tensor_columns(columns_of(selection, compared=now.there is not None), statistic, selection.compare)
-        rows = table_rows(now.step, selection, now.there)
-        return overlay(now.step, selection, now.there), columns, rows, overview(now)
+        """Overlay, columns and rows of the table, overview."""
+        try:
+            now = self.now(state)
+            if now is None:
+                return no_update, no_update, no_update, no_update
+            selection = now.selection
+            statistic = shown_statistic(selection.statistic, selection.sample)
+            columns = tensor_columns(
+                columns_of(selection, compared=now.there is not None), statistic, selection.compare
+            )
+            rows = table_rows(now.step, selection, now.there)
+            return overlay(now.step, selection, now.there), columns, rows, overview(now)
+        except StoreError as error:
+            return {}, [], [], unreadable(error)
 
     def node(self, state: Json) -> tuple[Any, ...]:
         """Inspector, history, histogram; the neurons' caption, columns and rows."""
-        now = self.now(state)
-        tensor = now.tensor() if now is not None else None
-        if now is None or tensor is None:
-            return self._no_tensor(now), empty(), empty(), "", [], []
-        neurons = self._neurons(now)
+        try:
+            now = self.now(state)
+            tensor = now.tensor() if now is not None else None
+            if now is None or tensor is None:
+                return self._no_tensor(now), empty(), empty(), "", [], []
+            return self._tensor(now, tensor)
+        except StoreError as error:
+            return unreadable(error), empty(), empty(), "", [], []
+
+    def _tensor(self, now: Moment, tensor: Tensor) -> tuple[Any, ...]:
+        neurons = self._neurons(now, tensor)
         return (
             inspector(now, tensor),
             curves.tensor_history(now, tensor),
@@ -143,9 +156,7 @@ class Answers:
         resolved: Resolved = resolve(now.selection, self.source.group)
         return not_recorded(now, resolved.nearby)
 
-    def _neurons(self, now: Moment) -> NeuronTable:
-        tensor = now.tensor()
-        assert tensor is not None
+    def _neurons(self, now: Moment, tensor: Tensor) -> NeuronTable:
         try:
             return neuron_table(tensor, now.counterpart_of(tensor))
         except StoreError as error:

@@ -11,6 +11,7 @@ import pytest
 
 from stepscope.store import Group, open_trial
 from stepscope.store.records import STATISTICS
+from stepscope.viewer.app import Answers
 from stepscope.viewer.graph import tensor_key
 from stepscope.viewer.resolve import resolve
 from stepscope.viewer.selection import Selection
@@ -259,6 +260,25 @@ class TestPages:
     def test_damage_in_another_trial_is_told(self, group: Group) -> None:
         text = words(status.notices(group["healthy"], "", {"third": "its journal is damaged"}))
         assert "third: its journal is damaged" in text
+
+
+class TestDamage:
+    def test_a_damaged_step_says_so_in_its_place(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        path = write_trial(tmp_path / "group", trial="hurt", steps=6)
+        file = path / "steps.stepscope"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2] ^= 0xFF
+        file.write_bytes(data)
+        answers = Answers(Source(tmp_path / "group"), None)
+        said = []
+        for number in open_trial(path).steps.tolist():
+            state, _ = answers.state({"trial": "hurt", "step": number, "node": "model.head"}, {})
+            said.append(words(answers.node(state)[0]) + words(answers.table(state)[3]))
+        hurt = [text for text in said if "cannot be read" in text]
+        assert len(hurt) <= 1
+        assert len([text for text in said if "model.head" in text]) >= len(said) - 1
 
 
 class TestSource:

@@ -52,6 +52,13 @@ def not_recorded(now: Moment, nearby: tuple[int, ...]) -> Markup:
     )
 
 
+def unreadable(error: Exception) -> Markup:
+    """A step, or a part of it, that is damaged."""
+    return el(
+        "div.hint", el("h3", "This cannot be read"), el("p", str(error)), el("p", "Other steps are not affected.")
+    )
+
+
 def inspector(now: Moment, tensor: Tensor) -> Markup:
     """Everything about the selected tensor but its charts and neurons."""
     node = next((node for node in now.trial.nodes if node.name == tensor.info.node), None)
