@@ -11,6 +11,7 @@ from stepscope.recorder.errors import (
     RecorderClosedError,
     RecorderError,
     RecorderWarning,
+    SelectionError,
     StepError,
     UnknownModuleError,
 )
@@ -29,6 +30,7 @@ __all__ = [
     "RecorderError",
     "RecorderWarning",
     "Schedule",
+    "SelectionError",
     "Step",
     "StepError",
     "Steps",

@@ -30,5 +30,9 @@ class UnknownModuleError(RecorderError, KeyError):
         return str(self.args[0]) if self.args else ""
 
 
+class SelectionError(RecorderError, ValueError):
+    """``watch(include=..., exclude=..., depth=..., types=...)`` cannot be meant as it was given."""
+
+
 class RecorderWarning(UserWarning):
     """Something could not be recorded; training goes on without that piece."""

@@ -111,6 +111,8 @@ class ModuleWatch:
     # ------------------------------------------------------------------ names
 
     def _name_outputs(self, module: nn.Module, output: Any) -> None:
+        if id(module) in self._names.left_out:
+            return
         path, class_name = self._names.paths[id(module)], self._names.classes[id(module)]
         call = self._register.next_call(path)
         for role, tensor in tensors_with_roles(output, "output"):

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -22,8 +22,10 @@ from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.optimizer_watch import plain
 from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
+from stepscope.recorder.patterns import Given
 from stepscope.recorder.scalars import Point, learning_rates, make_point
 from stepscope.recorder.schedule import Every, Schedule, as_schedule
+from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
@@ -163,29 +165,44 @@ class Recorder:
         | list[torch.optim.Optimizer]
         | None = None,
         *,
+        include: Given | Sequence[Given] | None = None,
+        exclude: Given | Sequence[Given] | None = None,
+        depth: int | None = None,
+        types: type[nn.Module] | Sequence[type[nn.Module]] | None = None,
         auto_step: bool = False,
         kind: str = "train",
     ) -> None:
         """Record every module's output and every parameter of a model, with gradients, updates, optimizer state.
 
+        Of large models a part may be enough. What is left out is no node (edges pass through it), but stays in the
+        table of modules, and a message in the recording says how much it is.
+
         >>> recorder.watch({"generator": g, "critic": c}, [optimizer_g, optimizer_c])       # doctest: +SKIP
+        >>> recorder.watch(model, optimizer, include=["model.blocks.*", "model.head"], exclude=re.compile("drop"))
+        ...                                                                                 # doctest: +SKIP
 
         Args:
             model: a module, a list of them, or a dict by name; a single one is called ``model``.
             optimizer: one, a list, or a dict by name.
+            include, exclude: globs, compiled regular expressions (searched for), or lists of them, for the names of
+                modules, parameters and buffers. A module stands for its own parameters too, not for those of the
+                modules in it: ``"model.head"`` is that module alone, ``"model.head*"`` is it and all inside. What
+                fits both is left out.
+            depth: record modules down to this depth, and what they own; 0 is the model itself, 1 its children.
+            types: record modules of these classes, and what they own.
             auto_step: without any ``with``: from now on each ``optimizer.step()`` (of the first optimizer) ends a
                 step.
             kind: the kind of these steps.
 
         Raises:
             RecorderError: something given is no module or optimizer; also if the recorder is not strict.
+            SelectionError: a pattern or a type fits nothing, or nothing is left to record; also if it is not strict.
         """
         if not self._is_usable():
             return
-        self._watched.add_models(model)
+        self._watched.add_models(model, make_selection(include, exclude, depth, types))
         self._watched.add_optimizers(optimizer)
-        if self._output is not None:
-            self._output.network(self._watched.network())
+        self._write_network()
         if auto_step and self._auto is None:
             self._auto = AutoSteps(self, kind)
         if self._auto is not None:
@@ -281,7 +298,13 @@ class Recorder:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._flush_scalars()
             self._output.step(session.finish())
+            self._write_network()
+
+    def _write_network(self) -> None:
+        if self._output is not None:
             self._output.network(self._watched.network())
+            for text in self._watched.left_out():
+                self.faults.tell(text)
 
     @guarded("dropping a step")
     def drop_step(self) -> None:

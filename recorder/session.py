@@ -64,6 +64,7 @@ class StepSession(Listener):
         self._stack = ExitStack()
         self._started = time.perf_counter()
         self._to_name = names.tensors
+        self._left_out = names.left_out
 
     # ------------------------------------------------------------------ life
 
@@ -71,7 +72,9 @@ class StepSession(Listener):
         """Name the parameters, keep their values before the update, and put the hooks on."""
         with UNSEEN(), torch.no_grad():
             for key, weight in self._to_name.items():
-                if self.options.buffers or not weight.is_buffer:
+                if key in self._left_out or (weight.is_buffer and not self.options.buffers):
+                    self.trace.root(weight.tensor)
+                else:
                     self._keep_weight(key, weight)
         named = {key: named for key, (named, _) in self._weights.items()}
         self.optimizers.start(named, hooks=self._optimizer_hooks)

@@ -95,6 +95,10 @@ class Trace:
         self._hide_change(tensor, made_by, node)
         return node
 
+    def root(self, tensor: torch.Tensor) -> None:
+        """Let what is computed from a tensor be no data from outside, although the tensor has no name."""
+        self.rooted[self.node(tensor)] = True
+
     def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
         """Let ``sink`` come from ``source`` too, by a way that no gradient passes."""
         start, end = self.node(source), self.node(sink)

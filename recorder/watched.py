@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 import torch
 from torch import nn
 
-from stepscope.recorder.errors import RecorderError, UnknownModuleError
+from stepscope.recorder.errors import RecorderError, SelectionError, UnknownModuleError
+from stepscope.recorder.left_out import left_out, places, summary
+from stepscope.recorder.module_tree import join, own_tensors, parts, unwrap
+from stepscope.recorder.selection import Selection
 from stepscope.store.records import ModuleInfo, ParameterInfo
 
 Thing = TypeVar("Thing", bound=object)
@@ -31,13 +34,15 @@ class WatchedTensor:
 class Names:
     """What the watched models hold at one moment; models change, so this is taken anew at each recorded step.
 
-    ``paths`` and ``tensors`` are keyed by the ``id`` of a module, parameter or buffer.
+    ``paths`` and ``tensors`` are keyed by the ``id`` of a module, parameter or buffer; ``left_out`` holds the ids of
+    those that are not to be recorded.
     """
 
     paths: dict[int, str]
     classes: dict[int, str]
     roots: dict[int, str]
     tensors: dict[int, WatchedTensor]
+    left_out: set[int] = field(default_factory=set)
 
 
 class Watched:
@@ -46,10 +51,24 @@ class Watched:
     def __init__(self) -> None:
         self.models: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
+        self._selections: dict[str, Selection] = {}
 
-    def add_models(self, models: object) -> None:
+    def add_models(self, models: object, selection: Selection) -> None:
+        """Watch models, or what is selected of them.
+
+        Raises:
+            RecorderError: one of them is no module.
+            SelectionError: the selection does not fit them.
+        """
+        added: dict[str, nn.Module] = {}
         for name, model in _named("model", models, nn.Module):
-            self.models[_free(name, self.models, model)] = unwrap(model)
+            added[_free(name, {**self.models, **added}, unwrap(model))] = unwrap(model)
+        if selection and not added:
+            raise SelectionError(f"watch({selection}): there is no model to select from; give one in the same call")
+        if selection:
+            selection.check([place for name, model in added.items() for _, place in places(name, model)])
+        self.models.update(added)
+        self._selections.update(dict.fromkeys(added, selection))
 
     def add_optimizers(self, optimizers: object) -> None:
         for name, optimizer in _named("optimizer", optimizers, torch.optim.Optimizer):
@@ -61,8 +80,8 @@ class Watched:
         aliases: dict[int, list[str]] = {}
         for prefix, model in self.models.items():
             names.roots[id(model)] = prefix
-            for path, module in _parts(model):
-                full = _join(prefix, path)
+            for path, module in parts(model):
+                full = join(prefix, path)
                 names.paths.setdefault(id(module), full)
                 names.classes.setdefault(id(module), type(module).__name__)
                 _name_tensors(names, aliases, module, full)
@@ -72,14 +91,24 @@ class Watched:
                 names.tensors[key] = WatchedTensor(
                     first.tensor, first.name, tuple(known), first.module, first.module_class, first.is_buffer
                 )
+        if any(self._selections.values()):
+            names.left_out.update(left_out(self.models, self._selections))
         return names
+
+    def left_out(self) -> list[str]:
+        """What the selections leave out, one sentence a model; nothing if there are none."""
+        return [
+            summary(name, model, self._selections[name])
+            for name, model in self.models.items()
+            if self._selections[name]
+        ]
 
     def name_of(self, module: nn.Module) -> str:
         """The path of a module in the watched models."""
         for prefix, model in self.models.items():
-            for path, candidate in _parts(model):
+            for path, candidate in parts(model):
                 if candidate is unwrap(module):
-                    return _join(prefix, path)
+                    return join(prefix, path)
         known = ", ".join(self.models) or "none"
         raise UnknownModuleError(
             f"this {type(module).__name__} is in no watched model (watched: {known}); call recorder.watch(model) first"
@@ -91,34 +120,16 @@ class Watched:
         found: list[ModuleInfo] = []
         seen: set[int] = set()
         for prefix, model in self.models.items():
-            for path, module in _parts(model):
+            for path, module in parts(model):
                 if id(module) in seen:
                     continue
                 seen.add(id(module))
                 parameters = tuple(
                     _parameter_info(key, names.tensors[id(tensor)], is_buffer)
-                    for key, tensor, is_buffer in _own_tensors(module)
+                    for key, tensor, is_buffer in own_tensors(module)
                 )
-                found.append(ModuleInfo(_join(prefix, path), type(module).__name__, parameters, module.training))
+                found.append(ModuleInfo(join(prefix, path), type(module).__name__, parameters, module.training))
         return tuple(found)
-
-
-def _parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """All modules of a model with their paths; compiled ones as if they were not compiled."""
-    for path, module in model.named_modules():
-        if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            yield ".".join(part for part in path.split(".") if part != "_orig_mod"), module
-
-
-def unwrap(module: nn.Module) -> nn.Module:
-    """The user's own module inside the wrappers of ``torch.compile`` and of data parallelism."""
-    while True:
-        inner = getattr(module, "_orig_mod", None)
-        if inner is None and type(module).__name__ in ("DistributedDataParallel", "DataParallel"):
-            inner = getattr(module, "module", None)
-        if not isinstance(inner, nn.Module):
-            return module
-        module = inner
 
 
 def _named(default: str, given: object, expected: type[Thing]) -> Iterable[tuple[str, Thing]]:
@@ -154,21 +165,8 @@ def _free(name: str, taken: Mapping[str, object], thing: object) -> str:
     return f"{name}{number}"
 
 
-def _join(prefix: str, path: str) -> str:
-    return f"{prefix}.{path}" if path else prefix
-
-
-def _own_tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor, bool]]:
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            yield key, parameter, False
-    for key, buffer in module._buffers.items():
-        if buffer is not None:
-            yield key, buffer, True
-
-
 def _name_tensors(names: Names, aliases: dict[int, list[str]], module: nn.Module, path: str) -> None:
-    for key, tensor, is_buffer in _own_tensors(module):
+    for key, tensor, is_buffer in own_tensors(module):
         name = f"{path}.{key}"
         known = aliases.setdefault(id(tensor), [])
         if name in known:

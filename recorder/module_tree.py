@@ -1,0 +1,39 @@
+"""The parts of a model, and their names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import torch
+from torch import nn
+
+
+def parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
+    """All modules of a model with their paths; compiled ones as if they were not compiled."""
+    for path, module in model.named_modules():
+        if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
+            yield ".".join(part for part in path.split(".") if part != "_orig_mod"), module
+
+
+def unwrap(module: nn.Module) -> nn.Module:
+    """The user's own module inside the wrappers of ``torch.compile`` and of data parallelism."""
+    while True:
+        inner = getattr(module, "_orig_mod", None)
+        if inner is None and type(module).__name__ in ("DistributedDataParallel", "DataParallel"):
+            inner = getattr(module, "module", None)
+        if not isinstance(inner, nn.Module):
+            return module
+        module = inner
+
+
+def own_tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor, bool]]:
+    for key, parameter in module._parameters.items():
+        if parameter is not None:
+            yield key, parameter, False
+    for key, buffer in module._buffers.items():
+        if buffer is not None:
+            yield key, buffer, True
+
+
+def join(prefix: str, path: str) -> str:
+    return f"{prefix}.{path}" if path else prefix
