@@ -23,7 +23,7 @@ from stepscope.store.frames import (
 )
 from stepscope.store.records import HISTOGRAM_BINS, NEURON_STATISTICS, Neurons, StepRecord
 
-PAGE_BYTES = 1 << 16
+PAGE_BYTES = 1 << 18
 """A page ends before the row that would make it larger than this; it has at least one row."""
 
 HISTOGRAM, STATISTICS, SAMPLES = range(3)
@@ -34,23 +34,28 @@ FIRST_BIN, END_BIN, TOTAL, KEPT, KEPT_SAMPLES, WIDTH, HAS_STATISTICS = range(7)
 
 COLUMNS = 7
 
+SHUFFLED = (True, True, False)
+"""Whether the pages of a part are shuffled. Raw neurons are not: many repeat those of another row (behind a ReLU, an
+addition, a module that hands on what its last layer made), and whole numbers that repeat are found without it."""
+
 _Piece = bytes | memoryview
 
 
 def encode_detail(record: StepRecord) -> bytes:
     """The detail block of a step."""
     table = _table(record)
-    pages: list[tuple[int, int, int]] = []
+    pages: list[tuple[int, int, int, bool]] = []
     bodies: list[bytes] = []
     for part, pieces in enumerate(_pieces(record, table)):
         widths = _widths(table, part)
         for start, end in _page_bounds(_sizes(table, part), widths):
-            body = compress(shuffle(b"".join(pieces[start:end]), int(widths[start])))
-            pages.append((part, end, len(body)))
+            raw = b"".join(pieces[start:end])
+            body = compress(shuffle(raw, int(widths[start])) if SHUFFLED[part] else raw)
+            pages.append((part, end, len(body), SHUFFLED[part]))
             bodies.append(body)
     index = FrameList()
     index.add("table", table)
-    index.add("pages", np.array(pages, np.int64).reshape(-1, 3))
+    index.add("pages", np.array(pages, np.int64).reshape(-1, 4))
     header = {"number": record.number, "arrays": index.entries}
     return encode_block("detail", header, [*index.frames, *bodies])
 
@@ -115,11 +120,12 @@ def _sizes(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
 
 @dataclass(frozen=True)
 class _Pages:
-    """The pages of one part: the rows and the payload bytes at which each ends."""
+    """The pages of one part: the row at which each ends, where its bytes are, and whether they are shuffled."""
 
     row_ends: NDArray[np.int64]
     starts: NDArray[np.int64]
     lengths: NDArray[np.int64]
+    shuffled: NDArray[np.int64]
 
 
 class Detail:
@@ -144,7 +150,7 @@ class Detail:
             first = max(entry.offset + entry.length for entry in arrays.values())
             starts = self._payload + first + np.cumsum(pages[:, 2]) - pages[:, 2]
             self._pages = {
-                part: _Pages(pages[own, 1], starts[own], pages[own, 2])
+                part: _Pages(pages[own, 1], starts[own], pages[own, 2], pages[own, 3])
                 for part, own in ((part, pages[:, 0] == part) for part in (HISTOGRAM, STATISTICS, SAMPLES))
             }
 
@@ -192,4 +198,4 @@ class Detail:
         if length < 0 or start + length > self._end:
             raise ValueError("a page reaches out of its block")
         raw = decompress(self._file.read(start, length), int(sizes[first : pages.row_ends[page]].sum()))
-        return unshuffle(raw, int(_widths(self._table, part)[first]))
+        return unshuffle(raw, int(_widths(self._table, part)[first])) if pages.shuffled[page] else raw

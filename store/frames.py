@@ -53,21 +53,21 @@ class FrameList:
         self.entries: list[list[Any]] = []
         self._size = 0
 
-    def add(self, name: str, values: NDArray[Any]) -> None:
+    def add(self, name: str, values: NDArray[Any], *, shuffled: bool = True) -> None:
         """Append an array as a frame."""
-        frame, shuffled = pack_array(values)
+        frame, shuffled = pack_array(values, shuffled=shuffled)
         dtype = values.dtype.newbyteorder("<").str
         self.entries.append([name, dtype, list(values.shape), self._size, len(frame), shuffled])
         self.frames.append(frame)
         self._size += len(frame)
 
 
-def pack_array(values: NDArray[Any]) -> tuple[bytes, bool]:
+def pack_array(values: NDArray[Any], *, shuffled: bool = True) -> tuple[bytes, bool]:
     """An array as a frame, and whether its bytes were shuffled: those of equal weight put side by side."""
     _check_size(values.nbytes)
     little = np.ascontiguousarray(values, dtype=values.dtype.newbyteorder("<"))
     width = little.dtype.itemsize
-    shuffled = width > 1 and little.size > 1
+    shuffled = shuffled and width > 1 and little.size > 1
     raw = little.tobytes()
     return compress(shuffle(raw, width) if shuffled else raw), shuffled
 

@@ -68,15 +68,15 @@ def encode_step(record: StepRecord, layout: bytes, graphs: Sequence[bytes], deta
     frames.add("shapes", _flat(record.shapes))
     frames.add("stride_ranks", np.array([len(strides) for strides in record.strides], np.uint8))
     frames.add("strides", _flat(record.strides))
-    frames.add("statistics", np.asarray(record.statistics, np.float64))
+    frames.add("statistics", np.asarray(record.statistics, np.float64), shuffled=False)
     frames.add("aggregates", np.asarray(record.aggregates, np.float32))
     frames.add("per_sample", np.asarray(record.per_sample, np.float32))
     frames.add("facts", np.frombuffer(_packed_facts(record), np.uint8))
     header = {
-        "number": record.number,
+        "number": int(record.number),
         "kind": record.kind,
-        "time": record.time,
-        "seconds": record.seconds,
+        "time": float(record.time),
+        "seconds": float(record.seconds),
         "layout": layout,
         "graphs": list(graphs),
         "samples": list(record.samples),

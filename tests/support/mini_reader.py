@@ -90,12 +90,12 @@ class MiniStep:
         b, e, _, n, s, w, has = self.table.T
         sizes = [4 * (e - b), 12 * n * has, n * s * w][part]
         start, offset = 0, 0
-        for page_part, end, length in self.detail.array("pages").tolist():
+        for page_part, end, length, shuffled in self.detail.array("pages").tolist():
             if page_part == part and start <= row < end:
                 width = 8 if part == 2 and w[row] == 8 else 4
                 count = int(sizes[start:end].sum()) // width
                 frame = self.detail.behind_arrays()[offset : offset + length]
-                page = unframe(frame, f"<u{width}", (count,), True).tobytes()
+                page = unframe(frame, f"<u{width}", (count,), shuffled).tobytes()
                 first = int(sizes[start:row].sum())
                 return page[first : first + int(sizes[row])]
             start = end if page_part == part else start
