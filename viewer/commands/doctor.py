@@ -5,16 +5,19 @@ from __future__ import annotations
 import argparse
 import json
 import textwrap
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from stepscope.analysis import LEVELS, Finding, diagnose, rule_names
 from stepscope.store import Trial
-from stepscope.viewer.commands.opening import opened
+from stepscope.viewer.commands.opening import opened, opened_trial
 from stepscope.viewer.numbers import count
 
 _WIDTH = 100
+_GROWTH = 1.1
+"""A live trial is diagnosed again when it has grown by a tenth."""
 
 
 def add(commands: Any) -> None:
@@ -22,14 +25,39 @@ def add(commands: Any) -> None:
     parser = commands.add_parser("doctor", help="say what is wrong with a trial", description=text)
     parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
     parser.add_argument("--json", action="store_true", help="as JSON, for scripts; one document a trial")
+    parser.add_argument(
+        "--follow", action="store_true", help="stay with a live trial, and tell each finding when it appears"
+    )
     parser.set_defaults(run=run)
 
 
 def run(options: argparse.Namespace) -> int:
+    if options.follow:
+        return follow(opened_trial(options.path))
     group = opened(options.path)
     reports = [(report_json if options.json else report)(group[name]) for name in group.names]
     print("\n\n".join(text for text, _ in reports))
     return int(any(sick for _, sick in reports))
+
+
+def follow(trial: Trial, *, pause: float = 2.0) -> int:
+    """Tell each finding once, as soon as it appears, until the trial ends; whether anything was wrong, as exit code."""
+    told: set[tuple[str, str]] = set()
+    looked, sick, running = 0, False, True
+    while running:
+        trial.refresh()
+        running = trial.state == "running"
+        size = len(trial.steps)
+        if size > looked * _GROWTH or (not running and size > looked):
+            looked = size
+            for finding in diagnose(trial):
+                if (finding.rule, finding.node) not in told:
+                    told.add((finding.rule, finding.node))
+                    sick = sick or is_sick((finding,))
+                    print(f"\nstepscope: {_text(finding)}", flush=True)
+        if running:
+            time.sleep(pause)
+    return int(sick)
 
 
 def report(trial: Trial) -> tuple[str, bool]:
