@@ -10,6 +10,7 @@ from functools import lru_cache
 
 import torch
 
+from stepscope.recorder.moments import pieces
 from stepscope.store.records import (
     HISTOGRAM_BINS,
     HISTOGRAM_HALF_BINS,
@@ -19,33 +20,50 @@ from stepscope.store.records import (
 
 _RAW_BINS = 1025  # ten bits, and one for zero
 _ZERO = 1024
-_CHUNK = 1 << 20
+_MINUS_ZERO = 512
 
 
 def count_bins(stack: torch.Tensor) -> torch.Tensor:
     """Histograms of G rows: ``(G, n)`` float32 or float64 to ``(G, HISTOGRAM_BINS)`` int64."""
     group, width = stack.shape
-    raw = torch.zeros((group, _RAW_BINS), dtype=torch.int64, device=stack.device)
-    rows = max(1, _CHUNK // max(1, width))
-    for start in range(0, group, rows):
-        part = stack[start : start + rows]
-        if part.numel():
-            raw[start : start + rows] = _count_raw(part)
+    if group and width:
+        raw = torch.cat([_count_raw(piece) for piece in pieces(stack)])
+    else:
+        raw = torch.zeros((group, _RAW_BINS), dtype=torch.int64, device=stack.device)
     bins = torch.zeros((group, HISTOGRAM_BINS), dtype=torch.int64, device=stack.device)
     return bins.index_add_(1, _bin_of_raw(stack.device), raw)
 
 
 def _count_raw(part: torch.Tensor) -> torch.Tensor:
-    group = part.shape[0]
-    codes = _codes32(part) if part.dtype == torch.float32 else _codes64(part)
-    codes.masked_fill_(part == 0, _ZERO)
+    if part.dtype != torch.float32:
+        return _count_codes(_codes64(part).masked_fill_(part == 0, _ZERO))
+    part = part.contiguous()
+    raw = _count_codes(_codes32(part))
+    tiny = raw[:, 0] + raw[:, _MINUS_ZERO]  # zeros of either sign, and the smallest numbers that can be written
+    if not bool(tiny.any()):
+        return raw
+    zeros = part.shape[1] - _count_nonzero(part)
+    if not torch.equal(zeros, tiny):
+        return _count_codes(_codes32(part).masked_fill_(part == 0, _ZERO))
+    raw[:, 0] = raw[:, _MINUS_ZERO] = 0
+    raw[:, _ZERO] = zeros
+    return raw
+
+
+def _count_nonzero(part: torch.Tensor) -> torch.Tensor:
+    """Of each row; on the bits, which is three times as fast as comparing."""
+    return part.view(torch.int32).bitwise_and(0x7FFFFFFF).clamp_(max=1).sum(1)
+
+
+def _count_codes(codes: torch.Tensor) -> torch.Tensor:
+    group = codes.shape[0]
     if group > 1:
         codes += torch.arange(group, dtype=codes.dtype, device=codes.device).mul_(_RAW_BINS).unsqueeze(1)
     return torch.bincount(codes.reshape(-1), minlength=group * _RAW_BINS).reshape(group, _RAW_BINS)
 
 
 def _codes32(part: torch.Tensor) -> torch.Tensor:
-    return (part.contiguous().view(torch.int32) >> 22).bitwise_and_(1023)
+    return (part.view(torch.int32) >> 22).bitwise_and_(1023)
 
 
 def _codes64(part: torch.Tensor) -> torch.Tensor:
