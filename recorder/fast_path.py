@@ -29,10 +29,6 @@ class FastPath:
         """Whether a fused module is running; what it calls is not recorded."""
         return self._module is not None
 
-    def hides(self, module: nn.Module) -> bool:
-        """Whether a module runs inside a fused one."""
-        return self._module is not None and self._module is not module
-
     def enter(self, module: nn.Module) -> None:
         """Call before a module runs."""
         if self._module is None and _may_be_fused(module) and _top_mode() is self._tracer:
@@ -51,11 +47,6 @@ class FastPath:
         if self._module is not None:
             self._module = None
             torch._C._push_on_torch_function_stack(self._tracer)
-
-
-def is_fused_layer(module: nn.Module) -> bool:
-    """Whether a module looks for hooks on itself before it chooses its path: it must be left without."""
-    return isinstance(module, nn.TransformerEncoderLayer)
 
 
 def _may_be_fused(module: nn.Module) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from types import FrameType
 from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.modules import module as module_hooks
 
-from stepscope.recorder.fast_path import FastPath, is_fused_layer
+from stepscope.recorder.fast_path import FastPath
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.outputs import tensors_with_roles
 from stepscope.recorder.register import Register
@@ -18,7 +20,7 @@ from stepscope.recorder.watched import Names, Watched
 
 
 class ModuleWatch:
-    """Hooks on every module for one step."""
+    """Hooks for one step, on all modules together: one on a model would be copied and pickled with it."""
 
     def __init__(
         self, watched: Watched, names: Names, register: Register, tracer: Tracer, targets: TargetFinder, faults: Faults
@@ -38,9 +40,6 @@ class ModuleWatch:
         hook = self._hooks.append
         hook(module_hooks.register_module_forward_pre_hook(self._before_module))
         hook(module_hooks.register_module_forward_hook(self._after_module, with_kwargs=True, always_call=True))
-        for root in self._models:
-            if not is_fused_layer(root):
-                hook(root.register_forward_pre_hook(self._before_root, with_kwargs=True, prepend=True))
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -70,24 +69,16 @@ class ModuleWatch:
 
     # ------------------------------------------------------------------ hooks
 
-    @guarded("recording a module's inputs")
-    def _before_root(self, module: nn.Module, args: Any, kwargs: Any) -> None:
-        if _in_backward() or _is_redirected(module) or self._fast_path.hides(module):
-            return
-        with UNSEEN():
-            named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
-            self._register.batch.learn(tensor for _, tensor in named_arguments)
-            self._name_inputs(module, named_arguments)
-
     @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:
         if self._fast_path.inside or _is_redirected(module):
             return
         key = id(module)
-        if key in self._names.paths and key not in self._names.roots and self._is_outside() and not _in_backward():
-            self._enter_part(module, args)
-        if is_fused_layer(module) and key in self._names.roots:
-            self._before_root(module, args, {})
+        if key in self._names.paths and not _in_backward():
+            if key in self._names.roots:
+                self._enter_model(module, args, _keywords_of_call(sys._getframe(2)))
+            elif self._is_outside():
+                self._enter_part(module, args)
         self._running.append(key)
         self._fast_path.enter(module)
 
@@ -128,6 +119,12 @@ class ModuleWatch:
             node = base if len(named_arguments) == 1 else role
             self._register.add(tensor, node, "tensor", "input", automatic=True, call=call)
 
+    def _enter_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+        with UNSEEN():
+            named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
+            self._register.batch.learn(tensor for _, tensor in named_arguments)
+            self._name_inputs(module, named_arguments)
+
     def _enter_part(self, module: nn.Module, args: Any) -> None:
         """A part of a model is called from outside, not by the model's own ``forward``: data enters there.
 
@@ -155,6 +152,12 @@ class ModuleWatch:
 def _in_backward() -> bool:
     """Whether autograd is running: a module that is called now is a checkpoint's recomputation."""
     return bool(torch._C._current_graph_task_id() != -1)
+
+
+def _keywords_of_call(frame: FrameType) -> dict[str, Any]:
+    """The keyword arguments of the call for which torch runs its hooks; it does not tell global ones of them."""
+    found = frame.f_locals.get("kwargs")
+    return found if isinstance(found, dict) else {}
 
 
 def _is_redirected(module: nn.Module) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import pickle
 import random
 from typing import Any
 
@@ -214,6 +215,26 @@ def moving_average_copy() -> Training:
         return [loss]
 
     return Training({"model": model, "average": average}, {"optimizer": optimizer}, step)
+
+
+def copies_and_pickles() -> Training:
+    """A copy of the model and a pickle of it are made within the step, as checkpoints and averages are."""
+    model = small()
+    optimizer = torch.optim.Adam(model.parameters(), lr=1e-2)
+    extra: dict[str, Any] = {}
+
+    def step(number: int) -> list[torch.Tensor]:
+        optimizer.zero_grad()
+        loss = regression(model)
+        loss.backward()
+        optimizer.step()
+        twin = copy.deepcopy(model)
+        extra["hooks"] = [len(twin._forward_pre_hooks), len(twin._forward_hooks)]
+        pickled = pickle.dumps([model, copy.deepcopy(optimizer)])
+        extra["modules in the pickle"] = [name for name in (b"stepscope", b"torch") if name in pickled]
+        return [loss, twin(torch.ones(1, 4))]
+
+    return Training({"model": model}, {"optimizer": optimizer}, step, extra)
 
 
 def per_sample_gradients() -> Training:
