@@ -192,7 +192,7 @@ class Answers:
             figure, caption = scalars(trial, other, selection)
             return {"scalars-chart": figure, "scalars-caption": caption}
         if selection.view == "findings":
-            markup = findings.page(trial, self.diagnoses.of(trial))
+            markup = findings.page(trial, self.diagnoses.of(trial), self.diagnoses.hints_of(trial))
             return {"page-markup": {"into": "page-findings", "markup": markup}}
         if selection.view in ("notes", "config"):
             make = texts.notes_page if selection.view == "notes" else texts.config_page

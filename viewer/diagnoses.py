@@ -7,6 +7,7 @@ import threading
 from pathlib import Path
 
 from stepscope.analysis import Finding, diagnose
+from stepscope.analysis.hints import Hints, hints
 from stepscope.store import Trial
 from stepscope.viewer.at import diagnosed_at
 
@@ -18,6 +19,7 @@ class Diagnoses:
 
     def __init__(self) -> None:
         self._found: dict[Path, tuple[str, tuple[Finding, ...]]] = {}
+        self._hints: dict[Path, tuple[str, Hints]] = {}
         self._lock = threading.Lock()
 
     def of(self, trial: Trial) -> tuple[Finding, ...]:
@@ -29,9 +31,26 @@ class Diagnoses:
                 known = self._found[trial.path] = (when, _diagnose(trial))
             return known[1]
 
+    def hints_of(self, trial: Trial) -> Hints:
+        """What moves with the loss of the trial, as of now."""
+        when = diagnosed_at(trial)
+        with self._lock:
+            known = self._hints.get(trial.path)
+            if known is None or known[0] != when:
+                known = self._hints[trial.path] = (when, _hints(trial))
+            return known[1]
+
     def known(self, trial: Trial) -> tuple[Finding, ...]:
         """The findings that were computed last, without computing any."""
         return self._found.get(trial.path, ("", ()))[1]
+
+
+def _hints(trial: Trial) -> Hints:
+    try:
+        return hints(trial)
+    except Exception:
+        log.exception("the hints of %s failed", trial.name)
+        return Hints()
 
 
 def _diagnose(trial: Trial) -> tuple[Finding, ...]:

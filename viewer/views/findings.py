@@ -9,9 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.analysis import Evidence, Finding, rule_names
+from stepscope.analysis.hints import Hint, Hints
 from stepscope.store import Trial
 from stepscope.store.errors import StoreError
-from stepscope.viewer.markup import Markup, el, note, spark
+from stepscope.viewer.markup import Markup, el, note, spark, table
 from stepscope.viewer.numbers import count, short
 from stepscope.viewer.sampling import min_max
 from stepscope.viewer.views.inspector import code_line
@@ -19,6 +20,7 @@ from stepscope.viewer.views.inspector import code_line
 _IN_PANEL = 6
 _ON_PAGE = 40
 _POINTS = 160
+_NO_HINTS = Hints()
 _SIGNS = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -60,13 +62,38 @@ def _entry(finding: Finding) -> Markup:
     )
 
 
-def page(trial: Trial, findings: Sequence[Finding]) -> Markup:
-    """Every finding with its evidence, what usually causes it, what to try, and what follows from it."""
-    if not findings:
-        return el("div.page", el("h2", "Findings"), _calm(trial), _rules())
-    cards = [_card(trial, finding) for finding in findings[:_ON_PAGE]]
+def page(trial: Trial, findings: Sequence[Finding], hints: Hints = _NO_HINTS) -> Markup:
+    """Every finding with its evidence, what usually causes it, what to try, and what follows; the hints below."""
+    cards = [_card(trial, finding) for finding in findings[:_ON_PAGE]] or [_calm(trial)]
     more = note(f"and {len(findings) - _ON_PAGE} more") if len(findings) > _ON_PAGE else None
-    return el("div.page", el("h2", f"Findings in {trial.name}"), *cards, more, _rules())
+    return el("div.page", el("h2", f"Findings in {trial.name}"), *cards, more, _rules(), _hints(hints))
+
+
+def _hints(hints: Hints) -> Markup | None:
+    if not hints.comparisons:
+        return None
+    head: list[Markup | str] = ["tensor", "statistic", "moves", "strength", "changes"]
+    rows: list[list[Markup | str]] = [
+        [
+            el("button.link.tensor", hint.node, act=_curve(hint)),
+            hint.statistic if hint.quantity == "value" else f"{hint.statistic} of the {hint.quantity}",
+            "with the loss" if hint.kind == "with" else "one recorded step before the loss",
+            f"{hint.strength:+.2f}".replace("-", "−"),
+            str(hint.steps),
+        ]
+        for hint in hints.hints
+    ]
+    explained = (
+        f"Out of {count(hints.comparisons)} comparisons, those that are hardly an accident (1% over all of them). What "
+        "moves with the loss may be its cause or its effect."
+    )
+    none = note(f"Nothing moves with the loss beyond what {count(hints.comparisons)} comparisons give by accident.")
+    found = [note(explained), table(head, rows)] if rows else [none]
+    return el("section", el("h3", "Hints"), *found)
+
+
+def _curve(hint: Hint) -> dict[str, object]:
+    return {"node": hint.node, "view": "inspect", "quantity": hint.quantity, "statistic": hint.statistic, "role": ""}
 
 
 def _rules() -> Markup:
