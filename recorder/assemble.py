@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,8 +41,8 @@ def assemble(job: StepJob) -> StepRecord:
     settle(job.named, job.iterations)
     placed = _sorted_rows(job.measured.wait())
     columns = _Columns(len(placed), len(job.sample_indices))
-    for row, place in enumerate(placed):
-        columns.fill(row, place)
+    for group, rows, positions in _by_group(placed):
+        columns.fill(group, rows, positions)
     spectral = {id(named): spectral_norm(matrix) for named, matrix in job.spectral}
     for row, place in enumerate(placed):
         if place.key.quantity == "value" and id(place.key.named) in spectral:
@@ -74,6 +75,16 @@ def _sorted_rows(groups: list[MeasuredRows]) -> list[_Placed]:
     return placed
 
 
+def _by_group(placed: list[_Placed]) -> Iterator[tuple[MeasuredRows, list[int], list[int]]]:
+    """Each group with its rows and where in the group their results lie."""
+    found: dict[int, tuple[MeasuredRows, list[int], list[int]]] = {}
+    for row, place in enumerate(placed):
+        _, rows, positions = found.setdefault(id(place.group), (place.group, [], []))
+        rows.append(row)
+        positions.append(place.position)
+    return iter(found.values())
+
+
 def _rank(quantity: str) -> int:
     base = quantity.partition(":")[0]
     return _QUANTITY_ORDER.index(base) if base in _QUANTITY_ORDER else len(_QUANTITY_ORDER)
@@ -102,20 +113,21 @@ class _Columns:
         self.per_sample = np.full((rows, samples, len(SAMPLE_STATISTICS)), np.nan, np.float32)
         self.histograms = np.zeros((rows, HISTOGRAM_BINS), np.uint32)
 
-    def fill(self, row: int, place: _Placed) -> None:
-        results, position = place.group.results, place.position
-        overall = results.overall[position].numpy()
-        self.statistics[row, : len(overall)] = overall
-        counts = results.histograms[position].numpy()
-        self.histograms[row] = np.minimum(counts, np.iinfo(np.uint32).max)
-        self.statistics[row, STATISTICS.index("nan_count")] = counts[-1]
-        self.statistics[row, STATISTICS.index("inf_count")] = counts[0] + counts[-2]
+    def fill(self, group: MeasuredRows, rows: list[int], positions: list[int]) -> None:
+        """Put the results of a group, which lie at ``positions`` in it, into ``rows``."""
+        results = group.results
+        overall = results.overall.numpy()[positions]
+        self.statistics[rows, : overall.shape[1]] = overall
+        counts = results.histograms.numpy()[positions]
+        self.histograms[rows] = np.minimum(counts, np.iinfo(np.uint32).max)
+        self.statistics[rows, STATISTICS.index("nan_count")] = counts[:, -1]
+        self.statistics[rows, STATISTICS.index("inf_count")] = counts[:, 0] + counts[:, -2]
         with np.errstate(over="ignore"):
             if results.aggregates is not None:
-                self.aggregates[row] = results.aggregates[position].numpy()
+                self.aggregates[rows] = results.aggregates.numpy()[positions]
             if results.per_sample is not None:
-                kept = results.per_sample[position].numpy()
-                self.per_sample[row, : len(kept)] = kept
+                kept = results.per_sample.numpy()[positions]
+                self.per_sample[rows, : kept.shape[1]] = kept
 
 
 def _neurons(place: _Placed) -> Neurons | None:

@@ -19,9 +19,32 @@ def build_graphs(job: StepJob) -> tuple[Graph, ...]:
     edges = find_edges(job)
     shown_with = _iterations_of_whole_step(job.named, edges)
     vertices = [_vertex(job, named) for named in job.named]
+    tensors = _by_iteration([tensor.iteration for tensor in job.named])
+    sinks = _by_iteration([job.named[edge.sink].iteration for edge in edges])
     return tuple(
-        _graph_of(iteration, job.named, edges, shown_with, vertices) for iteration in range(max(job.iterations, 1))
+        _graph_of(
+            iteration,
+            job.named,
+            _of(iteration, tensors),
+            [edges[index] for index in _of(iteration, sinks)],
+            shown_with,
+            vertices,
+        )
+        for iteration in range(max(job.iterations, 1))
     )
+
+
+def _by_iteration(iterations: Sequence[int]) -> dict[int, list[int]]:
+    """The positions of each iteration, so that no graph looks at what belongs to others alone."""
+    found: dict[int, list[int]] = defaultdict(list)
+    for position, iteration in enumerate(iterations):
+        found[iteration].append(position)
+    return found
+
+
+def _of(iteration: int, positions: dict[int, list[int]]) -> list[int]:
+    """The positions of an iteration and those of the whole step, in order."""
+    return sorted([*positions.get(iteration, ()), *positions.get(WHOLE_STEP, ())])
 
 
 def _vertex(job: StepJob, named: Named) -> Vertex:
@@ -81,16 +104,19 @@ def _spread(touched: dict[int, set[int]], neighbours: dict[int, set[int]]) -> No
 def _graph_of(
     iteration: int,
     named: Sequence[Named],
+    tensors: Sequence[int],
     edges: Sequence[NamedEdge],
     shown_with: dict[int, set[int]],
     vertices: Sequence[Vertex],
 ) -> Graph:
+    """The graph of one iteration, out of the ``tensors`` and the ``edges`` to those that may belong to it."""
+
     def belongs(index: int) -> bool:
         if named[index].iteration != WHOLE_STEP:
             return named[index].iteration == iteration
         return not shown_with[index] or iteration in shown_with[index]
 
-    shown = [index for index in range(len(named)) if belongs(index)]
+    shown = [index for index in tensors if belongs(index)]
     position: dict[int, int] = {}
     found: list[Vertex] = []
     carried = dict.fromkeys(
