@@ -19,6 +19,7 @@ from stepscope.recorder.auto_steps import AutoSteps
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.network import network, omissions
 from stepscope.recorder.optimizer_watch import plain
 from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
@@ -202,7 +203,8 @@ class Recorder:
             return
         self._watched.add_models(model, make_selection(include, exclude, depth, types))
         self._watched.add_optimizers(optimizer)
-        self._write_network()
+        if self._output is not None:
+            self._output.network(network(self._watched, self._watched.names()))
         if auto_step and self._auto is None:
             self._auto = AutoSteps(self, kind)
         if self._auto is not None:
@@ -302,8 +304,9 @@ class Recorder:
 
     def _write_network(self) -> None:
         if self._output is not None:
-            self._output.network(self._watched.network())
-            for text in self._watched.left_out():
+            names = self._watched.names()
+            self._output.network(network(self._watched, names))
+            for text in omissions(self._watched, names):
                 self.faults.tell(text)
 
     @guarded("dropping a step")

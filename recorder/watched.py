@@ -10,10 +10,9 @@ import torch
 from torch import nn
 
 from stepscope.recorder.errors import RecorderError, SelectionError, UnknownModuleError
-from stepscope.recorder.left_out import left_out, places, summary
+from stepscope.recorder.left_out import left_out, places
 from stepscope.recorder.module_tree import join, own_tensors, parts, unwrap
 from stepscope.recorder.selection import Selection
-from stepscope.store.records import ModuleInfo, ParameterInfo
 
 Thing = TypeVar("Thing", bound=object)
 
@@ -51,7 +50,7 @@ class Watched:
     def __init__(self) -> None:
         self.models: dict[str, nn.Module] = {}
         self.optimizers: dict[str, torch.optim.Optimizer] = {}
-        self._selections: dict[str, Selection] = {}
+        self.selections: dict[str, Selection] = {}
 
     def add_models(self, models: object, selection: Selection) -> None:
         """Watch models, or what is selected of them.
@@ -68,7 +67,7 @@ class Watched:
         if selection:
             selection.check([place for name, model in added.items() for _, place in places(name, model)])
         self.models.update(added)
-        self._selections.update(dict.fromkeys(added, selection))
+        self.selections.update(dict.fromkeys(added, selection))
 
     def add_optimizers(self, optimizers: object) -> None:
         for name, optimizer in _named("optimizer", optimizers, torch.optim.Optimizer):
@@ -91,17 +90,9 @@ class Watched:
                 names.tensors[key] = WatchedTensor(
                     first.tensor, first.name, tuple(known), first.module, first.module_class, first.is_buffer
                 )
-        if any(self._selections.values()):
-            names.left_out.update(left_out(self.models, self._selections))
+        if any(self.selections.values()):
+            names.left_out.update(left_out(self.models, self.selections))
         return names
-
-    def left_out(self) -> list[str]:
-        """What the selections leave out, one sentence a model; nothing if there are none."""
-        return [
-            summary(name, model, self._selections[name])
-            for name, model in self.models.items()
-            if self._selections[name]
-        ]
 
     def name_of(self, module: nn.Module) -> str:
         """The path of a module in the watched models."""
@@ -113,23 +104,6 @@ class Watched:
         raise UnknownModuleError(
             f"this {type(module).__name__} is in no watched model (watched: {known}); call recorder.watch(model) first"
         )
-
-    def network(self) -> tuple[ModuleInfo, ...]:
-        """The module tree with the parameters that each module owns itself."""
-        names = self.names()
-        found: list[ModuleInfo] = []
-        seen: set[int] = set()
-        for prefix, model in self.models.items():
-            for path, module in parts(model):
-                if id(module) in seen:
-                    continue
-                seen.add(id(module))
-                parameters = tuple(
-                    _parameter_info(key, names.tensors[id(tensor)], is_buffer)
-                    for key, tensor, is_buffer in own_tensors(module)
-                )
-                found.append(ModuleInfo(join(prefix, path), type(module).__name__, parameters, module.training))
-        return tuple(found)
 
 
 def _named(default: str, given: object, expected: type[Thing]) -> Iterable[tuple[str, Thing]]:
@@ -175,14 +149,3 @@ def _name_tensors(names: Names, aliases: dict[int, list[str]], module: nn.Module
         names.tensors.setdefault(
             id(tensor), WatchedTensor(tensor, name, (name,), path, type(module).__name__, is_buffer)
         )
-
-
-def _parameter_info(key: str, watched: WatchedTensor, is_buffer: bool) -> ParameterInfo:
-    return ParameterInfo(
-        name=key,
-        shape=tuple(watched.tensor.shape),
-        dtype=str(watched.tensor.dtype)[6:],
-        trainable=watched.tensor.requires_grad,
-        names=watched.names,
-        is_buffer=is_buffer,
-    )

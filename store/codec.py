@@ -25,6 +25,7 @@ from stepscope.store.records import (
 
 Plain = Any
 _DIGEST_SIZE = 16
+_LATER_PARAMETER_FIELDS: tuple[bool, tuple[str, ...]] = (True, ())
 _TENSOR_TYPES = get_args(TensorType)
 
 
@@ -138,24 +139,35 @@ def network_to_plain(modules: Sequence[ModuleInfo]) -> Plain:
         [
             m.path,
             m.module_class,
-            [[p.name, list(p.shape), p.dtype, p.trainable, list(p.names), p.is_buffer] for p in m.parameters],
+            [_parameter_to_plain(parameter) for parameter in m.parameters],
             m.training,
+            m.recorded,
         ]
         for m in modules
     ]
 
 
+def _parameter_to_plain(p: ParameterInfo) -> Plain:
+    optimizers = list(p.optimizers)
+    return [p.name, list(p.shape), p.dtype, p.trainable, list(p.names), p.is_buffer, p.recorded, optimizers]
+
+
 def network_from_plain(plain: Plain) -> tuple[ModuleInfo, ...]:
     return tuple(
-        ModuleInfo(str(path), str(module_class), tuple(map(_parameter_from_plain, parameters)), bool(training))
-        for path, module_class, parameters, training in (row[:4] for row in plain)
+        ModuleInfo(
+            str(path), str(module_class), tuple(map(_parameter_from_plain, parameters)), bool(training), bool(recorded)
+        )
+        for path, module_class, parameters, training, recorded in ((*row, True)[:5] for row in plain)
     )
 
 
 def _parameter_from_plain(row: Plain) -> ParameterInfo:
-    name, shape, dtype, trainable, names, is_buffer = row[:6]
-    sizes = tuple(map(int, shape))
-    return ParameterInfo(str(name), sizes, str(dtype), bool(trainable), tuple(map(str, names)), bool(is_buffer))
+    row = [*row, *_LATER_PARAMETER_FIELDS[max(0, len(row) - 6) :]]
+    name, shape, dtype, trainable, names, is_buffer, recorded, optimizers = row[:8]
+    return ParameterInfo(
+        str(name), tuple(map(int, shape)), str(dtype), bool(trainable), tuple(map(str, names)), bool(is_buffer),
+        bool(recorded), tuple(map(str, optimizers)),
+    )  # fmt: skip
 
 
 def scalars_to_plain(scalars: Sequence[Scalar]) -> Plain:

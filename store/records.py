@@ -188,7 +188,11 @@ class StepRecord:
 
 @dataclass(frozen=True)
 class ParameterInfo:
-    """A parameter (or buffer) of a module. ``names`` lists every name it is known by; tied weights have several."""
+    """A parameter (or buffer) of a module. ``names`` lists every name it is known by; tied weights have several.
+
+    ``recorded`` is False for what the user chose to leave out of the steps. ``optimizers`` are the names of the watched
+    optimizers that hold it: none of them trains a parameter without any, and two of them train one twice a step.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -196,16 +200,22 @@ class ParameterInfo:
     trainable: bool
     names: tuple[str, ...]
     is_buffer: bool = False
+    recorded: bool = True
+    optimizers: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class ModuleInfo:
-    """A module of a watched model: its path (``model.encoder.0``), its class, and the parameters it owns itself."""
+    """A module of a watched model: its path (``model.encoder.0``), its class, and the parameters it owns itself.
+
+    ``recorded`` is False for one whose output the user chose to leave out of the steps.
+    """
 
     path: str
     module_class: str
     parameters: tuple[ParameterInfo, ...]
     training: bool = True
+    recorded: bool = True
 
 
 @dataclass(frozen=True)

@@ -83,8 +83,8 @@ def test_the_facts_of_a_trial(config: dict[str, object], environment: dict[str, 
 
 
 def test_the_journal(tmp_path) -> None:  # type: ignore[no-untyped-def]
-    parameter = ParameterInfo("weight", (3, 0), "float32", False, ("a.weight", "b.weight"), True)
-    modules = (ModuleInfo("a", "Linear", (parameter,), False), ModuleInfo("b", "Linear", ()))
+    parameter = ParameterInfo("weight", (3, 0), "float32", False, ("a.weight", "b.weight"), True, False, ("adam",))
+    modules = (ModuleInfo("a", "Linear", (parameter,), False), ModuleInfo("b", "Linear", (), recorded=False))
     writer = TrialWriter(tmp_path, INFO)
     points = [Scalar("loss", "g", 3, 0.5, "train", 1.0), Scalar("loss", "g", 4, float("nan"), "test", 2.0)]
     assert writer.write_scalars(points) > 0
@@ -104,6 +104,12 @@ def test_the_journal(tmp_path) -> None:  # type: ignore[no-untyped-def]
     curve = trial.scalars("loss", group="g")
     assert isinstance(curve, Series) and curve.steps.tolist() == [3, 4]
     assert trial.scalars("loss", group="g", kind="test").steps.tolist() == [4]
+
+
+def test_a_network_of_an_earlier_version_has_defaults() -> None:
+    plain = [["a", "Linear", [["weight", [3], "float32", True, ["a.weight"], False]], True]]
+    (module,) = codec.network_from_plain(plain)
+    assert (module.recorded, module.parameters[0].recorded, module.parameters[0].optimizers) == (True, True, ())
 
 
 def test_neurons_of_other_types_become_wide_floats(tmp_path) -> None:  # type: ignore[no-untyped-def]
