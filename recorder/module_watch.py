@@ -73,13 +73,9 @@ class ModuleWatch:
     def _before_module(self, module: nn.Module, args: Any) -> None:
         if self._fast_path.inside or _is_redirected(module):
             return
-        key = id(module)
-        if key in self._names.paths and not _in_backward():
-            if key in self._names.roots:
-                self._enter_model(module, args, _keywords_of_call(sys._getframe(2)))
-            elif self._is_outside():
-                self._enter_part(module, args)
-        self._running.append(key)
+        if id(module) in self._names.paths and not _in_backward():
+            self._name_what_enters(module, args, sys._getframe(2))
+        self._running.append(id(module))
         self._fast_path.enter(module)
 
     @guarded("recording a module's output")
@@ -118,6 +114,13 @@ class ModuleWatch:
         for role, tensor in fresh:
             node = base if len(named_arguments) == 1 else role
             self._register.add(tensor, node, "tensor", "input", automatic=True, call=call)
+
+    @guarded("recording a module's inputs")
+    def _name_what_enters(self, module: nn.Module, args: Any, frame: FrameType) -> None:
+        if id(module) in self._names.roots:
+            self._enter_model(module, args, _keywords_of_call(frame))
+        elif self._is_outside():
+            self._enter_part(module, args)
 
     def _enter_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         with UNSEEN():
