@@ -34,10 +34,6 @@ FIRST_BIN, END_BIN, TOTAL, KEPT, KEPT_SAMPLES, WIDTH, HAS_STATISTICS = range(7)
 
 COLUMNS = 7
 
-SHUFFLED = (True, True, False)
-"""Whether the pages of a part are shuffled. Raw neurons are not: many repeat those of another row (behind a ReLU, an
-addition, a module that hands on what its last layer made), and whole numbers that repeat are found without it."""
-
 _Piece = bytes | memoryview
 
 
@@ -49,15 +45,25 @@ def encode_detail(record: StepRecord) -> bytes:
     for part, pieces in enumerate(_pieces(record, table)):
         widths = _widths(table, part)
         for start, end in _page_bounds(_sizes(table, part), widths):
-            raw = b"".join(pieces[start:end])
-            body = compress(shuffle(raw, int(widths[start])) if SHUFFLED[part] else raw)
-            pages.append((part, end, len(body), SHUFFLED[part]))
+            body, shuffled = _page(b"".join(pieces[start:end]), int(widths[start]), part)
+            pages.append((part, end, len(body), shuffled))
             bodies.append(body)
     index = FrameList()
     index.add("table", table)
     index.add("pages", np.array(pages, np.int64).reshape(-1, 4))
     header = {"number": record.number, "arrays": index.entries}
     return encode_block("detail", header, [*index.frames, *bodies])
+
+
+def _page(raw: bytes, width: int, part: int) -> tuple[bytes, bool]:
+    """A page's bytes, and whether they are shuffled: raw neurons are, where that is smaller.
+
+    They may repeat those of another row (behind a ReLU, or a module that hands on what its last layer made); whole
+    numbers that repeat are found only unshuffled.
+    """
+    body = compress(shuffle(raw, width))
+    plain = compress(raw) if part == SAMPLES else body
+    return (plain, False) if len(plain) < len(body) else (body, True)
 
 
 def _table(record: StepRecord) -> NDArray[np.int64]:
