@@ -1,7 +1,7 @@
 """How small, and how fast, other encodings would make a recording: a table, in percent of the raw bytes.
 
     stepscope demo --steps 300 --out runs/demo --no-view
-    python benchmarks/bench_encodings.py runs/demo/bugged
+    python benchmarks/compare_encodings.py runs/demo/bugged
 
 The numbers of some steps are taken out of the recording and encoded anew. "XOR" stands for storing the difference to
 the step before of the same kind.
