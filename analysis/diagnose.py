@@ -8,8 +8,10 @@ from typing import Any
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.merge import merge
 from stepscope.analysis.registry import make_rules
+from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 from stepscope.store import Trial
+from stepscope.store.errors import DamagedError
 
 Settings = Mapping[str, Mapping[str, Any]]
 
@@ -35,5 +37,13 @@ def diagnose(
         UnknownNameError: there is no rule, or no setting of it, of this name.
     """
     view = View(trial)
-    found = [finding for rule in make_rules(rules, settings) for finding in rule.check(view)]
+    found = [finding for rule in make_rules(rules, settings) for finding in _apply(rule, view)]
     return merge(found, view)
+
+
+def _apply(rule: Rule, view: View) -> list[Finding]:
+    """What a rule finds; nothing where the recording is too damaged for it (``trial.problems`` tells)."""
+    try:
+        return list(rule.check(view))
+    except DamagedError:
+        return []

@@ -7,9 +7,17 @@ from dataclasses import fields
 from typing import Any
 
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.rules.accumulated_gradients import AccumulatedGradients
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
+from stepscope.analysis.rules.broadcast_target import BroadcastTarget
+from stepscope.analysis.rules.constant_data import ConstantData
+from stepscope.analysis.rules.constant_output import ConstantOutput
+from stepscope.analysis.rules.dead_units import DeadUnits
+from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.ignored_input import IgnoredInput
+from stepscope.analysis.rules.input_scale import InputScale
+from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
@@ -18,8 +26,13 @@ from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
+from stepscope.analysis.rules.overfitting import Overfitting
+from stepscope.analysis.rules.saturated_activation import SaturatedActivation
+from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
+from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
+from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.store.errors import unknown
 
 RULES: dict[str, type[Rule]] = {
@@ -34,6 +47,19 @@ RULES: dict[str, type[Rule]] = {
         ModuleNeverCalled,
         MissingNonlinearity,
         IgnoredInput,
+        AccumulatedGradients,
+        BroadcastTarget,
+        ConstantData,
+        ConstantOutput,
+        DeadUnits,
+        ExplodingGradient,
+        InputScale,
+        LearningRate,
+        Overfitting,
+        SaturatedActivation,
+        SmallBatchNorm,
+        VanishingGradient,
+        WeightScale,
         LossStart,
         LossDivergence,
         LossSpike,

@@ -17,21 +17,23 @@ class BatchSize:
 
     def learn(self, tensors: Iterable[torch.Tensor]) -> None:
         """Take the batch size from the inputs of a model: the length of the first that has dimensions."""
-        sizes = [tensor.shape[0] for tensor in tensors if tensor.dim() > 0]
+        sizes = [shape[0] for shape in map(_shape, tensors) if shape]
         if sizes:
             self._size = sizes[0]
 
     def fits(self, tensor: torch.Tensor) -> bool:
         """Whether a tensor may hold one entry a sample."""
-        return tensor.dim() > 0 and (self._size is None or self._size in tensor.shape)
+        shape = _shape(tensor)
+        return bool(shape) and (self._size is None or self._size in shape)
 
     def find(self, tensor: torch.Tensor) -> int | None:
         """The dimension as long as the batch: the first if it fits, else any that does."""
-        if tensor.dim() == 0:
+        shape = _shape(tensor)
+        if not shape:
             return None
         if self._size is None:
-            self._size = tensor.shape[0]
-        return tuple(tensor.shape).index(self._size) if self._size in tensor.shape else None
+            self._size = shape[0]
+        return shape.index(self._size) if self._size in shape else None
 
     def check(self, tensor: torch.Tensor, given: int) -> int:
         """The dimension that the user gave, counted from the front.
@@ -45,11 +47,16 @@ class BatchSize:
         return given % tensor.dim()
 
 
+def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
+    """The shape of a tensor; none for nested ones, whose parts have different shapes."""
+    return () if tensor.is_nested else tuple(tensor.shape)
+
+
 def _check(tensor: torch.Tensor, given: object) -> None:
     if isinstance(given, bool) or not isinstance(given, int):
         raise BatchDimensionError(f"batch_dim={given!r}: expected a whole number, or False for no batch")
-    if tensor.dim() == 0:
-        raise BatchDimensionError(f"batch_dim={given}: a tensor of shape () has no dimensions; leave it out")
+    if not _shape(tensor):
+        raise BatchDimensionError(f"batch_dim={given}: this tensor has no dimensions to choose from; leave it out")
     if not -tensor.dim() <= given < tensor.dim():
         raise BatchDimensionError(
             f"batch_dim={given} does not exist in a tensor of shape {tuple(tensor.shape)}; "

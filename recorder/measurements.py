@@ -140,6 +140,7 @@ class Measurements:
 
         ``owned``: the recorder made it and nobody writes to it.
         """
+        tensor = _elements(tensor)
         row = RowKey(named, quantity, dtype_name(tensor.dtype), tuple(tensor.shape), _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
@@ -194,7 +195,7 @@ class Measurements:
         rows = tuple(tuple(pending.rows) for pending in alike)
         tensors = tuple(pending.tensor for pending in alike)
         group = Group(tensors, rows, first.batch_dim, first.neuron_limit, self.sample_indices)
-        if first.tensor.device.type == "cpu" and staged.take(group.bytes):
+        if _may_wait(first.tensor) and staged.take(group.bytes):
             kept = tuple(settled(pending.tensor, owned=pending.owned) for pending in alike)
             self.done.append(Deferred(replace(group, tensors=kept)))
         else:
@@ -251,6 +252,20 @@ def _parts(group: list[_Pending]) -> Iterable[list[_Pending]]:
         yield group[start : start + per_part]
 
 
+def _elements(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself; of a nested one, all elements of its parts."""
+    if not tensor.is_nested:
+        return tensor
+    if tensor.layout == torch.jagged:
+        return tensor.values()
+    return torch.cat([part.reshape(-1) for part in tensor.unbind()])
+
+
+def _may_wait(tensor: torch.Tensor) -> bool:
+    """Whether a tensor can be copied cheaply, whatever it is, and measured elsewhere."""
+    return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
+
+
 def _version(tensor: torch.Tensor) -> int:
     return 0 if tensor.is_inference() else tensor._version
 
@@ -258,7 +273,7 @@ def _version(tensor: torch.Tensor) -> int:
 def _address(tensor: torch.Tensor) -> int:
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ValueError):
         return 0
 
 

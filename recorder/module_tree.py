@@ -6,6 +6,7 @@ from collections.abc import Iterable
 
 import torch
 from torch import nn
+from torch.nn.parameter import is_lazy
 
 
 def parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
@@ -27,12 +28,11 @@ def unwrap(module: nn.Module) -> nn.Module:
 
 
 def own_tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor, bool]]:
-    for key, parameter in module._parameters.items():
-        if parameter is not None:
-            yield key, parameter, False
-    for key, buffer in module._buffers.items():
-        if buffer is not None:
-            yield key, buffer, True
+    """Name, tensor, and whether it is a buffer: of what a module holds itself and has a shape by now."""
+    for kind, is_buffer in ((module._parameters, False), (module._buffers, True)):
+        for key, tensor in kind.items():
+            if tensor is not None and not is_lazy(tensor):
+                yield key, tensor, is_buffer
 
 
 def join(prefix: str, path: str) -> str:

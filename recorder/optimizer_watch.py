@@ -41,7 +41,7 @@ class OptimizerWatch:
             return
         if self._session.options.updates:
             self._before[id(tensor)] = (named, tensor, before)
-        if before.dim() >= 2 and before.is_floating_point() and before.layout == torch.strided:
+        if before.dim() >= 2 and before.numel() and before.is_floating_point() and before.layout == torch.strided:
             self.matrices.append((named, before.reshape(before.shape[0], -1)))
 
     def start(self, named: Mapping[int, Named], *, hooks: bool) -> None:

@@ -227,6 +227,9 @@ class StepSession(Listener):
         self.measurements.add(tensor, named, quantity, batch_dim=dimension, neuron_limit=limit, owned=owned)
 
     def _on_named(self, tensor: torch.Tensor, named: Named) -> None:
+        if tensor.is_meta:
+            self.faults.tell(f"{named.node!r} is on the meta device: there is nothing to measure")
+            return
         self.measure_later(tensor, named, "value")
         if self.options.gradients:
             self.gradients.watch(tensor, named)

@@ -174,7 +174,7 @@ def _storage(tensor: torch.Tensor) -> int:
     """The address of the tensor's storage; 0 for tensors without one of their own (sparse, wrapped)."""
     try:
         return tensor.untyped_storage().data_ptr()
-    except (RuntimeError, NotImplementedError):
+    except (RuntimeError, NotImplementedError, ValueError):
         return 0
 
 

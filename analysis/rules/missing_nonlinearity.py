@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
-from stepscope.store.errors import UnknownNameError
 
 _LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
 
@@ -26,8 +26,9 @@ class MissingNonlinearity(Rule):
 
     How it is measured: the output of a linear layer goes into another one and nowhere else. What was computed between
     them is not in the graph if it has no name, so the numbers decide: for ``y = W h + b`` the products of value and
-    gradient agree, ``h . dh = (y - b) . dy``, for each kept sample; a tanh or GELU between them breaks that, a ReLU
-    or dropout shows as zeros in ``dh``, and a leaky ReLU as a smaller ``dh`` where ``h`` is negative. Layers that first narrow and then widen are a low-rank factor on purpose.
+    gradient agree, ``h . dh = (y - b) . dy``, for each kept sample. A tanh or GELU between them breaks that, a ReLU or
+    dropout shows as zeros in ``dh``, and a leaky ReLU as a smaller ``dh`` where ``h`` is negative. Layers that first
+    narrow and then widen are a low-rank factor on purpose.
 
     Causes: an activation that was forgotten, or replaced by ``nn.Identity``.
 
@@ -58,11 +59,8 @@ class MissingNonlinearity(Rule):
 
     def _is_linear(self, step: Step, before: Place, after: Place) -> bool:
         """Whether the products of value and gradient agree for the kept samples of a step."""
-        try:
-            h, dh = _samples(step, before, "value"), _samples(step, before, "gradient")
-            y, dy = _samples(step, after, "value"), _samples(step, after, "gradient")
-        except UnknownNameError:
-            return False
+        h, dh = _samples(step, before, "value"), _samples(step, before, "gradient")
+        y, dy = _samples(step, after, "value"), _samples(step, after, "gradient")
         if h is None or dh is None or y is None or dy is None or not np.any(dh):
             return False
         bias = _bias(step, after.node, y.shape[-1])
@@ -124,7 +122,7 @@ def _in(step: Step, node: str) -> bool:
 
 def _samples(step: Step, place: Place, quantity: str) -> NDArray[np.float64] | None:
     """``(samples, neurons)`` of a place; None unless all neurons were kept."""
-    neurons = step.tensor(place.node, role=place.role, quantity=quantity).neurons
+    neurons = neurons_of(step, place, quantity)
     if neurons is None or neurons.samples.shape[-1] != neurons.total:
         return None
     return neurons.samples.astype(np.float64)
@@ -140,7 +138,7 @@ def _bias(step: Step, node: str, width: int) -> NDArray[np.float64] | None:
     name = f"{node}.bias"
     if not _in(step, name):
         return np.zeros(1)
-    neurons = step.tensor(name).neurons
+    neurons = neurons_of(step, Place(name, "parameter"))
     if neurons is None or neurons.samples.shape[-1] != neurons.total or width % neurons.total:
         return None
     values = neurons.samples[0].astype(np.float64)

@@ -77,7 +77,7 @@ WRONG_CALLS: list[tuple[type[RecorderError], str, Call]] = [
         "give a dimension from 0 to 1",
         lambda r, step: step.record("x", torch.ones(4, 2), batch_dim=2),
     ),
-    (BatchDimensionError, "has no dimensions", lambda r, step: step.record("x", torch.ones(()), batch_dim=0)),
+    (BatchDimensionError, "no dimensions", lambda r, step: step.record("x", torch.ones(()), batch_dim=0)),
     (BatchDimensionError, "whole number", lambda r, step: step.record("x", torch.ones(4), batch_dim="first")),
     (RecorderError, "expected a tensor, got list", lambda recorder, step: step.record("x", [1.0])),
     (RecorderError, "expected a tensor, got NoneType", lambda recorder, step: step.record("x", None)),

@@ -34,6 +34,7 @@ BORDERS = [
     "optimizer_watch.OptimizerWatch.finish",
     "optimizer_watch.OptimizerWatch.keep_before",
     "optimizer_watch.OptimizerWatch.start",
+    "optimizer_watch.states_of",
     "output.TrialOutput.network",
     "output.TrialOutput.step",
     "output.TrialWriter.write_network",
@@ -43,8 +44,11 @@ BORDERS = [
     "recorder.StepSession.__init__",
     "recorder.StepSession.finish",
     "recorder.StepSession.start",
-    "recorder.learning_rates",
+    "recorder.OptimizerCurves.points",
     "recorder.make_point",
+    "recorder.network",
+    "recorder.omissions",
+    "recorder.network",
     "schedule.Every.wants",
     "batch.BatchSize.find",
     "register.Register.add",
@@ -68,7 +72,6 @@ BORDERS = [
     "tracer.tensors_in",
     "tracer.user_place",
     "watched.Watched.names",
-    "watched.Watched.network",
 ]
 
 

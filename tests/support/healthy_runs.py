@@ -11,7 +11,7 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
-from support.short_runs import blob_batches, blobs, curve_batches, mlp, record
+from support.short_runs import blob_batches, blobs, curve_batches, images, mlp, record
 
 
 def yes_or_no(number: int) -> tuple[torch.Tensor, ...]:
@@ -58,17 +58,6 @@ class ConvNet(nn.Module):
         x = F.max_pool2d(F.relu(self.bn1(self.conv1(x))), 2)
         x = F.max_pool2d(F.relu(self.bn2(self.conv2(x))), 2)
         return self.head(self.dropout(x.flatten(1)))
-
-
-def images(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Images with a bright quarter; which one is the class."""
-    generator = torch.Generator().manual_seed(seed)
-    labels = torch.randint(4, (32,), generator=generator)
-    pixels = torch.randn(32, 1, 8, 8, generator=generator)
-    for index, label in enumerate(labels.tolist()):
-        row, column = 4 * (label // 2), 4 * (label % 2)
-        pixels[index, 0, row : row + 4, column : column + 4] += 1.5
-    return pixels - pixels.mean(), labels
 
 
 def conv_net(folder: Path) -> Trial:

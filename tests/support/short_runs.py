@@ -104,3 +104,14 @@ def blob_batches(number: int) -> Batch:
 def curve_batches(number: int) -> Batch:
     """``curve`` of a step."""
     return curve(seed=number)
+
+
+def images(seed: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Images with a bright quarter; which one is the class."""
+    generator = torch.Generator().manual_seed(seed)
+    labels = torch.randint(4, (32,), generator=generator)
+    pixels = torch.randn(32, 1, 8, 8, generator=generator)
+    for index, label in enumerate(labels.tolist()):
+        row, column = 4 * (label // 2), 4 * (label % 2)
+        pixels[index, 0, row : row + 4, column : column + 4] += 1.5
+    return pixels - pixels.mean(), labels

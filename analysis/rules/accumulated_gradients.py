@@ -1,0 +1,104 @@
+"""The rule ``accumulated-gradients``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
+from stepscope.analysis.layers import elements, layers
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class _Sums:
+    """The sum of a bias's gradient, and of the gradient of the output it is added to; both ``(n,)``."""
+
+    steps: Values
+    bias: Values
+    output: Values
+
+
+@dataclass(frozen=True)
+class AccumulatedGradients(Rule):
+    """Gradients are never set to zero, so that each step adds its own to those of all steps before.
+
+    Symptom: training starts well and becomes unstable; gradient norms grow with the number of steps.
+
+    How it is measured: a bias is added to every sample, so the sum of its gradient is exactly the sum of the gradient
+    of the layer's output. Where it is instead that sum plus the bias's gradient of the step before, in (almost) all
+    pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose starts anew now and then.
+
+    Causes: ``optimizer.zero_grad()`` is missing, sits outside the loop, or is called on another optimizer.
+
+    Remedy: call ``optimizer.zero_grad()`` once a step, before ``backward()``.
+
+    Attributes:
+        share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step.
+        tolerance: of the equality, relative to the terms. Source: float32 rounding of long sums.
+    """
+
+    name = "accumulated-gradients"
+    causes = "optimizer.zero_grad() is missing, sits outside of the loop, or is called on another optimizer."
+    remedy = "Call optimizer.zero_grad() once in every step, before backward()."
+    share: float = 0.97
+    tolerance: float = 5e-3
+
+    def check(self, view: View) -> Iterable[Finding]:
+        judged: list[tuple[float, str]] = []
+        for layer in layers(view):
+            sums = _sums(view, layer.module)
+            share = self._share(sums) if sums is not None else None
+            if share is not None:
+                judged.append((share, f"{layer.module}.bias"))
+        if judged and np.median([share for share, _ in judged]) >= self.share:
+            yield self._finding(view, max(judged)[1])
+
+    def _share(self, sums: _Sums) -> float | None:
+        """The share of neighbouring steps in which the gradient was carried on; None if too few can tell."""
+        following = np.flatnonzero(np.diff(sums.steps) == 1) + 1
+        before, now, own = sums.bias[following - 1], sums.bias[following], sums.output[following]
+        size = np.abs(before) + np.abs(now) + np.abs(own)
+        telling = np.abs(before) > 0.05 * size
+        if telling.sum() < 5:
+            return None
+        carried = np.abs(now - before - own) <= self.tolerance * size
+        return float(np.mean(carried[telling]))
+
+    def _finding(self, view: View, bias: str) -> Finding:
+        history = view.history(bias, "gradient")
+        norms = history.of("norm")
+        summary = (
+            f"Gradients are never set to zero: that of {bias} is in every step the one of the step before plus its own "
+            f"(its norm goes from {norms[0]:.2g} to {norms[-1]:.2g})."
+        )
+        shown = [evidence(history, "norm", "carried on from step to step")]
+        return self.finding(view, bias, "error", summary, shown, step=int(history.steps[0]), confidence=0.97)
+
+
+def _sums(view: View, module: str) -> _Sums | None:
+    """Of layers that are called once a step and whose gradients belong to one loss."""
+    places = view.flow.of_node(module)
+    bias, output = view.history(f"{module}.bias", "gradient"), view.history(module, "gradient")
+    if len(places) != 1 or not len(bias) or len(bias) != len(output) or len(view.training[-1].iterations) > 1:
+        return None
+    biases = view.flow.of_node(f"{module}.bias")
+    if len(biases) != 1 or len(view.flow.sinks.get(biases[0], ())) != 1:
+        return None
+    count_bias, count_output = elements(view, biases[0]), _count(view, places[0])
+    return _Sums(bias.steps.astype(np.float64), bias.of("mean") * count_bias, output.of("mean") * count_output)
+
+
+def _count(view: View, place: Place) -> Values:
+    """``(n,)``: the elements of a place at each training step that has a gradient of it (batches may differ)."""
+    found = []
+    for step in view.training:
+        if step.layout.row(place.node, "gradient", place.role, None) is not None:
+            shape = view.shape(place, step)
+            found.append(float(np.prod(shape)) if shape is not None else np.nan)
+    return np.array(found)

@@ -1,0 +1,80 @@
+"""The rule ``broadcast-target``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class BroadcastTarget(Rule):
+    """Prediction and target have different shapes and are broadcast: every sample is compared with every target.
+
+    Symptom: the net learns the mean of the targets and nothing else; PyTorch warns of it, in its own losses only.
+
+    How it is measured: the shapes differ and broadcast to a larger one, such as ``(B, 1)`` against ``(B,)``. A squeeze
+    on the way has no name, so the loss decides: if all pairs are compared, the mean square is exactly
+    ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step.
+
+    Causes: a last dimension of size one on one side only.
+
+    Remedy: ``prediction.squeeze(-1)`` or ``target.unsqueeze(-1)``, so that both have the same shape.
+
+    Attributes:
+        tolerance: of that equality, relative. Source: float32 rounding, with room; a loss over matching pairs comes
+            this near in every step only by chance.
+    """
+
+    name = "broadcast-target"
+    causes = "One of them has a last dimension of size one that the other has not."
+    remedy = "Give both the same shape: prediction.squeeze(-1), or target.unsqueeze(-1)."
+    tolerance: float = 1e-4
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for comparison in comparisons(view):
+            if comparison.target is not None and _grows(comparison) and self._is_all_pairs(view, comparison):
+                yield self._finding(view, comparison)
+
+    def _is_all_pairs(self, view: View, comparison: Comparison) -> bool:
+        assert comparison.target is not None
+        histories = [
+            view.history(place.node, role=place.role)
+            for place in (comparison.loss, comparison.prediction, comparison.target)
+        ]
+        loss, prediction, target = histories
+        if len({len(history) for history in histories}) > 1 or len(loss) < 3:
+            return False
+        mean = (prediction.of("mean") - target.of("mean")) ** 2
+        pairs = prediction.of("std") ** 2 + target.of("std") ** 2 + mean
+        return bool(np.all(np.abs(loss.of("mean") - pairs) <= self.tolerance * pairs))
+
+    def _finding(self, view: View, comparison: Comparison) -> Finding:
+        assert comparison.target is not None
+        whole = np.broadcast_shapes(comparison.shape, comparison.target_shape)
+        summary = (
+            f"{comparison.prediction.node} {comparison.shape} and {comparison.target.node} {comparison.target_shape} "
+            f"are broadcast to {whole}: {comparison.loss.node} compares every sample with every target."
+        )
+        loss = view.history(comparison.loss.node, role=comparison.loss.role)
+        shown = [evidence(loss, "mean", "the mean over all pairs")]
+        return self.finding(
+            view, comparison.loss.node, "error", summary, shown, step=int(loss.steps[0]), confidence=0.97,
+            nodes=[comparison.prediction.node, comparison.target.node],
+        )  # fmt: skip
+
+
+def _grows(comparison: Comparison) -> bool:
+    """Whether the shapes broadcast to something larger than both."""
+    try:
+        whole = np.broadcast_shapes(comparison.shape, comparison.target_shape)
+    except ValueError:
+        return False
+    return math.prod(whole) > max(math.prod(comparison.shape), math.prod(comparison.target_shape))

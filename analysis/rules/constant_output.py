@@ -1,0 +1,103 @@
+"""The rule ``constant-output``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.neurons import neurons_of, tensor_of
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.units import late_steps
+from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
+from stepscope.store.records import NEURON_STATISTICS
+
+_MEAN, _STD = NEURON_STATISTICS.index("mean"), NEURON_STATISTICS.index("std")
+
+
+@dataclass(frozen=True)
+class ConstantOutput(Rule):
+    """The prediction is the same for every sample, whatever the input.
+
+    Symptom: the loss settles where the best constant answer is; accuracy is that of guessing the largest class.
+
+    How it is measured: in the last third of the training, the standard deviation of each neuron over the batch against
+    the size of the values. The finding names the first tensor in data-flow order that no longer varies although what
+    it is computed from does.
+
+    Causes: a softmax over a dimension of size one, dead units, a mask or factor of zero, a mean over the batch
+    dimension, a representation that collapsed.
+
+    Remedy: look at the named node: its operation, its dimension arguments, and its weights.
+
+    Attributes:
+        variation: the spread over the batch, as a part of the size of the values. Source: a hundredth of the
+            1e-2 that we saw in deep untrained nets; float32 rounding is at 1e-7.
+    """
+
+    name = "constant-output"
+    causes = "A softmax over a dimension of size one, dead units, a factor of zero, a mean over the batch dimension."
+    remedy = "Look at the named node: its operation, the dimension it works on, and its weights."
+    variation: float = 1e-4
+
+    def check(self, view: View) -> Iterable[Finding]:
+        steps = late_steps(view)
+        if len(steps) < 2:
+            return
+        found: dict[Place, Place] = {}
+        for comparison in comparisons(view):
+            if _variation(steps, comparison.prediction) < self.variation:
+                first = self._first(view, steps, comparison.prediction)
+                if first is not None:
+                    found.setdefault(first, comparison.prediction)
+        for first, prediction in found.items():
+            yield self._finding(view, first, prediction, _variation(steps, first))
+
+    def _first(self, view: View, steps: list[Step], prediction: Place) -> Place | None:
+        """The first constant place that was computed from something that varies."""
+        behind = view.flow.upstream([prediction])
+        for place in sorted(behind, key=lambda place: view.position.get(place.node, 0)):
+            if view.flow.vertices[place].type != "calculated" or _variation(steps, place) >= self.variation:
+                continue
+            sources = [link.place for link in view.flow.sources.get(place, ())]
+            if any(_variation(steps, source) >= 10 * self.variation for source in sources if source != place):
+                return place
+        return None
+
+    def _finding(self, view: View, first: Place, prediction: Place, variation: float) -> Finding:
+        history = view.history(first.node, role=first.role)
+        operation = view.flow.vertices[first].operation
+        way = "" if first == prediction else f", and with it the prediction {prediction.node}"
+        summary = (
+            f"{first.node} is the same for every sample (it varies by {variation:.1g} of its size over the batch)"
+            f"{f' after {operation}' if operation else ''}{way}."
+        )
+        shown = [evidence(history, "std", "its spread over all elements")]
+        nodes = [] if first == prediction else [prediction.node]
+        return self.finding(
+            view, first.node, "error", summary, shown, step=int(history.steps[0]), nodes=nodes, confidence=0.85
+        )
+
+
+def _variation(steps: list[Step], place: Place) -> float:
+    """The largest spread over the batch, relative to the values' size, of some steps; infinite if it is unknown."""
+    largest = 0.0
+    for step in steps:
+        tensor, kept = tensor_of(step, place), neurons_of(step, place)
+        if (
+            tensor is None
+            or kept is None
+            or kept.statistics is None
+            or not tensor.shape
+            or tensor.shape[tensor.info.batch_dim or 0] < 2
+        ):
+            return np.inf
+        size = float(np.sqrt(np.mean(kept.statistics[_MEAN] ** 2 + kept.statistics[_STD] ** 2)))
+        spread = float(np.sqrt(np.mean(kept.statistics[_STD] ** 2)))
+        largest = max(largest, spread / size if size > 0 else 0.0)
+    return largest

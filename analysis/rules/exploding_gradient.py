@@ -1,0 +1,94 @@
+"""The rule ``exploding-gradient``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_LEAST = 10
+
+
+@dataclass(frozen=True)
+class ExplodingGradient(Rule):
+    """Gradients grow on the way back, or from one step to the next, by orders of magnitude.
+
+    Symptom: updates that undo what was learned; the loss jumps or becomes NaN.
+
+    How it is measured: along the graph, the root mean square gradient of each layer's weight against that of the last
+    layer computed from it; along time, the gradient of each layer against its own median of the first half. The
+    finding names the first layer on the way back, or the first step, that goes beyond the threshold.
+
+    Causes: weights initialised too large, many layers (or iterations) without normalisation, a learning rate at the
+    edge of stability, single extreme samples.
+
+    Remedy: clip gradients by their norm, initialise smaller, normalise layers, lower the learning rate.
+
+    Attributes:
+        depth_ratio: along the graph. Source: the inverse of ``vanishing-gradient``'s, milder by ten, since large
+            gradients harm more than small ones.
+        time_ratio: along time. Source: a hundred times the 10 of trainscope's explosion label, because medians of
+            healthy runs that end near a loss of 0 are small.
+    """
+
+    name = "exploding-gradient"
+    causes = "Weights initialised too large, depth without normalisation, or a learning rate at the edge of stability."
+    remedy = "Clip gradients by their norm, initialise smaller, add normalisation layers, or lower the learning rate."
+    depth_ratio: float = 1e3
+    time_ratio: float = 1e3
+
+    def check(self, view: View) -> Iterable[Finding]:
+        known = layers(view)
+        yield from self._in_depth(view, known)
+        yield from self._in_time(view, known)
+
+    def _in_depth(self, view: View, known: list[Layer]) -> Iterable[Finding]:
+        sizes = {layer: rms_gradient(view, layer) for layer in known}
+        strong: list[tuple[Layer, Layer]] = []
+        for layer in known:
+            places = view.flow.downstream(view.flow.of_node(layer.module), differentiable=True)
+            reached = {place.node for place in places}
+            later = [other for other in known if other.module in reached and sizes[other] > 0]
+            if later and sizes[layer] > self.depth_ratio * sizes[later[-1]]:
+                strong.append((layer, later[-1]))
+        if strong:
+            layer, last = strong[-1]
+            summary = (
+                f"The gradient explodes on its way back: {sizes[layer]:.2g} an element in {layer.weight}, "
+                f"{sizes[layer] / sizes[last]:.0f} times the {sizes[last]:.2g} in {last.weight}."
+            )
+            yield self._finding(view, layer, summary, view.training[0].number, [one.module for one, _ in strong[:-1]])
+
+    def _in_time(self, view: View, known: list[Layer]) -> Iterable[Finding]:
+        found: list[tuple[int, Layer, float, float]] = []
+        for layer in known:
+            history = gradient_of(view, layer.weight)
+            if history is None or len(history) < _LEAST:
+                continue
+            norms = history.of("norm")
+            usual = float(np.nanmedian(norms[: len(norms) // 2]))
+            high = np.flatnonzero(norms > self.time_ratio * usual)
+            if usual > 0 and len(high):
+                found.append((int(history.steps[high[0]]), layer, float(norms[high[0]]), usual))
+        if found:
+            step, layer, norm, usual = min(found, key=lambda entry: (entry[0], -view.position[entry[1].module]))
+            summary = (
+                f"The gradient of {layer.weight} explodes at step {step}: its norm is {norm:.2g}, where {usual:.2g} "
+                f"was usual."
+            )
+            yield self._finding(view, layer, summary, step, [])
+
+    def _finding(self, view: View, layer: Layer, summary: str, step: int, others: list[str]) -> Finding:
+        history = gradient_of(view, layer.weight)
+        shown = [] if history is None else [evidence(history, "norm", "the norm of its gradient")]
+        confidence = 0.8 if math.isfinite(rms_gradient(view, layer)) else 0.6
+        return self.finding(
+            view, layer.module, "warning", summary, shown, step=step, nodes=others, confidence=confidence
+        )

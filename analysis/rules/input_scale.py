@@ -1,0 +1,77 @@
+"""The rule ``input-scale``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.layers import Layer, layers, rms
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class InputScale(Rule):
+    """Inputs whose size is far from 1 go straight into a layer.
+
+    Symptom: slow or unstable learning; the first layer gets gradients that fit no other layer.
+
+    How it is measured: the root mean square of a floating input, in the median of the training steps. It counts only
+    where the first layer really gets it like that: the size of its output must be what its weights make of such an
+    input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it.
+
+    Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
+
+    Remedy: subtract the mean and divide by the standard deviation of the training data.
+
+    Attributes:
+        large, small: sizes beyond which it counts. Source: a net with He initialisation keeps sizes, so that outputs
+            start this far from the 1 that losses and later layers are made for; SageMaker's CheckInputImages has
+            only a mean, of 0.2, and alarms on pixels from 0 to 1.
+    """
+
+    name = "input-scale"
+    causes = "Pixels from 0 to 255, raw table columns, or a normalisation that was left out or done twice."
+    remedy = "Subtract the mean and divide by the standard deviation of the training data."
+    large: float = 10.0
+    small: float = 1e-3
+
+    def check(self, view: View) -> Iterable[Finding]:
+        known = {layer.module: layer for layer in layers(view)}
+        for place in view.flow.of_type("input"):
+            sinks = [known[link.place.node] for link in view.flow.sinks.get(place, ()) if link.place.node in known]
+            history = view.history(place.node, role=place.role)
+            if not sinks or not len(history):
+                continue
+            size = float(np.nanmedian(rms(history)))
+            strange = size > self.large or 0 < size < self.small
+            if strange and any(_arrives(view, size, layer) for layer in sinks):
+                yield self._finding(view, place, size, sinks[0])
+
+    def _finding(self, view: View, place: Place, size: float, layer: Layer) -> Finding:
+        history = view.history(place.node, role=place.role)
+        mean, std = float(history.of("mean")[0]), float(history.of("std")[0])
+        summary = (
+            f"{place.node} goes into {layer.module} unnormalised: mean {mean:.3g}, std {std:.3g}, "
+            f"from {float(history.of('min')[0]):.3g} to {float(history.of('max')[0]):.3g}."
+        )
+        shown = [evidence(history, "std", f"std {std:.3g}"), evidence(history, "mean", f"mean {mean:.3g}")]
+        return self.finding(
+            view, place.node, "warning", summary, shown,
+            step=int(history.steps[0]), nodes=[layer.module], confidence=0.8,
+        )  # fmt: skip
+
+
+def _arrives(view: View, size: float, layer: Layer) -> bool:
+    """Whether the layer's output is as large as its weights make of an input of this size, within a factor of 30."""
+    output, weight = view.history(layer.module), view.history(layer.weight)
+    if not len(output) or not len(weight):
+        return False
+    expected = float(weight.of("std")[0]) * math.sqrt(layer.fan_in) * size
+    ratio = float(rms(output)[0]) / max(expected, 1e-30)
+    return 1 / 30 < ratio < 30

@@ -1,0 +1,90 @@
+"""The rule ``learning-rate``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.curves import LEAST_POINTS, loss_curves
+from stepscope.analysis.finding import Evidence, Finding
+from stepscope.analysis.layers import layers, update_ratio
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class LearningRate(Rule):
+    """Updates that are far too large, or far too small, for the weights they change.
+
+    Symptom: too large: the loss jumps about, rises, or settles early; too small: it hardly moves.
+
+    How it is measured: the norm of the update over the norm of the weight, in the median of the training steps and then
+    of the layers. About 1e-3 is usual. An alarm needs a loss that says the same: it did not fall well; only ratios
+    beyond any use are told without it.
+
+    Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
+
+    Remedy: change the learning rate by the factor that brings the ratio to 1e-3; then look again.
+
+    Attributes:
+        large: the ratio above which weights are replaced within ten steps. Source: a hundred times the usual 1e-3
+            (Karpathy's rule of thumb); smdebug's 10 is no bound in practice.
+        absurd: the ratio that is told even if the loss falls.
+        small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
+        fall: the part of the first loss that should be gone, else it did not fall well.
+    """
+
+    name = "learning-rate"
+    causes = "A learning rate that does not fit the optimizer, the size of the net, or the scale of its weights."
+    remedy = "Change the learning rate so that updates are about a thousandth of the weights, and look again."
+    large: float = 0.1
+    absurd: float = 0.5
+    small: float = 1e-5
+    fall: float = 0.1
+
+    def check(self, view: View) -> Iterable[Finding]:
+        known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
+        medians = [(float(np.median(ratios)), layer) for layer, ratios in known if len(ratios) >= 3]
+        if not medians:
+            return
+        medians.sort(key=lambda entry: entry[0])
+        ratio, layer = medians[len(medians) // 2]
+        fallen = _fallen(view)
+        if ratio > self.absurd or (ratio > self.large and fallen < self.fall):
+            yield self._finding(view, layer.weight, ratio, fallen, "high")
+        elif ratio < self.small and fallen < self.fall:
+            yield self._finding(view, layer.weight, ratio, fallen, "low")
+
+    def _finding(self, view: View, weight: str, ratio: float, fallen: float, how: str) -> Finding:
+        rates = sorted({f"{rate:g}" for rate in _rates(view)})
+        told = f" of {', '.join(rates)}" if rates else ""
+        loss = "the loss has not fallen" if fallen <= 0 else f"the loss fell by {fallen:.1%}"
+        summary = (
+            f"The learning rate{told} is too {how}: a step changes the weights by {ratio:.1g} of their size (in the "
+            f"median; {weight} is in the middle), where 0.001 is usual; {loss}."
+        )
+        update = view.history(weight, "update")
+        first, last = int(update.steps[0]), int(update.steps[-1])
+        ratio_curve = Evidence(weight, None, "update", "ratio", None, first, last, f"{ratio:.1g} in the median")
+        shown = [ratio_curve, *(evidence(curve.history, "mean", "the loss") for curve in list(loss_curves(view))[:1])]
+        return self.finding(view, weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8)
+
+
+def _fallen(view: View) -> float:
+    """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
+    falls = [
+        (curve.start - curve.end) / max(abs(curve.start), 1e-12)
+        for curve in loss_curves(view)
+        if len(curve) >= LEAST_POINTS
+    ]
+    return max(falls, default=np.inf)
+
+
+def _rates(view: View) -> Iterable[float]:
+    settings = view.training[0].facts.get("optimizers", {})
+    for groups in settings.values() if isinstance(settings, dict) else ():
+        for group in groups:
+            if isinstance(group.get("lr"), (int, float)):
+                yield float(group["lr"])

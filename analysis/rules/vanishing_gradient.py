@@ -1,0 +1,76 @@
+"""The rule ``vanishing-gradient``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class VanishingGradient(Rule):
+    """Gradients shrink on the way back, until the first layers hardly get any.
+
+    Symptom: the last layers learn, the first ones stay as they were; adding layers makes it worse.
+
+    How it is measured: the root mean square gradient of each layer's weight (so that sizes do not blur the comparison),
+    in the median of the training steps, against the largest of the layers that are computed from it. The finding names
+    the frontier: the first layer on the way back that falls below the threshold, and all behind it.
+
+    Causes: many sigmoid or tanh layers in a row, weights that are initialised too small, no residual connections or
+    normalisation.
+
+    Remedy: use ReLU or GELU, He or Glorot initialisation, residual connections, normalisation layers.
+
+    Attributes:
+        ratio: of a layer's gradient to the largest one nearer to the loss. Source: AutoTrainer's 1e-3, made stricter by
+            ten because Adam rescales gradients. No absolute limit: it would depend on the scale of the loss.
+    """
+
+    name = "vanishing-gradient"
+    causes = "Many sigmoid or tanh layers in a row, weights initialised too small, no residuals or normalisation."
+    remedy = "Use ReLU or GELU with He initialisation, residual connections, or normalisation layers."
+    ratio: float = 1e-4
+
+    def check(self, view: View) -> Iterable[Finding]:
+        sizes = {layer: rms_gradient(view, layer) for layer in layers(view)}
+        weak = [layer for layer in sizes if self._against(view, layer, sizes)[1] < self.ratio]
+        if weak:
+            frontier = weak[-1]
+            yield self._finding(view, frontier, weak, sizes)
+
+    def _against(self, view: View, layer: Layer, sizes: dict[Layer, float]) -> tuple[Layer, float]:
+        """The layer with the largest gradient behind this one, and how large this one's is next to it."""
+        reached = {place.node for place in view.flow.downstream(view.flow.of_node(layer.module), differentiable=True)}
+        later = [other for other in sizes if other.module in reached and math.isfinite(sizes[other])]
+        strongest = max(later, key=lambda other: sizes[other], default=layer)
+        own = sizes[layer]
+        return strongest, own / sizes[strongest] if own > 0 and sizes[strongest] > 0 else math.inf
+
+    def _finding(self, view: View, frontier: Layer, weak: list[Layer], sizes: dict[Layer, float]) -> Finding:
+        strongest, ratio = self._against(view, frontier, sizes)
+        summary = (
+            f"The gradient vanishes on its way back: {sizes[frontier]:.2g} an element in {frontier.weight}, "
+            f"{ratio:.1g} of the {sizes[strongest]:.2g} in {strongest.weight}; {len(weak)} layers get no more."
+        )
+        shown = [
+            evidence(history, "norm", text)
+            for layer, text in ((frontier, "hardly any gradient"), (strongest, "the gradient nearer to the loss"))
+            if (history := gradient_of(view, layer.weight)) is not None
+        ]
+        others = [layer.module for layer in reversed(weak[:-1])]
+        return self.finding(
+            view,
+            frontier.module,
+            "warning",
+            summary,
+            shown,
+            step=view.training[0].number,
+            nodes=others,
+            confidence=0.85,
+        )
