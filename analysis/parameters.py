@@ -25,11 +25,11 @@ class Parameter:
 
 
 def trainable(view: View) -> list[Parameter]:
-    """All trainable parameters, each once, in the order of the modules."""
+    """All trainable parameters that are recorded, each once, in the order of the modules."""
     found: dict[str, Parameter] = {}
     for module in view.trial.network:
         for info in module.parameters:
-            if info.trainable and not info.is_buffer:
+            if info.trainable and info.recorded and not info.is_buffer:
                 node = info.names[0]
                 found.setdefault(node, Parameter(node, module.path, module.module_class, info.shape))
     return list(found.values())

@@ -9,6 +9,7 @@ import torch
 
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.named import Named
+from stepscope.recorder.optimizer_state import states_of
 
 if TYPE_CHECKING:
     from stepscope.recorder.session import StepSession
@@ -112,13 +113,10 @@ class OptimizerWatch:
         )
 
     def _take_state(self, optimizer: torch.optim.Optimizer) -> None:
-        for parameter, state in optimizer.state.items():
+        for parameter, name, state in states_of(optimizer):
             named = self._named.get(id(parameter))
-            if named is None or not isinstance(state, Mapping):
-                continue
-            for key, value in state.items():
-                if isinstance(value, torch.Tensor) and value.shape == parameter.shape and value.dim() > 0:
-                    self._session.measure_later(value, named, str(key))
+            if named is not None:
+                self._session.measure_later(state, named, name)
 
     def _take_settings(self) -> None:
         settings: dict[str, list[dict[str, Any]]] = {}

@@ -20,11 +20,12 @@ from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.network import network, omissions
+from stepscope.recorder.optimizer_curves import OptimizerCurves
 from stepscope.recorder.optimizer_watch import plain
 from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.patterns import Given
-from stepscope.recorder.scalars import Point, learning_rates, make_point
+from stepscope.recorder.scalars import Point, make_point
 from stepscope.recorder.schedule import Every, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
@@ -102,6 +103,7 @@ class Recorder:
         self._nothing = Step(self, None)
         self._current = self._nothing
         self._scalars: list[Point] = []
+        self._optimizer_curves = OptimizerCurves()
         self._scalars_written = -1.0
         self._auto: AutoSteps | None = None
         self._process = os.getpid()
@@ -295,7 +297,7 @@ class Recorder:
 
     def _write(self, session: StepSession) -> None:
         if self._output is not None:
-            self._scalars += learning_rates(self._watched.optimizers, session.number, session.kind)
+            self._scalars += self._optimizer_curves.points(self._watched.optimizers, session.number, session.kind)
             if (scale := session.gradients.scale.current) is not None:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._flush_scalars()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 import torch
@@ -23,18 +22,6 @@ def make_point(name: str, value: float | torch.Tensor, *, group: str, step: int,
             raise RecorderError(f"scalar({name!r}): expected one number, got shape {tuple(value.shape)}")
         later, value = value.detach().clone(), float("nan")
     return Scalar(str(name), str(group), step, _number(name, value), str(kind), time.time()), later
-
-
-def learning_rates(optimizers: Mapping[str, torch.optim.Optimizer], step: int, kind: str) -> Iterable[Point]:
-    """The learning rate of each group of each optimizer."""
-    for name, optimizer in optimizers.items():
-        for index, group in enumerate(optimizer.param_groups):
-            if "lr" not in group:
-                continue
-            label = "lr" if len(optimizer.param_groups) == 1 else f"lr[{index}]"
-            if len(optimizers) > 1:
-                label = f"{name} {label}"
-            yield make_point(label, group["lr"], group="optimizer", step=step, kind=kind)
 
 
 def read(point: Point) -> Scalar:

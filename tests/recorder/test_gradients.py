@@ -205,41 +205,6 @@ def test_small_half_precision_gradients_survive_unscaling(tmp_path: Path) -> Non
     assert_recorded(record(program, tmp_path), "h", torch.full((4, 3), 1e-9 * 65536).half().double() / 65536)
 
 
-OPTIMIZERS: dict[str, tuple[Callable[..., torch.optim.Optimizer], set[str]]] = {
-    "SGD": (lambda p: torch.optim.SGD(p, lr=0.1, momentum=0.9), {"momentum_buffer"}),
-    "Adam": (lambda p: torch.optim.Adam(p, amsgrad=True), {"exp_avg", "exp_avg_sq", "max_exp_avg_sq"}),
-    "AdamW": (lambda p: torch.optim.AdamW(p), {"exp_avg", "exp_avg_sq"}),
-    "Adamax": (lambda p: torch.optim.Adamax(p), {"exp_avg", "exp_inf"}),
-    "NAdam": (lambda p: torch.optim.NAdam(p), {"exp_avg", "exp_avg_sq"}),
-    "RAdam": (lambda p: torch.optim.RAdam(p), {"exp_avg", "exp_avg_sq"}),
-    "RMSprop": (lambda p: torch.optim.RMSprop(p, centered=True), {"square_avg", "grad_avg"}),
-    "Adagrad": (lambda p: torch.optim.Adagrad(p), {"sum"}),
-    "Adadelta": (lambda p: torch.optim.Adadelta(p), {"square_avg", "acc_delta"}),
-    "ASGD": (lambda p: torch.optim.ASGD(p), {"ax"}),
-    "Rprop": (lambda p: torch.optim.Rprop(p), {"prev", "step_size"}),
-    "Adafactor": (lambda p: torch.optim.Adafactor(p), set()),
-}
-
-
-@pytest.mark.parametrize("name", OPTIMIZERS)
-def test_states_and_updates_of_optimizers(name: str, tmp_path: Path) -> None:
-    make, states = OPTIMIZERS[name]
-    model = small()
-    optimizer = make(model.parameters())
-    before = model[0].weight.detach().clone()
-
-    def program(_: Step) -> None:
-        model(torch.randn(8, 4)).square().mean().backward()
-        optimizer.step()
-
-    step = record(program, tmp_path, model, optimizer)
-    assert quantities(step, "model.0.weight") == {"value", "gradient", "update", *states}
-    assert_recorded(step, "model.0.weight", model[0].weight - before, "update")
-    for state in states:
-        assert_recorded(step, "model.0.weight", optimizer.state[model[0].weight][state], state)
-    assert step.facts["optimizers"]["optimizer"][0]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"])
-
-
 def test_parameters_after_a_closure(tmp_path: Path) -> None:
     model, x, y = small(), torch.randn(8, 4), torch.randn(8, 2)
     optimizer = torch.optim.LBFGS(model.parameters(), max_iter=3)

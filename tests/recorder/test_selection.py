@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch import nn
 
+from stepscope.analysis import diagnose
 from stepscope.recorder import Every, Recorder, SelectionError
 from stepscope.store import Trial, open_trial
 
@@ -110,6 +111,12 @@ def test_the_recording_says_what_is_left_out(tmp_path: Path) -> None:
         "10 of 12 parameters and buffers"
     ]
     assert len(trial.network) == 10
+
+
+def test_what_is_left_out_is_no_finding(tmp_path: Path) -> None:
+    trial = record(tmp_path, include="model.head")
+    assert {module.path for module in trial.network if module.recorded} == {"model.head"}
+    assert diagnose(trial, rules=["module-never-called", "no-gradient", "unchanged-parameters"]) == ()
 
 
 def test_nothing_is_said_without_a_selection(tmp_path: Path) -> None:
