@@ -7,12 +7,11 @@ import weakref
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 
-from stepscope.recorder.named import Named
+from stepscope.recorder.named import Named, dtype_name
 from stepscope.recorder.ownership import settled
 from stepscope.recorder.staging import staged
 from stepscope.recorder.statistics import Measured, measure
@@ -275,12 +274,6 @@ def _address(tensor: torch.Tensor) -> int:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError, ValueError):
         return 0
-
-
-@lru_cache(maxsize=64)
-def dtype_name(dtype: torch.dtype) -> str:
-    """``float32`` and the like."""
-    return str(dtype)[6:]
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:

@@ -149,7 +149,11 @@ class ModuleWatch:
 
     def _is_outside(self) -> bool:
         """Whether no watched module is being called; those that wrap them may be."""
-        return not any(key in self._names.paths for key in self._running)
+        paths = self._names.paths
+        for key in self._running:  # a plain loop: this is asked at every call of a module
+            if key in paths:
+                return False
+        return True
 
 
 def _in_backward() -> bool:

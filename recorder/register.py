@@ -11,7 +11,7 @@ from stepscope.recorder.batch import BatchSize
 from stepscope.recorder.errors import DuplicateNameError
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults
-from stepscope.recorder.named import PRELUDE, Named
+from stepscope.recorder.named import PRELUDE, Named, device_name, dtype_name
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.watched import WatchedTensor
 from stepscope.store.records import TensorType
@@ -100,11 +100,11 @@ class Register:
         if batch_dim is None and batched and type != "loss":
             batch_dim = self.batch.find(tensor)
         named = Named(
-            node, role, self.iteration, type, str(tensor.dtype)[6:], str(tensor.device), batch_dim,
+            node, role, self.iteration, type, dtype_name(tensor.dtype), device_name(tensor.device), batch_dim,
             *module, call, automatic, order=len(self.named),
         )  # fmt: skip
         self.named.append(named)
-        named.trace_node = self.trace.name(tensor, named.order, user_place())
+        named.trace_node = self.trace.name(tensor, named.order, user_place)
         self._on_named(tensor, named)
 
     def add_weight(self, watched: WatchedTensor) -> Named:
@@ -112,7 +112,7 @@ class Register:
         tensor = watched.tensor
         type: TensorType = "buffer" if watched.is_buffer else "parameter"
         named = Named(
-            watched.name, type, PRELUDE, type, str(tensor.dtype)[6:], str(tensor.device), None,
+            watched.name, type, PRELUDE, type, dtype_name(tensor.dtype), device_name(tensor.device), None,
             watched.module, watched.module_class, order=len(self.named),
         )  # fmt: skip
         self.named.append(named)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
@@ -81,11 +81,15 @@ class Trace:
         """Let ``node`` be the node of this tensor from now on."""
         self._of[id(tensor)] = (weakref.ref(tensor), node)
 
-    def name(self, tensor: torch.Tensor, index: int, place: Place | None, *, changed: bool = False) -> int:
-        """Give the tensor, as it is now, a name: a node of its own, which hides what lies behind it."""
+    def name(self, tensor: torch.Tensor, index: int, find_place: Callable[[], Place | None] | None) -> int:
+        """Give the tensor, as it is now, a name: a node of its own, which hides what lies behind it.
+
+        ``find_place`` is asked for the place only if no torch call told where the tensor was made.
+        """
         made_by = self.node(tensor)
-        if self.places[made_by] is not None:
-            place = self.places[made_by]
+        place = self.places[made_by]
+        if place is None and find_place is not None:
+            place = find_place()
         node = self.add((made_by,), tensor.requires_grad, self.operations[made_by], place)
         self.named[node] = index
         self.rooted[node] = True
