@@ -34,6 +34,11 @@ class Curve:
         return float(np.median(self.values[: _tenth(self.values)]))
 
     @property
+    def low_start(self) -> float:
+        """The first value, or the level of the first tenth if that is lower: a run may explode at once."""
+        return min(float(self.values[0]), self.start)
+
+    @property
     def end(self) -> float:
         """The level of the last tenth: its median."""
         return float(np.median(self.values[-_tenth(self.values) :]))
@@ -49,6 +54,12 @@ class Curve:
     def noise(self) -> float:
         """How far neighbouring points are apart: 1.4826 times the median of their distances."""
         return 1.4826 * float(np.median(np.abs(np.diff(self.values)))) if len(self) > 1 else 0.0
+
+    @property
+    def usual_noise(self) -> float:
+        """The same as a part of each point's level, for the level of the start: what grows is louder."""
+        steps = np.abs(np.diff(self.values)) / np.maximum(np.abs(self.values[:-1]), 1e-12)
+        return 1.4826 * float(np.median(steps)) * abs(self.low_start) if len(self) > 1 else 0.0
 
 
 def loss_curves(view: View) -> Iterator[Curve]:

@@ -68,6 +68,15 @@ def rms_gradient(view: View, layer: Layer) -> float:
     return float(np.median(norms)) / math.sqrt(layer.elements) if len(norms) else math.nan
 
 
+def rms_output_gradient(view: View, layer: Layer) -> float:
+    """The root mean square gradient of a layer's output, in the median of the training steps; NaN if it has none."""
+    history = gradient_of(view, layer.module)
+    count = elements(view, Place(layer.module, view.nodes[layer.module].roles[-1]))
+    if history is None or not count:
+        return math.nan
+    return float(np.nanmedian(history.of("norm"))) / math.sqrt(count)
+
+
 def elements(view: View, place: Place) -> int:
     """How many elements a place's value has in the last training step that has it; 0 if there is none."""
     for step in reversed(view.training):

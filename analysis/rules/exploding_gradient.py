@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
+from stepscope.analysis.history import History
+from stepscope.analysis.layers import Layer, gradient_of, layers, rms_output_gradient
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -22,7 +22,7 @@ class ExplodingGradient(Rule):
 
     Symptom: updates that undo what was learned; the loss jumps or becomes NaN.
 
-    How it is measured: along the graph, the root mean square gradient of each layer's weight against that of the last
+    How it is measured: along the graph, the root mean square gradient of each layer's output against that of the last
     layer computed from it; along time, the gradient of each layer against its own median of the first half. The
     finding names the first layer on the way back, or the first step, that goes beyond the threshold.
 
@@ -50,7 +50,7 @@ class ExplodingGradient(Rule):
         yield from self._in_time(view, known)
 
     def _in_depth(self, view: View, known: list[Layer]) -> Iterable[Finding]:
-        sizes = {layer: rms_gradient(view, layer) for layer in known}
+        sizes = {layer: rms_output_gradient(view, layer) for layer in known}
         strong: list[tuple[Layer, Layer]] = []
         for layer in known:
             places = view.flow.downstream(view.flow.of_node(layer.module), differentiable=True)
@@ -61,10 +61,11 @@ class ExplodingGradient(Rule):
         if strong:
             layer, last = strong[-1]
             summary = (
-                f"The gradient explodes on its way back: {sizes[layer]:.2g} an element in {layer.weight}, "
-                f"{sizes[layer] / sizes[last]:.0f} times the {sizes[last]:.2g} in {last.weight}."
+                f"The gradient explodes on its way back: {sizes[layer]:.2g} an element in {layer.module}, "
+                f"{sizes[layer] / sizes[last]:.0f} times the {sizes[last]:.2g} in {last.module}."
             )
-            yield self._finding(view, layer, summary, view.training[0].number, [one.module for one, _ in strong[:-1]])
+            others = [one.module for one, _ in strong[:-1]]
+            yield self._finding(view, gradient_of(view, layer.module), layer, summary, view.training[0].number, others)
 
     def _in_time(self, view: View, known: list[Layer]) -> Iterable[Finding]:
         found: list[tuple[int, Layer, float, float]] = []
@@ -83,12 +84,10 @@ class ExplodingGradient(Rule):
                 f"The gradient of {layer.weight} explodes at step {step}: its norm is {norm:.2g}, where {usual:.2g} "
                 f"was usual."
             )
-            yield self._finding(view, layer, summary, step, [])
+            yield self._finding(view, gradient_of(view, layer.weight), layer, summary, step, [])
 
-    def _finding(self, view: View, layer: Layer, summary: str, step: int, others: list[str]) -> Finding:
-        history = gradient_of(view, layer.weight)
+    def _finding(
+        self, view: View, history: History | None, layer: Layer, summary: str, step: int, others: list[str]
+    ) -> Finding:
         shown = [] if history is None else [evidence(history, "norm", "the norm of its gradient")]
-        confidence = 0.8 if math.isfinite(rms_gradient(view, layer)) else 0.6
-        return self.finding(
-            view, layer.module, "warning", summary, shown, step=step, nodes=others, confidence=confidence
-        )
+        return self.finding(view, layer.module, "warning", summary, shown, step=step, nodes=others, confidence=0.8)

@@ -9,9 +9,11 @@ import numpy as np
 
 from stepscope.analysis.curves import LEAST_POINTS, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
-from stepscope.analysis.layers import layers, update_ratio
+from stepscope.analysis.layers import Layer, layers, update_ratio
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_FIRST = 5
 
 
 @dataclass(frozen=True)
@@ -20,9 +22,9 @@ class LearningRate(Rule):
 
     Symptom: too large: the loss jumps about, rises, or settles early; too small: it hardly moves.
 
-    How it is measured: the norm of the update over the norm of the weight, in the median of the training steps and then
-    of the layers. About 1e-3 is usual. An alarm needs a loss that says the same: it did not fall well; only ratios
-    beyond any use are told without it.
+    How it is measured: the norm of the update over the norm of the weight, in the median of the training steps (or of
+    the first five, before weights that explode hide it) and then of the layers. About 1e-3 is usual. An alarm needs a
+    loss that says the same: it did not fall well; only ratios beyond any use are told without it.
 
     Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
 
@@ -46,14 +48,14 @@ class LearningRate(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
-        medians = [(float(np.median(ratios)), layer) for layer, ratios in known if len(ratios) >= 3]
-        if not medians:
+        known = [(layer, ratios) for layer, ratios in known if len(ratios) >= 3]
+        if not known:
             return
-        medians.sort(key=lambda entry: entry[0])
-        ratio, layer = medians[len(medians) // 2]
+        ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
+        early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
         fallen = _fallen(view)
-        if ratio > self.absurd or (ratio > self.large and fallen < self.fall):
-            yield self._finding(view, layer.weight, ratio, fallen, "high")
+        if ratio > self.absurd or (max(ratio, early) > self.large and fallen < self.fall):
+            yield self._finding(view, layer.weight, max(ratio, early), fallen, "high")
         elif ratio < self.small and fallen < self.fall:
             yield self._finding(view, layer.weight, ratio, fallen, "low")
 
@@ -72,10 +74,16 @@ class LearningRate(Rule):
         return self.finding(view, weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8)
 
 
+def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
+    """The entry in the middle, by its number."""
+    ordered = sorted(entries, key=lambda entry: entry[0])
+    return ordered[len(ordered) // 2]
+
+
 def _fallen(view: View) -> float:
     """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
     falls = [
-        (curve.start - curve.end) / max(abs(curve.start), 1e-12)
+        (curve.low_start - curve.end) / max(abs(curve.low_start), 1e-12)
         for curve in loss_curves(view)
         if len(curve) >= LEAST_POINTS
     ]

@@ -55,18 +55,18 @@ class LossDivergence(Rule):
         if len(curve) < LEAST_POINTS:
             return 0.0
         factor = self.adversarial_factor if several else self.factor
-        level = max(abs(curve.start), 1e-12)
-        best = curve.best[1]
-        high = curve.end - curve.start > (factor - 1) * level and curve.end - best > self.noises * curve.noise
-        return (curve.end - curve.start) / level + 1 if high else 0.0
+        start, best = curve.low_start, min(curve.best[1], curve.low_start)
+        level = max(abs(start), 1e-12)
+        high = curve.end - start > (factor - 1) * level and curve.end - best > self.noises * curve.usual_noise
+        return (curve.end - start) / level + 1 if high else 0.0
 
     def _finding(self, view: View, curve: Curve, rise: float) -> Finding:
         onset = _onset(curve)
         summary = (
-            f"{curve.place.node} diverges: from {curve.start:.3g} at the start to {curve.end:.3g} at the end, rising "
-            f"from step {onset} on and not coming back."
+            f"{curve.place.node} diverges: from {curve.low_start:.3g} at the start to {curve.end:.3g} at the end, "
+            f"rising from step {onset} on and not coming back."
         )
-        shown = [evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.3g}")]
+        shown = [evidence(curve.history, "mean", f"{curve.low_start:.3g} to {curve.end:.3g}")]
         return self.finding(
             view, curve.place.node, "error", summary, shown, step=onset, confidence=min(0.95, 0.6 + 0.05 * rise)
         )

@@ -12,7 +12,19 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
-from support.short_runs import Batch, blob_batches, blobs, curve, curve_batches, findings, images, mlp, only, record
+from support.short_runs import (
+    Batch,
+    blob_batches,
+    blobs,
+    curve,
+    curve_batches,
+    descend,
+    findings,
+    images,
+    mlp,
+    only,
+    record,
+)
 
 
 def regress(folder: Path, model: nn.Module, **options: Any) -> Trial:
@@ -50,7 +62,7 @@ def test_gradients_explode_towards_the_input(tmp_path: Path) -> None:
                 layer.weight.mul_(20)
         model[0].weight.mul_(1e-7)
     found = findings(regress(tmp_path, model, lr=1e-9), "exploding-gradient")
-    assert [finding.node for finding in found][:1] == ["model.0"]
+    assert found and "model.0" in (found[0].node, *found[0].nodes)
 
 
 def test_a_gradient_that_explodes_at_a_step(tmp_path: Path) -> None:
@@ -254,24 +266,20 @@ def test_batch_norm_over_few_values(tmp_path: Path, batch: int) -> None:
     assert [finding.node for finding in findings(trial, "small-batch-norm")] == (["model.1"] if batch == 2 else [])
 
 
-@pytest.mark.parametrize("samples", [12, 512])
-def test_overfitting(tmp_path: Path, samples: int) -> None:
+@pytest.mark.parametrize("fresh", [True, False])
+def test_overfitting(tmp_path: Path, fresh: bool) -> None:
     model = mlp(8, 128, 128, 4)
-    train_set = blobs(samples, features=8, seed=0)
-    noise = torch.randint(4, (samples,))
-    labels = torch.where(torch.rand(samples) < 0.5, noise, train_set[1]) if samples == 12 else train_set[1]
-
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    validation = blobs(256, seed=777)
+    labels = torch.randint(4, (12,))
     with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
         recorder.watch(model, optimizer)
         for n in range(60):
+            inputs, wanted = blobs(seed=n) if fresh else (blobs(12)[0], labels)
             with recorder.step():
-                loss = F.cross_entropy(model(train_set[0]), labels)
-                optimizer.zero_grad()
-                loss.backward()
-                optimizer.step()
+                descend(F.cross_entropy(model(inputs), wanted), optimizer)
             if n % 5 == 4:
-                with recorder.step(kind="validation"), torch.no_grad():
-                    F.cross_entropy(model(blobs(256, seed=7)[0]), blobs(256, seed=7)[1])
+                with recorder.step(kind="validation") as step, torch.no_grad():
+                    step.record("loss", F.cross_entropy(model(validation[0]), validation[1]), type="loss")
     found = findings(open_trial(tmp_path / "trial"), "overfitting")
-    assert [finding.level for finding in found] == (["warning"] if samples == 12 else [])
+    assert [finding.level for finding in found] == ([] if fresh else ["warning"])
