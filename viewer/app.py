@@ -90,13 +90,11 @@ class Answers:
             version += int(self.custom.changed * 1000)
         return no_update if version == known else version
 
-    def state(self, wish: Json | None, keys: Mapping[str, Any], diagnosed: str = "") -> tuple[Json, dict[str, Any]]:
+    def state(self, wish: Json | None, keys: Mapping[str, Any]) -> tuple[Json, dict[str, Any]]:
         """The answer to a wish, and the keys of the parts that have to be computed again."""
         size = size_of(wish)
         answer = page_state(self.source, from_json(wish), str((wish or {}).get("changed") or ""), size)
         fresh = keys_of(answer, self.source.group, size)
-        if fresh["time"]:
-            fresh["time"] |= {"diagnosed": diagnosed}
         return answer.to_json(), {part: fresh[part] for part in PARTS if fresh[part] and fresh[part] != keys.get(part)}
 
     def now(self, state: Json | None) -> Moment | None:
@@ -234,14 +232,13 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         *(Output(f"at-{part}", "data") for part in PARTS),
         Input("wish", "data"),
         Input("version", "data"),
-        Input("diagnosed", "data"),
         *(State(f"at-{part}", "data") for part in PARTS),
         prevent_initial_call=True,
     )
-    def resolve_wish(wish: Json | None, _: int | None, diagnosed: str | None, *keys: Any) -> Any:
+    def resolve_wish(wish: Json | None, _: int | None, *keys: Any) -> Any:
         if wish is None:
             return (no_update,) * (1 + len(PARTS))
-        state, fresh = answers.state(wish, dict(zip(PARTS, keys, strict=True)), diagnosed or "")
+        state, fresh = answers.state(wish, dict(zip(PARTS, keys, strict=True)))
         return state, *(fresh.get(part, no_update) for part in PARTS)
 
     def part(name: str, *outputs: Output) -> Callable[[Callable[..., Any]], Any]:
@@ -268,7 +265,11 @@ def _connect_server(app: Dash, answers: Answers) -> None:
     part("findings", Output("findings-markup", "data"), Output("diagnosed", "data"))(
         lambda _, state: answers.findings(state)
     )
-    part("time", Output("timeline", "figure"))(lambda _, state: answers.timeline(state))
+    # Drawn at once, and again with the findings' marks: the browser sets "marked" when they are known.
+    time = (Input("at-time", "data"), Input("marked", "data"), State("state", "data"))
+    app.callback(Output("timeline", "figure"), *time, prevent_initial_call=True)(
+        lambda key, _, state: answers.timeline(state) if key else no_update
+    )
     part("trial", Output("search", "data"), Output("pinned", "data"))(lambda _, state: (answers.nodes(state),) * 2)
 
     outputs = {name: where for name, where in _PAGE_OUTPUTS.items() if name != "custom" or answers.custom is not None}
@@ -304,6 +305,7 @@ def _connect_browser(app: Dash) -> None:
     browser("follow", Input("table", "rowData"), prevent_initial_call=True)
     for target in ("overview", "inspector", "findings"):
         browser("panel", Input(f"{target}-markup", "data"), State(target, "id"), prevent_initial_call=True)
+    browser("diagnosed", Input("diagnosed", "data"), prevent_initial_call=True)
     browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)
 
 

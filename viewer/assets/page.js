@@ -277,6 +277,10 @@
       app.fill(id, markup);
     },
 
+    diagnosed(what) {
+      set("marked", { data: what });
+    },
+
     pageMarkup(data) {
       if (data) app.fill(data.into, data.markup);
     },
