@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
-from stepscope.store.detail_block import Detail
+from stepscope.store.detail import Detail
 from stepscope.store.errors import DamagedError, UnknownNameError, damaged_unless, unknown
 from stepscope.store.frames import unpack_array
 from stepscope.store.layout import Layout
