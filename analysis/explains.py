@@ -1,0 +1,93 @@
+"""Which findings can be the cause of which others."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+Relation = Literal["anywhere", "downstream", "upstream"]
+"""Where a consequence lies as seen from its cause, along the flow of data."""
+
+_LOSS: dict[str, Relation] = {"loss-plateau": "anywhere", "loss-spike": "anywhere", "loss-divergence": "anywhere"}
+_BLOW_UP: dict[str, Relation] = {**_LOSS, "exploding-gradient": "anywhere", "non-finite": "anywhere"}
+_SIGNAL: dict[str, Relation] = {
+    "loss-start": "anywhere",
+    "dead-units": "downstream",
+    "saturated-activation": "downstream",
+    "constant-output": "downstream",
+    "no-gradient": "anywhere",
+    "vanishing-gradient": "anywhere",
+    "learning-rate": "anywhere",
+}
+_SILENCE: dict[str, Relation] = {
+    "no-gradient": "upstream",
+    "vanishing-gradient": "upstream",
+    "constant-output": "downstream",
+    "loss-plateau": "anywhere",
+}
+
+EXPLAINS: dict[str, dict[str, Relation]] = {
+    "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},
+    "constant-data": {**_LOSS, "constant-output": "anywhere", "dead-units": "anywhere", "learning-rate": "anywhere"},
+    "input-scale": {**_BLOW_UP, **_SIGNAL},
+    "weight-scale": {**_BLOW_UP, **_SIGNAL},
+    "broadcast-target": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},
+    "activation-before-loss": {
+        **_LOSS,
+        "learning-rate": "anywhere",
+        "vanishing-gradient": "anywhere",
+        "constant-output": "anywhere",
+        "dead-units": "anywhere",
+        "no-gradient": "anywhere",
+        "saturated-activation": "anywhere",
+    },
+    "unreachable-targets": {
+        **_LOSS,
+        "learning-rate": "anywhere",
+        "constant-output": "anywhere",
+        "dead-units": "anywhere",
+        "no-gradient": "anywhere",
+        "saturated-activation": "anywhere",
+        "vanishing-gradient": "anywhere",
+    },
+    "ignored-input": {"constant-output": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
+    "gradient-cut": {"no-gradient": "upstream", "loss-plateau": "anywhere"},
+    "accumulated-gradients": {
+        **_BLOW_UP,
+        "learning-rate": "anywhere",
+        "dead-units": "anywhere",
+        "saturated-activation": "anywhere",
+        "constant-output": "anywhere",
+        "no-gradient": "anywhere",
+    },
+    "learning-rate": {
+        **_BLOW_UP,
+        "dead-units": "anywhere",
+        "saturated-activation": "anywhere",
+        "constant-output": "anywhere",
+        "no-gradient": "anywhere",
+        "vanishing-gradient": "anywhere",
+    },
+    "dead-units": {**_SILENCE, "dead-units": "downstream"},
+    "saturated-activation": {**_SILENCE, "saturated-activation": "downstream"},
+    "constant-output": {"no-gradient": "upstream", "loss-plateau": "anywhere", "vanishing-gradient": "upstream"},
+    "module-never-called": {},
+    "missing-nonlinearity": {},
+    "exploding-gradient": {"loss-spike": "anywhere", "loss-divergence": "anywhere", "non-finite": "anywhere"},
+    "vanishing-gradient": {"loss-plateau": "anywhere"},
+    "no-gradient": {"loss-plateau": "anywhere"},
+    "loss-divergence": {"loss-spike": "anywhere", "non-finite": "anywhere"},
+    "loss-spike": {},
+    "small-batch-norm": {"loss-spike": "anywhere", "overfitting": "anywhere", "small-batch-norm": "anywhere"},
+    "loss-start": {"loss-spike": "anywhere"},
+    "non-finite": {},
+    "loss-plateau": {},
+    "overfitting": {},
+}
+"""For each rule the rules whose findings it can explain, in the order of preference as a cause.
+
+``non-finite`` explains, besides, whatever begins when it is there, and is itself explained only by what began before
+it while the run blew up: a division by zero has its own cause.
+"""
+
+ORDER = {rule: index for index, rule in enumerate(EXPLAINS)}
+"""The rank of a rule as a cause: what looks at how the run was set up comes before what looks at its course."""

@@ -1,0 +1,107 @@
+"""The face: what ``diagnose`` takes and gives, how findings are ordered and put under their causes."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from stepscope.analysis import LEVELS, RULES, diagnose, rule_names
+from stepscope.analysis.explains import EXPLAINS
+from stepscope.store import Trial
+from stepscope.store.errors import UnknownNameError
+from support.short_runs import blob_batches, curve_batches, mlp, record
+
+
+def sick(folder: Path) -> Trial:
+    """A net whose last activation is wrong for its targets."""
+    model = mlp(6, 16, 2, last=(nn.ReLU(),))
+    return record(folder, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, steps=20)
+
+
+def test_findings_are_plain_values(tmp_path: Path) -> None:
+    findings = diagnose(sick(tmp_path))
+    assert findings[0].rule == "unreachable-targets"
+    assert findings[0].source is not None and findings[0].source.text
+    assert json.loads(json.dumps([asdict(finding) for finding in findings]))[0]["node"] == "model.3"
+    for finding in findings:
+        assert 0 <= finding.confidence <= 1 and finding.level in LEVELS
+        assert finding.causes and finding.remedy and finding.summary.endswith(".")
+
+
+def test_evidence_can_be_drawn(tmp_path: Path) -> None:
+    trial = sick(tmp_path)
+    for finding in diagnose(trial):
+        for shown in finding.evidence:
+            series = trial.series(
+                shown.node,
+                statistic=shown.statistic,
+                quantity=shown.quantity,
+                role=shown.role,
+                iteration=shown.iteration,
+            )
+            assert len(series.steps) and shown.first_step <= shown.last_step
+
+
+def test_only_the_rules_that_were_asked_for(tmp_path: Path) -> None:
+    trial = sick(tmp_path)
+    assert {finding.rule for finding in diagnose(trial, rules=["unreachable-targets"])} == {"unreachable-targets"}
+    assert diagnose(trial, rules=[]) == ()
+
+
+def test_thresholds_can_be_set(tmp_path: Path) -> None:
+    trial = sick(tmp_path)
+    settings = {"unreachable-targets": {"share": 1.1}}
+    assert diagnose(trial, rules=["unreachable-targets"], settings=settings) == ()
+
+
+def test_unknown_rules_and_settings_are_told_with_near_names(tmp_path: Path) -> None:
+    trial = sick(tmp_path)
+    with pytest.raises(UnknownNameError, match="did you mean 'dead-units'"):
+        diagnose(trial, rules=["dead-unit"])
+    with pytest.raises(UnknownNameError, match="setting of the rule 'dead-units'"):
+        diagnose(trial, settings={"dead-units": {"shares": 0.1}})
+
+
+def test_a_trial_without_steps_has_no_findings(tmp_path: Path) -> None:
+    model = mlp(6, 4, 2)
+    assert diagnose(record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, steps=0)) == ()
+
+
+def test_consequences_are_under_their_cause(tmp_path: Path) -> None:
+    model = mlp(8, 32, 4)
+    with torch.no_grad():
+        model[0].weight.mul_(40)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=12)
+    roots = diagnose(trial)
+    assert roots[0].rule == "weight-scale" and roots[0].node == "model.0.weight"
+    assert "loss-start" in {finding.rule for finding in roots[0].walk()}
+    assert "loss-start" not in {finding.rule for finding in roots}
+
+
+def test_what_follows_a_non_finite_value_is_not_told_on_its_own(tmp_path: Path) -> None:
+    model = mlp(6, 16, 2)
+    optimizer = torch.optim.SGD(model.parameters(), lr=30.0)
+    trial = record(
+        tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, optimizer=optimizer, steps=25
+    )  # fmt: skip
+    roots = diagnose(trial)
+    everything = {finding.rule for root in roots for finding in root.walk()}
+    assert "non-finite" in everything
+    assert roots[0].level == "error" and roots[0].rule != "non-finite"
+
+
+def test_every_rule_has_its_page_and_its_place_among_the_causes() -> None:
+    assert set(EXPLAINS) == set(rule_names())
+    for explained in EXPLAINS.values():
+        assert set(explained) <= set(rule_names())
+    for name, rule in RULES.items():
+        page = rule.__doc__ or ""
+        for part in ("Symptom:", "How it is measured:", "Causes:", "Remedy:", "ource: "):
+            assert part in page, (name, part)
+        assert rule.causes and rule.remedy
