@@ -5,6 +5,7 @@
 >>> recorder.watch(model, optimizer)                                         # doctest: +SKIP
 """
 
+from stepscope.recorder.cost import Cost
 from stepscope.recorder.errors import (
     BatchDimensionError,
     DuplicateNameError,
@@ -16,12 +17,14 @@ from stepscope.recorder.errors import (
     UnknownModuleError,
 )
 from stepscope.recorder.recorder import Recorder
-from stepscope.recorder.schedule import Backoff, Every, PerKind, Schedule, Steps
+from stepscope.recorder.schedule import Backoff, Budget, Every, PerKind, Schedule, Steps
 from stepscope.recorder.step import Step
 
 __all__ = [
     "Backoff",
     "BatchDimensionError",
+    "Budget",
+    "Cost",
     "DuplicateNameError",
     "Every",
     "PerKind",

@@ -150,7 +150,7 @@ class ModuleWatch:
     def _is_outside(self) -> bool:
         """Whether no watched module is being called; those that wrap them may be."""
         paths = self._names.paths
-        for key in self._running:  # a plain loop: this is asked at every call of a module
+        for key in self._running:  # noqa: SIM110 - a plain loop: this is asked at every call of a module
             if key in paths:
                 return False
         return True

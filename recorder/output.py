@@ -18,7 +18,10 @@ from stepscope.store.records import ModuleInfo, Note, TrialEnd
 
 
 class TrialOutput:
-    """One trial on its way to the disk; every call returns at once, unless too much is waiting."""
+    """One trial on its way to the disk; every call returns at once, unless too much is waiting.
+
+    ``written`` counts the bytes of its steps.
+    """
 
     def __init__(self, writer: TrialWriter, faults: Faults) -> None:
         self._writer = writer
@@ -26,6 +29,12 @@ class TrialOutput:
         self._failed: deque[Exception] = deque(maxlen=64)
         self._background = Background(self._failed.append)
         self._network: tuple[ModuleInfo, ...] = ()
+        self.written = 0
+
+    @property
+    def waited(self) -> float:
+        """Seconds that training waited for the writer's thread."""
+        return self._background.waited
 
     @property
     def path(self) -> Path:
@@ -41,7 +50,7 @@ class TrialOutput:
     def _write_step(self, job: StepJob) -> None:
         record = assemble(job)
         self._failed.extend(job.measured.faults)
-        self._writer.write_step(record)
+        self.written += self._writer.write_step(record)
 
     def scalars(self, points: Sequence[Point]) -> None:
         if points:

@@ -7,6 +7,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -16,6 +17,7 @@ import torch
 from torch import nn
 
 from stepscope.recorder.auto_steps import AutoSteps
+from stepscope.recorder.cost import Cost, CostMeter
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
@@ -26,7 +28,7 @@ from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.patterns import Given
 from stepscope.recorder.scalars import Point, make_point
-from stepscope.recorder.schedule import Every, Schedule, as_schedule
+from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
 from stepscope.recorder.step import Step
@@ -53,8 +55,8 @@ class Recorder:
         folder: the group's folder; made if it is missing.
         trial: the trial's name; the date and time unless given. A trial that exists is never overwritten: see
             ``if_exists``.
-        schedule: which steps are recorded: ``Every(100)``, ``Backoff(10)``, ``Steps({...})``, or a dict of schedules
-            per kind, ``{"train": Every(100), "test": Every(1)}``.
+        schedule: which steps are recorded: ``Every(100)``, ``Every("1%")``, ``Backoff(10)``,
+            ``Steps({...})``, or a dict of schedules per kind, ``{"train": Every(100), "test": Every(1)}``.
         samples: of how many samples of each batch the raw values and statistics are kept.
         neurons: of how many neurons of each tensor the values are kept, evenly spaced if there are more.
         config: the hyper-parameters, as plain values; anything else is kept as text.
@@ -74,7 +76,7 @@ class Recorder:
         folder: str | Path,
         *,
         trial: str | None = None,
-        schedule: Schedule | Mapping[str, Schedule] | int | None = None,
+        schedule: Schedule | Mapping[str, Schedule] | int | str | None = None,
         samples: int = 5,
         neurons: int = 256,
         config: Mapping[str, Any] | None = None,
@@ -99,6 +101,9 @@ class Recorder:
         self._watched = Watched()
         self._number = 0
         self._seen: dict[str, int] = {}
+        self._meter = CostMeter()
+        if isinstance(self._schedule, Metered):
+            self._schedule.bind(self._meter)
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
         self._current = self._nothing
@@ -251,7 +256,9 @@ class Recorder:
         if current < self._number:
             raise StepError(f"step({number=}): the last one was {self._number - 1}; numbers of steps must grow")
         self._number = current + 1
-        if kind is not None and not self._wants(current, kind):
+        wanted = kind is None or self._wants(current, kind)
+        self._meter.step_begins(kind or "", recorded=wanted)
+        if not wanted:
             return self._nothing
         own_hooks = self._auto is None
         session = StepSession(self._watched, self._options, self.faults, current, kind or "", optimizer_hooks=own_hooks)
@@ -289,11 +296,13 @@ class Recorder:
             return
         if error is not None:
             session.facts["exception"] = f"{type(error).__name__}: {error}"
+        started = self._meter.clock()
         try:
             self._write(session)
         finally:
             session.stop()
             session.release()
+            self._meter.step_finished(session.kind, self._meter.clock() - started)
 
     def _write(self, session: StepSession) -> None:
         if self._output is not None:
@@ -301,6 +310,7 @@ class Recorder:
             if (scale := session.gradients.scale.current) is not None:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._flush_scalars()
+            session.facts["cost"] = asdict(self.cost())
             self._output.step(session.finish())
             self._write_network()
 
@@ -310,6 +320,16 @@ class Recorder:
             self._output.network(network(self._watched, names))
             for text in omissions(self._watched, names):
                 self.faults.tell(text)
+
+    def cost(self) -> Cost:
+        """What recording has cost so far: training time, its share, bytes, waiting.
+
+        >>> f"{recorder.cost().share:.1%} of the time"                      # doctest: +SKIP
+        """
+        output = self._output
+        if output is None:
+            return self._meter.cost()
+        return self._meter.cost(written=output.written, waiting=output.waited)
 
     @guarded("dropping a step")
     def drop_step(self) -> None:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
+from stepscope.recorder.cost import CostMeter
 from stepscope.recorder.errors import RecorderError
+
+_PLAIN_STEPS = 4
 
 
 @runtime_checkable
@@ -20,22 +24,70 @@ class Schedule(Protocol):
     def wants(self, number: int, kind: str, seen: int) -> bool: ...
 
 
+@runtime_checkable
+class Metered(Protocol):
+    """A schedule that wants to know what recording costs."""
+
+    def bind(self, meter: CostMeter) -> None: ...
+
+
 @dataclass(frozen=True)
 class Every:
     """Record the first step of each kind and then every ``interval``-th of that kind.
 
     >>> [n for n in range(7) if Every(3).wants(n, "train", n)]
     [0, 3, 6]
+
+    ``Every("1%")`` is a budget: as many steps as recording may take of the training's time (see ``Budget``).
     """
 
-    interval: int
+    interval: int | str
+
+    def __new__(cls, interval: int | str) -> Any:
+        return Budget(_share(interval)) if isinstance(interval, str) else super().__new__(cls)
 
     def __post_init__(self) -> None:
         if isinstance(self.interval, bool) or not isinstance(self.interval, int) or self.interval < 1:
             raise RecorderError(f"Every({self.interval!r}): expected a whole number of steps, 1 or more")
 
     def wants(self, number: int, kind: str, seen: int) -> bool:
-        return seen % self.interval == 0
+        return seen % int(self.interval) == 0
+
+
+def _share(text: str) -> float:
+    try:
+        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
+    except ValueError:
+        share = math.nan
+    if not 0 < share <= 1:
+        raise RecorderError(f"Every({text!r}): expected a whole number of steps, or a share such as '1%'")
+    return share
+
+
+@dataclass
+class Budget:
+    """Record the first step of each kind, and then as often as a share of the training's time allows.
+
+    What a recording costs is measured while training runs (``recorder.cost()``).
+
+    Args:
+        share: of the time since the first step, from 0 to 1.
+    """
+
+    share: float
+    _meter: CostMeter | None = field(default=None, init=False, repr=False)
+
+    def bind(self, meter: CostMeter) -> None:
+        """Take the costs from here."""
+        self._meter = meter
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        if seen == 0 or self._meter is None:
+            return True
+        if seen < _PLAIN_STEPS:
+            return False  # to know what a plain step takes
+        expected = self._meter.seconds() + self._meter.next_recording(kind)
+        return expected <= self.share * self._meter.elapsed
 
 
 @dataclass
@@ -99,6 +151,12 @@ class PerKind:
     kinds: Mapping[str, Schedule]
     default: Schedule | None = None
 
+    def bind(self, meter: CostMeter) -> None:
+        """Pass the costs on to those that want to know them."""
+        for schedule in (*self.kinds.values(), self.default):
+            if isinstance(schedule, Metered):
+                schedule.bind(meter)
+
     def wants(self, number: int, kind: str, seen: int) -> bool:
         schedule = self.kinds.get(kind, self.default)
         return schedule is not None and schedule.wants(number, kind, seen)
@@ -108,16 +166,17 @@ def _is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def as_schedule(given: Schedule | Mapping[str, Schedule] | int) -> Schedule:
-    """A schedule from what a user may give: a schedule, a dict of them per kind, or a plain interval."""
+def as_schedule(given: Schedule | Mapping[str, Schedule] | int | str) -> Schedule:
+    """A schedule from what a user may give: one, a dict of them per kind, a plain interval, or a share ("1%")."""
     if isinstance(given, Mapping):
         kinds = {kind: as_schedule(schedule) for kind, schedule in given.items() if kind != "*"}
         return PerKind(kinds, as_schedule(given["*"]) if "*" in given else None)
-    if isinstance(given, int) and not isinstance(given, bool):
-        return Every(given)
+    if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
+        every: Schedule = Every(given)
+        return every
     if isinstance(given, Schedule):
         return given
     raise RecorderError(
-        f"schedule={given!r}: expected Every(n), Backoff(n), Steps({{...}}), a dict of these per kind, "
+        f"schedule={given!r}: expected Every(n), Every('1%'), Backoff(n), Steps({{...}}), a dict of these per kind, "
         "or an object with wants(number, kind, seen)"
     )

@@ -1,0 +1,121 @@
+"""What recording has cost so far, measured while it goes on."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from statistics import median
+
+_FRESH = 16
+"""For how many plain steps a sum of costs is good enough."""
+
+_REMEMBERED = 64
+"""Of how many steps of each kind the durations are kept; medians of these are robust against the odd slow one."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What recording has cost.
+
+    Attributes:
+        steps, recorded: how many steps there were, and how many of them were recorded.
+        seconds: of training time that recording took, all in all.
+        share: the same as a share of the time since the first step, from 0 to 1.
+        bytes: written to disk.
+        waiting: seconds that training waited because too much was to be written; they are part of ``seconds``.
+        is_lower_bound: whether there was no unrecorded step to compare with, so that only the work at the ends of
+            steps could be counted.
+    """
+
+    steps: int
+    recorded: int
+    seconds: float
+    share: float
+    bytes: int
+    waiting: float
+    is_lower_bound: bool
+
+
+@dataclass
+class _Durations:
+    """Seconds from the start of a step to the start of the next one, and of the recorder's work at a step's end."""
+
+    recorded: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    plain: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    finishing: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+
+    def of_a_recording(self) -> float:
+        """How much longer a recorded step takes than a plain one; at least what its end takes."""
+        least = median(self.finishing) if self.finishing else 0.0
+        if not self.recorded or not self.plain:
+            return least
+        return max(least, median(self.recorded) - median(self.plain))
+
+
+class CostMeter:
+    """Compares recorded steps with unrecorded ones of the same kind: two readings of the clock a step.
+
+    Args:
+        clock: gives seconds; another one in tests.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self.clock = clock
+        self._first: float | None = None
+        self._open: tuple[float, str, bool] | None = None
+        self._durations: dict[str, _Durations] = {}
+        self._steps = 0
+        self._recorded: Counter[str] = Counter()
+        self._seconds = 0.0
+        self._fresh_until = 0
+
+    def step_begins(self, kind: str, *, recorded: bool) -> None:
+        """A step of this kind begins, and with it the one before ends."""
+        now = self.clock()
+        if self._first is None:
+            self._first = now
+        if self._open is not None:
+            started, last_kind, was_recorded = self._open
+            durations = self._of(last_kind)
+            (durations.recorded if was_recorded else durations.plain).append(now - started)
+        self._open = now, kind, recorded
+        self._steps += 1
+        if recorded:
+            self._recorded[kind] += 1
+            self._fresh_until = 0
+
+    def step_finished(self, kind: str, seconds: float) -> None:
+        """The recorder's work at the end of a recorded step took this long."""
+        self._of(kind).finishing.append(seconds)
+        self._fresh_until = 0
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the first step began."""
+        return 0.0 if self._first is None else self.clock() - self._first
+
+    def seconds(self) -> float:
+        """Seconds that recording has cost so far; computed again after some steps only, as schedules ask each time."""
+        if self._steps >= self._fresh_until:
+            self._fresh_until = self._steps + _FRESH
+            self._seconds = sum(number * self._of(kind).of_a_recording() for kind, number in self._recorded.items())
+        return self._seconds
+
+    def next_recording(self, kind: str) -> float:
+        """What recording one more step of this kind is expected to cost, in seconds: the mean of those so far."""
+        recorded = self._recorded.total()
+        return self.seconds() / recorded if recorded else 0.0
+
+    def cost(self, *, written: int = 0, waiting: float = 0.0) -> Cost:
+        """All of it. ``written`` and ``waiting`` are known elsewhere."""
+        seconds, elapsed = self.seconds(), self.elapsed
+        blind = any(not self._of(kind).plain for kind in self._recorded)
+        share = min(1.0, seconds / elapsed) if elapsed else 0.0
+        return Cost(self._steps, self._recorded.total(), seconds, share, written, waiting, blind)
+
+    def _of(self, kind: str) -> _Durations:
+        if kind not in self._durations:
+            self._durations[kind] = _Durations()
+        return self._durations[kind]
