@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +25,14 @@ class _Pages:
     shuffled: NDArray[np.int64]
 
 
+class _Page(NamedTuple):
+    """A page that was read: rows ``first`` to ``end - 1``."""
+
+    first: int
+    end: int
+    raw: bytes
+
+
 class Detail:
     """A step's detail block; pages are read when they are asked for.
 
@@ -38,7 +47,8 @@ class Detail:
         self._file = file
         self._payload = place.payload_offset
         self._end = place.end
-        self._last_pages: dict[int, tuple[int, bytes]] = {}
+        self._last_pages: dict[int, _Page] = {}
+        self._row_ends: dict[int, list[int]] = {}
         with damaged_unless(f"the detail of step {number}"):
             arrays = array_entries(header["arrays"], place.payload_length)
             self._table = self._array(arrays["table"], (rows, COLUMNS))
@@ -77,21 +87,29 @@ class Detail:
         return unpack_array(frame, entry.dtype, entry.shape, entry.shuffled)
 
     def _raw(self, part: int, row: int) -> bytes:
-        """The bytes of a row in a part."""
-        page = int(np.searchsorted(self._pages[part].row_ends, row, side="right"))
-        first = int(self._pages[part].row_ends[page - 1]) if page else 0
-        sizes = sizes_of(self._table, part)
-        cached = self._last_pages.get(part)
-        if cached is None or cached[0] != page:
-            cached = self._last_pages[part] = page, self._page(part, page, first, sizes)
-        offset = int(sizes[first:row].sum())
-        return cached[1][offset : offset + int(sizes[row])]
+        """The bytes of a row in a part. The last page of each part is kept: its next row is often asked for next."""
+        ends = self._ends(part)
+        page = self._last_pages.get(part)
+        if page is None or not page.first <= row < page.end:
+            page = self._last_pages[part] = self._page(part, row, ends)
+        before = ends[page.first]
+        return page.raw[ends[row] - before : ends[row + 1] - before]
 
-    def _page(self, part: int, page: int, first: int, sizes: NDArray[np.int64]) -> bytes:
-        """The bytes of a page, whose first row is given."""
+    def _ends(self, part: int) -> list[int]:
+        """Where each row would start if all pages of a part were one, and where the last would end."""
+        if part not in self._row_ends:
+            self._row_ends[part] = [0, *np.cumsum(sizes_of(self._table, part)).tolist()]
+        return self._row_ends[part]
+
+    def _page(self, part: int, row: int, ends: list[int]) -> _Page:
+        """The page that holds a row."""
         pages = self._pages[part]
-        start, length = int(pages.starts[page]), int(pages.lengths[page])
+        number = int(np.searchsorted(pages.row_ends, row, side="right"))
+        first, end = int(pages.row_ends[number - 1]) if number else 0, int(pages.row_ends[number])
+        start, length = int(pages.starts[number]), int(pages.lengths[number])
         if length < 0 or start + length > self._end:
             raise ValueError("a page reaches out of its block")
-        raw = decompress(self._file.read(start, length), int(sizes[first : pages.row_ends[page]].sum()))
-        return unshuffle(raw, int(widths_of(self._table, part)[first])) if pages.shuffled[page] else raw
+        raw = decompress(self._file.read(start, length), ends[end] - ends[first])
+        if pages.shuffled[number]:
+            raw = unshuffle(raw, int(widths_of(self._table, part)[first]))
+        return _Page(first, end, raw)
