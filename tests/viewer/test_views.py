@@ -248,6 +248,10 @@ class TestPages:
         assert text.index("depth") < text.index("lr")
         assert "3" in text and "4" in text
 
+    def test_the_cost_of_recording_is_told(self, demo: Path) -> None:
+        text = words(texts.config_page(open_trial(demo / "bugged"), open_trial(demo / "fixed")))
+        assert "Cost of recording" in text and "share of the time" in text and "ms" in text
+
     def test_notes_and_the_traceback(self, group: Group) -> None:
         text = words(texts.notes_page(group["sick"], None))
         assert "Traceback" in text or "ValueError" in text

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any
 
 from stepscope.store import Trial
+from stepscope.store.errors import StoreError
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, duration, size
 
@@ -47,6 +48,7 @@ def config_page(trial: Trial, other: Trial | None) -> Markup:
         "div.page",
         _compared("Config", trial.config, other.config if other else None, trial, other),
         _compared("Trial", _facts(trial), _facts(other) if other else None, trial, other),
+        _compared("Cost of recording", _cost(trial), _cost(other) if other else None, trial, other),
         _compared("Environment", trial.environment, other.environment if other else None, trial, other),
     )
 
@@ -65,6 +67,26 @@ def _facts(trial: Trial) -> dict[str, Any]:
         facts["duration"] = duration(trial.end.time - trial.info.started)
         facts["exception"] = trial.end.exception or "none"
     return facts
+
+
+def _cost(trial: Trial) -> dict[str, Any]:
+    """As the recorder measured it up to its last recorded step."""
+    try:
+        cost = trial.step(int(trial.steps[-1])).facts.get("cost") if len(trial.steps) else None
+    except StoreError:
+        cost = None
+    if not isinstance(cost, dict):
+        return {}
+    least = "at least " if cost.get("is_lower_bound") else ""
+    recorded = max(1, int(cost.get("recorded", 1)))
+    return {
+        "share of the time": f"{least}{float(cost.get('share', 0)):.1%}",
+        "training time spent on it": least + duration(float(cost.get("seconds", 0))),
+        "a recorded step": f"{least}{1000 * float(cost.get('seconds', 0)) / recorded:.1f} ms",
+        "recorded steps": f"{count(recorded)} of {count(int(cost.get('steps', 0)))}",
+        "waited for the disk": duration(float(cost.get("waiting", 0))),
+        "bytes a recorded step": size(trial.bytes / max(1, len(trial.steps))),
+    }
 
 
 def _compared(
