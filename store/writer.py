@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -54,6 +55,7 @@ class TrialWriter:
         self._layouts: dict[tuple[TensorInfo, ...], bytes] = {}
         self._graphs: dict[Graph, bytes] = {}
         self._closed = False
+        self._process = os.getpid()
         self._opened: list[AppendFile] = []
         try:
             self._journal, self._catalog, self._steps, self._detail, self._columns = map(self._open, FILE_NAMES)
@@ -99,12 +101,16 @@ class TrialWriter:
         return self._append_journal("message", {"text": text, "step": step})
 
     def close(self, end: TrialEnd | None) -> None:
-        """Finish the trial; with None, it is left as if the process had died. Safe to call twice."""
+        """Finish the trial; with None, it is left as if the process had died. Safe to call twice.
+
+        In a process that was forked from the one that writes, only this process's files are closed.
+        """
         if self._closed:
             return
         self._closed = True
+        is_owner = os.getpid() == self._process
         try:
-            if end is not None:
+            if end is not None and is_owner:
                 with contextlib.suppress(OSError):
                     self._column_writer.flush()
                 header = {"state": end.state, "time": end.time, "exception": end.exception, "traceback": end.traceback}
@@ -112,7 +118,8 @@ class TrialWriter:
         finally:
             for file in self._opened:
                 file.close()
-            lock.release(self.path)
+            if is_owner:
+                lock.release(self.path)
 
     def __enter__(self) -> TrialWriter:
         return self

@@ -8,11 +8,13 @@ import socket
 import subprocess
 import sys
 import threading
+import warnings
 from pathlib import Path
 
 import pytest
 
 from stepscope.store import TrialInUseError, TrialWriter, lock, open_trial
+from stepscope.store.records import TrialEnd
 from support.records import INFO
 
 
@@ -89,3 +91,19 @@ def test_a_closed_trial_has_no_lock(tmp_path: Path) -> None:
     with TrialWriter(tmp_path, INFO) as writer:
         pass
     assert sorted(entry.suffix for entry in writer.path.iterdir()) == [".stepscope"] * 5
+
+
+def test_a_forked_process_does_not_end_the_trial(tmp_path: Path) -> None:
+    """Data loaders fork, and run exit handlers."""
+    writer = TrialWriter(tmp_path, INFO)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads; the child only closes files
+        child = os.fork()
+    if child == 0:
+        writer.close(TrialEnd("finished", 1.0))
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    trial = open_trial(writer.path)
+    assert trial.state == "running" and trial.end is None
+    writer.close(TrialEnd("finished", 2.0))
+    assert trial.refresh() and trial.end == TrialEnd("finished", 2.0)
