@@ -13,12 +13,17 @@ def mark(function: Any, key: str, node: int) -> None:
     function.metadata[key] = node
 
 
+def mark_once(function: Any, key: str, node: int) -> None:
+    """Write a node on a function that has none yet."""
+    function.metadata.setdefault(key, node)
+
+
 def named_ancestors(start: Any, key: str, known: Callable[[torch.Tensor], int | None]) -> tuple[int, ...]:
     """The nearest known nodes behind an autograd function, found without recursion.
 
     Args:
         start: a ``grad_fn``, or None.
-        key: that under which functions of named tensors were marked.
+        key: that under which functions of known tensors were marked.
         known: tells the node of a leaf (a parameter), or None.
     """
     found: dict[int, None] = {}

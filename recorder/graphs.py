@@ -98,7 +98,7 @@ def _spread(touched: dict[int, set[int]], neighbours: dict[int, set[int]]) -> No
         seen |= part
         together = set().union(*(touched[index] for index in part))
         for index in part:
-            touched[index] = set(together)
+            touched[index] = together  # one set for all of them: nobody adds to it
 
 
 def _graph_of(

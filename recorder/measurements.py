@@ -96,13 +96,6 @@ class _Pending:
     batch_dim: int | None
     neuron_limit: int
     owned: bool
-    storage: int | None = None
-
-    def lies_at(self, address: int) -> bool:
-        """Whether its memory begins there; asked only where something is changed in place."""
-        if self.storage is None:
-            self.storage = _address(self.tensor)
-        return self.storage == address
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -121,7 +114,9 @@ class Measurements:
         self.done: list[MeasuredRows | Deferred] = []
         self.lost: list[RowKey] = []
         self.faults: list[Exception] = []
-        self._pending: list[_Pending] = []
+        self._pending: dict[_Pending, None] = {}
+        self._unplaced: list[_Pending] = []
+        self._by_storage: dict[int, list[_Pending]] = defaultdict(list)
         self._by_identity: dict[int, _Pending] = {}
         self._bytes = 0
 
@@ -148,7 +143,8 @@ class Measurements:
             return
         alias = tensor.detach()
         pending = _Pending(weakref.ref(tensor), alias, version, [row], batch_dim, neuron_limit, owned)
-        self._pending.append(pending)
+        self._pending[pending] = None
+        self._unplaced.append(pending)
         self._by_identity[id(tensor)] = pending
         self._bytes += tensor.numel() * tensor.element_size()
         if self._bytes > _PENDING_BYTES:
@@ -158,16 +154,22 @@ class Measurements:
         """Measure now whatever shares memory with a tensor that is about to be changed."""
         if not self._pending:
             return
-        address = _address(tensor)
-        touched = [pending for pending in self._pending if pending.lies_at(address)]
+        for pending in self._unplaced:  # where they lie is asked only if something is changed in place
+            self._by_storage[_address(pending.tensor)].append(pending)
+        self._unplaced.clear()
+        touched = self._by_storage.pop(_address(tensor), None)
         if touched:
-            self._pending = [pending for pending in self._pending if not pending.lies_at(address)]
+            for pending in touched:
+                del self._pending[pending]
             self._by_identity.clear()
             self._measure(touched)
 
     def flush(self) -> None:
         """Measure everything that waits."""
-        waiting, self._pending, self._bytes = self._pending, [], 0
+        waiting, self._bytes = list(self._pending), 0
+        self._pending.clear()
+        self._unplaced.clear()
+        self._by_storage.clear()
         self._by_identity.clear()
         self._measure(waiting)
 

@@ -11,12 +11,13 @@ from __future__ import annotations
 
 import itertools
 import weakref
+from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any
 
 import torch
 
-from stepscope.recorder.autograd_walk import mark, named_ancestors
+from stepscope.recorder.autograd_walk import mark, mark_once, named_ancestors
 from stepscope.recorder.frames import Place
 
 _numbers = itertools.count()
@@ -144,6 +145,8 @@ class Trace:
         place = self.places[before[0]] if before else None
         node = self.add((*found, *before), tensor.requires_grad, operation, place)
         self.put(tensor, node)
+        if tensor.grad_fn is not None:
+            mark_once(tensor.grad_fn, self._mark, node)  # so that the next one behind it does not walk the same way
         return node
 
     def _carry_through(self, ends: tuple[int, ...]) -> None:
@@ -166,9 +169,10 @@ class Trace:
         return self._through_autograd(tensor, (known,))
 
     def _with_changes(self, tensor: torch.Tensor, known: int) -> int:
-        later = [change for change in self._changed.get(_storage(tensor), ()) if change > known]
-        if not later:
+        changes = self._changed.get(_storage(tensor), [])
+        if not changes or changes[-1] <= known:
             return known
+        later = changes[bisect_right(changes, known) :]
         node = self.add((known, *later), tensor.requires_grad, self.operations[known], self.places[known])
         self.put(tensor, node)
         return node
