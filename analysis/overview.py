@@ -84,18 +84,17 @@ def _when(row: Row) -> tuple[int, int]:
 
 
 def _unconnected(step: Step, iteration: int) -> list[Entry]:
-    """Tensors that nothing depends on, apart from losses; and calculated ones that depend on nothing."""
+    """Tensors that nothing depends on, apart from losses, and from buffers, which often just count."""
     graph = step.graph(iteration)
     sources = {edge.source for edge in graph.edges}
-    sinks = {edge.sink for edge in graph.edges}
-    later = continued(step)
-    found = []
-    for index, vertex in enumerate(graph.vertices):
-        unused = index not in sources and vertex.type != "loss" and (vertex.node, vertex.role) not in later
-        rootless = vertex.type in ("calculated", "loss") and index not in sinks and not vertex.lag and unused
-        if unused or rootless:
-            found.append(Entry(vertex.node, vertex.role, iteration, "value", float("nan")))
-    return found
+    handed_on = continued(step)
+    return [
+        Entry(vertex.node, vertex.role, iteration, "value", float("nan"))
+        for index, vertex in enumerate(graph.vertices)
+        if index not in sources
+        and vertex.type not in ("loss", "buffer")
+        and (vertex.node, vertex.role) not in handed_on
+    ]
 
 
 def continued(step: Step) -> frozenset[tuple[str, str]]:
