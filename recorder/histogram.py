@@ -10,7 +10,7 @@ from functools import lru_cache
 
 import torch
 
-from stepscope.recorder.moments import pieces
+from stepscope.recorder.moments import may_wait_for, pieces
 from stepscope.store.records import (
     HISTOGRAM_BINS,
     HISTOGRAM_HALF_BINS,
@@ -21,6 +21,8 @@ from stepscope.store.records import (
 _RAW_BINS = 1025  # ten bits, and one for zero
 _ZERO = 1024
 _MINUS_ZERO = 512
+_OWN_CALL = 1 << 14
+"""On a GPU, rows longer than this are counted by themselves: so few bins fit the memory that threads share."""
 
 
 def count_bins(stack: torch.Tensor) -> torch.Tensor:
@@ -35,9 +37,14 @@ def count_bins(stack: torch.Tensor) -> torch.Tensor:
 
 
 def _count_raw(part: torch.Tensor) -> torch.Tensor:
-    if part.dtype != torch.float32:
-        return _count_codes(_codes64(part).masked_fill_(part == 0, _ZERO))
-    part = part.contiguous()
+    if part.dtype != torch.float32 or not may_wait_for(part):
+        part = part.contiguous()
+        codes = _codes32(part) if part.dtype == torch.float32 else _codes64(part)
+        return _count_codes(codes.masked_fill_(part == 0, _ZERO))
+    return _count_raw32(part.contiguous())
+
+
+def _count_raw32(part: torch.Tensor) -> torch.Tensor:
     raw = _count_codes(_codes32(part))
     tiny = raw[:, 0] + raw[:, _MINUS_ZERO]  # zeros of either sign, and the smallest numbers that can be written
     if not bool(tiny.any()):
@@ -56,10 +63,18 @@ def _count_nonzero(part: torch.Tensor) -> torch.Tensor:
 
 
 def _count_codes(codes: torch.Tensor) -> torch.Tensor:
-    group = codes.shape[0]
+    group, width = codes.shape
+    if codes.is_cuda and width > _OWN_CALL:
+        return torch.stack([_bincount(row, _RAW_BINS) for row in codes])
     if group > 1:
         codes += torch.arange(group, dtype=codes.dtype, device=codes.device).mul_(_RAW_BINS).unsqueeze(1)
-    return torch.bincount(codes.reshape(-1), minlength=group * _RAW_BINS).reshape(group, _RAW_BINS)
+    return _bincount(codes.reshape(-1), group * _RAW_BINS).reshape(group, _RAW_BINS)
+
+
+def _bincount(codes: torch.Tensor, bins: int) -> torch.Tensor:
+    if codes.is_cuda:  # torch.bincount waits for the device, to learn the largest code
+        return torch.histc(codes, bins=bins, min=0, max=bins).long()
+    return torch.bincount(codes, minlength=bins)
 
 
 def _codes32(part: torch.Tensor) -> torch.Tensor:

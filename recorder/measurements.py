@@ -18,6 +18,8 @@ from stepscope.recorder.statistics import Measured, measure
 
 _STACK_LIMIT = 1 << 20
 """Tensors are stacked up to this many elements: beyond, a copy costs more than the calls it saves."""
+_DEVICE_STACK_LIMIT = 1 << 26
+"""The same for other devices than the CPU, whose copies are fast and whose calls are not."""
 _PENDING_BYTES = 256 << 20
 """How much memory of the user's tensors may wait to be measured before it is measured early."""
 
@@ -248,7 +250,9 @@ def as_real(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def _parts(group: list[_Pending]) -> Iterable[list[_Pending]]:
-    per_part = max(1, _STACK_LIMIT // max(1, group[0].tensor.numel()))
+    first = group[0].tensor
+    limit = _STACK_LIMIT if first.device.type == "cpu" else _DEVICE_STACK_LIMIT
+    per_part = max(1, limit // max(1, first.numel()))
     for start in range(0, len(group), per_part):
         yield group[start : start + per_part]
 

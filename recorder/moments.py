@@ -2,8 +2,10 @@
 
 Two ways lead there. The ordinary one computes in the stack's own type, in pieces that fit a processor's cache: the
 mean is corrected by the mean of the centred values, so that a large mean does not spoil the standard deviation
-(Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance"). The careful one computes in float64,
-scaled by a power of two and masked, for tensors with non-finite or extreme elements.
+(Chan, Golub, LeVeque 1983, "Algorithms for computing the sample variance"). The careful one masks non-finite elements
+and scales each row by a power of two, so that no square overflows or vanishes. On the CPU it is taken, in float64, by
+the few tensors that need it; on other devices by all, in their own type, because to ask which need it would be to
+wait for the device.
 """
 
 from __future__ import annotations
@@ -15,8 +17,12 @@ import torch
 
 SAFE_RANGE = {torch.float32: (1e-15, 1e15), torch.float64: (1e-140, 1e140)}
 """Largest magnitudes for which squares neither overflow nor vanish in the given type."""
-PIECE = 1 << 16
+_PIECE = 1 << 16
 """Elements that are worked on at a time: as float32 they fit a processor's second-level cache."""
+_DEVICE_PIECE = 1 << 25
+"""The same for other devices, where it only bounds the memory for intermediate results."""
+_LARGEST_EXPONENT = {torch.float32: 126, torch.float64: 1000}
+"""So that two to the power of it and its inverse are ordinary numbers of the type."""
 
 
 @dataclass(frozen=True)
@@ -37,12 +43,19 @@ def moments_of(stack: torch.Tensor) -> Moments:
     if not stack.numel():
         return _empty(stack)
     group, batch, width = stack.shape
+    if not may_wait_for(stack):
+        return _of_device_rows(stack.reshape(group * batch, 1, width), (group, batch))
     found = _of_rows(stack.reshape(group * batch, width)).view(-1, group, batch)
     strange = ~_is_ordinary(found[_MAXIMUM].maximum(-found[_MINIMUM]), stack.dtype).all(1)
     ordinary = _ordinary(found, width)
     if not bool(strange.any()):
         return ordinary
     return _replaced(ordinary, strange, careful_moments(stack[strange]))
+
+
+def may_wait_for(tensor: torch.Tensor) -> bool:
+    """Whether the values of a tensor may be looked at: on other devices than the CPU, that would stop training."""
+    return tensor.device.type == "cpu"
 
 
 def is_ordinary(abs_max: torch.Tensor) -> bool:
@@ -61,7 +74,8 @@ _MEAN, _CORRECTION, _SQUARES, _ABS_MEAN, _MINIMUM, _MAXIMUM = range(6)
 def pieces(rows: torch.Tensor) -> Iterator[torch.Tensor]:
     """Consecutive rows, as many at a time as make a piece."""
     size = rows[0].numel() if len(rows) else 1
-    return iter(rows.split(max(1, PIECE // max(1, size))))
+    limit = _PIECE if may_wait_for(rows) else _DEVICE_PIECE
+    return iter(rows.split(max(1, limit // max(1, size))))
 
 
 def _of_rows(rows: torch.Tensor) -> torch.Tensor:
@@ -99,28 +113,35 @@ def _replaced(moments: Moments, where: torch.Tensor, others: Moments) -> Moments
     return moments
 
 
-def careful_moments(stack: torch.Tensor) -> Moments:
-    """The moments of the finite elements, whatever their size."""
+def _of_device_rows(rows: torch.Tensor, shape: tuple[int, int]) -> Moments:
+    found = [careful_moments(piece, rows.dtype) for piece in pieces(rows)]
+    joined = (torch.cat([getattr(part, field.name) for part in found]) for field in fields(Moments))
+    return Moments(*(values.reshape(shape) for values in joined))
+
+
+def careful_moments(stack: torch.Tensor, work: torch.dtype = torch.float64) -> Moments:
+    """The moments of the finite elements, whatever their size; ``work`` is the type to compute in."""
     finite = torch.isfinite(stack)
-    values = torch.where(finite, stack, 0).double()
-    magnitude = values.abs().amax((1, 2), keepdim=True)
+    values = torch.where(finite, stack, 0).to(work)
+    magnitude = values.abs().amax(-1, keepdim=True)
     # A power of two as scale is exact; one that keeps 2**exponent itself a finite number.
-    exponent = torch.frexp(magnitude).exponent.clamp(-1000, 1000)
+    limit = _LARGEST_EXPONENT[work]
+    exponent = torch.frexp(magnitude).exponent.clamp(-limit, limit)
     values = torch.ldexp(values, -exponent)
     count = finite.sum(-1).double()
-    mean = values.sum(-1) / count
+    mean = values.sum(-1).div_(count)
     centred = torch.where(finite, values - mean.unsqueeze(-1), 0)
-    correction = centred.sum(-1) / count
-    variance = (centred.square().sum(-1) / count - correction.square()).clamp(min=0)
-    absolute = values.abs()
+    correction = centred.sum(-1).double() / count
+    variance = (centred.square_().sum(-1).double() / count - correction.square()).clamp(min=0)
+    absolute = values.abs_()
     none = count == 0
     back = exponent[:, :, 0]
     return Moments(
         count=count,
-        mean=torch.ldexp(mean + correction, back),
+        mean=torch.ldexp(mean.double() + correction, back),
         std=torch.ldexp(variance.sqrt(), back),
-        abs_mean=torch.ldexp(absolute.sum(-1) / count, back),
-        abs_max=blank(torch.ldexp(absolute.amax(-1), back), none),
+        abs_mean=torch.ldexp(absolute.sum(-1).double() / count, back),
+        abs_max=blank(torch.ldexp(absolute.amax(-1).double(), back), none),
         minimum=blank(torch.where(finite, stack, torch.inf).amin(-1).double(), none),
         maximum=blank(torch.where(finite, stack, -torch.inf).amax(-1).double(), none),
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from contextlib import AbstractContextManager, nullcontext
 
 import torch
 
@@ -19,13 +20,18 @@ def spectral_norm(matrix: torch.Tensor) -> float:
     reorthogonalisation (Golub and Van Loan, Matrix Computations, 4th ed., 10.4) runs a fixed number of steps from a
     fixed start; its largest Ritz value approaches the largest singular value from below.
     """
-    with torch.no_grad():
+    with torch.no_grad(), _beside_training(matrix.device):
         largest = float(matrix.detach().abs().max()) if matrix.numel() else math.nan
         if largest == 0 or not math.isfinite(largest):
             return largest if largest == 0 else math.nan
         # Scaled to a largest element of 1, so that no square overflows or vanishes.
         scaled = (matrix.detach().double() / largest).float()
         return largest * (_decomposed(scaled) if min(scaled.shape) <= _EXACT else _lanczos(scaled))
+
+
+def _beside_training(device: torch.device) -> AbstractContextManager[object]:
+    """A stream of its own on a GPU, so that to wait for a result is not to wait for the training."""
+    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
 def _decomposed(matrix: torch.Tensor) -> float:

@@ -11,7 +11,15 @@ from dataclasses import dataclass
 import torch
 
 from stepscope.recorder.histogram import count_bins
-from stepscope.recorder.moments import Moments, blank, careful_moments, is_ordinary, moments_of, pieces
+from stepscope.recorder.moments import (
+    Moments,
+    blank,
+    careful_moments,
+    is_ordinary,
+    may_wait_for,
+    moments_of,
+    pieces,
+)
 
 
 @dataclass(frozen=True)
@@ -74,7 +82,7 @@ def _take(values: torch.Tensor, samples: tuple[int, ...]) -> torch.Tensor:
     """The kept samples along dimension 1, as a tensor of its own memory."""
     if samples == tuple(range(len(samples))):
         return values[:, : len(samples)].clone()
-    return values[:, list(samples)]
+    return torch.stack([values[:, sample] for sample in samples], dim=1)
 
 
 def _choose_neurons(stack: torch.Tensor, total: int, limit: int) -> torch.Tensor | None:
@@ -82,7 +90,8 @@ def _choose_neurons(stack: torch.Tensor, total: int, limit: int) -> torch.Tensor
         return None
     if total <= limit:
         return stack
-    return stack[:, :, neuron_positions(total, limit)]
+    positions = torch.arange(limit, device=stack.device) * total // limit  # as neuron_positions, without a copy
+    return stack.index_select(2, positions)
 
 
 def _overall(moments: Moments, histograms: torch.Tensor, elements: int) -> torch.Tensor:
@@ -141,12 +150,18 @@ def _over_batch(chosen: torch.Tensor) -> torch.Tensor:
 
 
 def _piece_over_batch(chosen: torch.Tensor) -> torch.Tensor:
+    if not may_wait_for(chosen):
+        return _careful_over_batch(chosen, chosen.dtype)
     abs_max = chosen.abs().amax(1)
     if not is_ordinary(abs_max):
-        careful = careful_moments(chosen.transpose(1, 2))
-        return torch.stack([careful.mean, careful.std, careful.abs_max], dim=1).float()
+        return _careful_over_batch(chosen, torch.float64)
     mean = chosen.mean(1, keepdim=True)
     centred = chosen - mean
     correction = centred.mean(1)
     variance = (centred.square_().mean(1) - correction.square()).clamp_(min=0)
     return torch.stack([mean.squeeze(1) + correction, variance.sqrt_(), abs_max], dim=1).float()
+
+
+def _careful_over_batch(chosen: torch.Tensor, work: torch.dtype) -> torch.Tensor:
+    careful = careful_moments(chosen.transpose(1, 2), work)
+    return torch.stack([careful.mean, careful.std, careful.abs_max], dim=1).float()
