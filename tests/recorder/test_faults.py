@@ -16,7 +16,7 @@ from stepscope.recorder import Every, Recorder, RecorderWarning, Step
 from stepscope.store import open_trial
 from support.training import Fingerprint, Training, fingerprint, seed_everything
 
-STEPS = 3
+STEPS = 2
 MADE_BEFORE = torch.ones(6, 4)
 BORDERS = [
     "assemble.build_graphs",
@@ -76,6 +76,9 @@ BORDERS = [
 ]
 
 
+CONSTANT = torch.ones(6, 2)
+
+
 class Injected(RuntimeError):
     """The fault that the tests inject."""
 
@@ -99,6 +102,7 @@ def train_once(training: Training, step: Step, recorder: Recorder | None) -> lis
                 x = x + training.models["encoder"](x[None])[0]
             out = model(x)
             step.record("out", out)
+            step.record("constant", CONSTANT)
             step.record("made before", MADE_BEFORE)
             losses.append(F.cross_entropy(out, torch.randint(2, (6,))))
             with step.loss_group("fit"):
