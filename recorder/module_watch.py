@@ -106,12 +106,15 @@ class ModuleWatch:
             self._register.add(tensor, path, role, "calculated", module=(path, class_name), call=call)
 
     def _name_inputs(self, module: nn.Module, named_arguments: list[tuple[str, torch.Tensor]]) -> None:
-        fresh = [(role, tensor) for role, tensor in named_arguments if self._register.trace.is_data(tensor)]
+        fresh: dict[int, tuple[str, torch.Tensor]] = {}  # a tensor that is given twice has its first name only
+        for role, tensor in named_arguments:
+            if self._register.trace.is_data(tensor):
+                fresh.setdefault(id(tensor), (role, tensor))
         if not fresh:
             return
         base = self._input_name(module)
         call = self._register.next_call(base)
-        for role, tensor in fresh:
+        for role, tensor in fresh.values():
             node = base if len(named_arguments) == 1 else role
             self._register.add(tensor, node, "tensor", "input", automatic=True, call=call)
 
