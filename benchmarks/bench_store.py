@@ -54,6 +54,7 @@ def write(folder: Path, steps: int, blocks: int) -> dict[str, float]:
         "nodes": len(synthetic.model.places),
         "rows": rows,
         "seconds": seconds,
+        "busy": busy,
         "bytes": size,
         "peak": peak_memory(),
     }
