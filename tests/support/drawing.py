@@ -42,7 +42,7 @@ def draw_iterations(
     program: Program, folder: Path, model: nn.Module | dict[str, nn.Module] | None = None, *, weights: bool = False
 ) -> list[Drawing]:
     """Record one step of a program and draw the graph of each of its iterations."""
-    return [_text_of(graph, weights=weights) for graph in record_graphs(program, folder, model)]
+    return [text_of(graph, weights=weights) for graph in record_graphs(program, folder, model)]
 
 
 def record_graphs(program: Program, folder: Path, model: nn.Module | dict[str, nn.Module] | None = None) -> list[Graph]:
@@ -55,7 +55,7 @@ def record_graphs(program: Program, folder: Path, model: nn.Module | dict[str, n
     return [recorded.graph(iteration) for iteration in recorded.iterations]
 
 
-def _text_of(graph: Graph, *, weights: bool) -> Drawing:
+def text_of(graph: Graph, *, weights: bool) -> Drawing:
     shown = [weights or vertex.type not in ("parameter", "buffer") for vertex in graph.vertices]
     lines: Drawing = set()
     connected: set[int] = set()
