@@ -16,8 +16,12 @@ class BatchSize:
         self._size: int | None = None
 
     def learn(self, tensors: Iterable[torch.Tensor]) -> None:
-        """Take the batch size from the inputs of a model: the length of the first that has dimensions."""
-        sizes = [shape[0] for shape in map(_shape, tensors) if shape]
+        """Take the batch size from the inputs of a model: the length of the first that has dimensions.
+
+        Under ``vmap`` a model sees one sample at a time: that says nothing of the batch.
+        """
+        shapes = [_shape(tensor) for tensor in tensors if not _is_transformed(tensor)]
+        sizes = [shape[0] for shape in shapes if shape]
         if sizes:
             self._size = sizes[0]
 
@@ -50,6 +54,10 @@ class BatchSize:
 def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
     """The shape of a tensor; none for nested ones, whose parts have different shapes."""
     return () if tensor.is_nested else tuple(tensor.shape)
+
+
+def _is_transformed(tensor: torch.Tensor) -> bool:
+    return bool(torch._C._functorch.is_functorch_wrapped_tensor(tensor))
 
 
 def _check(tensor: torch.Tensor, given: object) -> None:

@@ -12,7 +12,7 @@ from torch.nn.modules import module as module_hooks
 
 from stepscope.recorder.fast_path import FastPath
 from stepscope.recorder.guard import Faults, guarded
-from stepscope.recorder.outputs import tensors_with_roles
+from stepscope.recorder.outputs import MOST_TENSORS, tensors_with_roles
 from stepscope.recorder.register import Register
 from stepscope.recorder.targets import TargetFinder
 from stepscope.recorder.tracer import UNSEEN, Tracer
@@ -102,8 +102,11 @@ class ModuleWatch:
             return
         path, class_name = self._names.paths[id(module)], self._names.classes[id(module)]
         call = self._register.next_call(path)
-        for role, tensor in tensors_with_roles(output, "output"):
+        found = tensors_with_roles(output, "output")
+        for role, tensor in found:
             self._register.add(tensor, path, role, "calculated", module=(path, class_name), call=call)
+        if len(found) == MOST_TENSORS:
+            self.faults.tell(f"of what {path} returns, only the first {MOST_TENSORS} tensors are recorded")
 
     def _name_inputs(self, module: nn.Module, named_arguments: list[tuple[str, torch.Tensor]]) -> None:
         fresh: dict[int, tuple[str, torch.Tensor]] = {}  # a tensor that is given twice has its first name only

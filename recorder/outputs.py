@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import fields, is_dataclass
+from itertools import islice
 from typing import Any
 
 import torch
 
 _DEPTH = 4
-_MOST = 64
+MOST_TENSORS = 1024
+"""So many tensors of one value are recorded."""
 
 
 def tensors_with_roles(value: Any, role: str) -> list[tuple[str, torch.Tensor]]:
-    """``(role, tensor)`` for each tensor in a value; a single tensor has the plain role.
+    """``(role, tensor)`` for the first ``MOST_TENSORS`` tensors in a value; a single tensor has the plain role.
 
     >>> [role for role, _ in tensors_with_roles((torch.ones(1), {"h": torch.ones(1)}), "output")]
     ['output.0', 'output.1.h']
     """
-    return list(_walk(value, role, _DEPTH))[:_MOST]
+    return list(islice(_walk(value, role, _DEPTH), MOST_TENSORS))
 
 
 def _walk(value: Any, role: str, depth: int) -> Iterator[tuple[str, torch.Tensor]]:
