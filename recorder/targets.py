@@ -1,4 +1,4 @@
-"""Finds the targets: the data that a loss compares the model's output with."""
+"""Finds what a loss compares: the targets, and the prediction where it is no output of a module."""
 
 from __future__ import annotations
 
@@ -32,19 +32,26 @@ _LOSS_FUNCTIONS = frozenset(
         "ctc_loss",
     ]
 )
-"""Functions of ``torch.nn.functional`` whose second argument, ``target``, is the target."""
+"""Functions of ``torch.nn.functional`` whose arguments ``input`` and ``target`` are prediction and target."""
+_RESHAPES = frozenset(
+    ["view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous", "__get__",
+     "__getitem__", "getitem", "select", "narrow", "to", "float", "detach", "clone", "t"]
+)  # fmt: skip
+"""What moves numbers but does not change them: no other tensor than the one that has a name already."""
 
 
 class TargetFinder:
     """Names data that meets the computation outside the model, after the model was called.
 
     Two signs are taken: the ``target`` of a loss function, and data of the batch's size that the user's own loss
-    code combines with something else.
+    code combines with something else. What a loss function compares with the target is named ``prediction`` if it has
+    no name yet: a softmax, say, that was applied to the model's output on the way.
     """
 
     def __init__(self, register: Register) -> None:
         self._register = register
         self._found: Counter[int] = Counter()  # iteration -> targets
+        self._predictions: Counter[int] = Counter()  # iteration -> predictions
         self._model_called = False
 
     def model_was_called(self) -> None:
@@ -56,12 +63,29 @@ class TargetFinder:
             target = kwargs.get("target", args[1] if len(args) > 1 else None)
             if isinstance(target, torch.Tensor) and self._may_be_target(target):
                 self._take(target)
+            prediction = kwargs.get("input", args[0] if args else None)
+            if isinstance(prediction, torch.Tensor) and self._is_nameless(prediction):
+                self._take_prediction(prediction)
         elif self._model_called and not inside_module:
             self._look_at_own_code(args)
 
     def _may_be_target(self, tensor: torch.Tensor) -> bool:
         # Its size says nothing: language models flatten batch and time into one dimension.
         return tensor.dim() > 0 and not isinstance(tensor, torch.nn.Parameter) and self._register.trace.is_data(tensor)
+
+    def _is_nameless(self, tensor: torch.Tensor) -> bool:
+        trace = self._register.trace
+        known = trace.known(tensor)
+        if known is None or tensor.dim() == 0 or isinstance(tensor, torch.nn.Parameter) or trace.is_data(tensor):
+            return False
+        return self._register.find(tensor) is None and trace.operations[known] not in _RESHAPES
+
+    def _take_prediction(self, tensor: torch.Tensor) -> None:
+        iteration = self._register.iteration
+        number = self._predictions[iteration]
+        node = "prediction" if number == 0 else f"prediction {number + 1}"
+        self._register.add(tensor, node, "tensor", "calculated", automatic=True)
+        self._predictions[iteration] += 1
 
     def _look_at_own_code(self, args: tuple[Any, ...]) -> None:
         tensors = list(tensors_in(args))

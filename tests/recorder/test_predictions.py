@@ -1,0 +1,67 @@
+"""What a loss compares with its targets has a name, also if no module made it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from stepscope.recorder import Every, Recorder
+from stepscope.store import Trial, open_trial
+
+Loss = Callable[[nn.Module, torch.Tensor], torch.Tensor]
+TARGET = torch.tensor([0, 1, 2, 1])
+
+
+def recorded(folder: Path, loss_of: Loss) -> Trial:
+    model = nn.Linear(3, 4)
+    with Recorder(folder, trial="one", schedule=Every(1)) as recorder:
+        recorder.watch(model)
+        with recorder.step():
+            loss_of(model, torch.ones(4, 3)).backward()
+    return open_trial(folder / "one")
+
+
+@pytest.mark.parametrize(
+    ("loss_of", "operation"),
+    [
+        (lambda model, x: F.cross_entropy(F.softmax(model(x), dim=1), TARGET), "softmax"),
+        (lambda model, x: F.mse_loss(input=model(x)[:, 0] * 2, target=TARGET.float()), "mul"),
+        (lambda model, x: nn.NLLLoss()(model(x).log_softmax(1), TARGET), "log_softmax"),
+    ],
+)
+def test_it_is_named_with_the_operation_that_made_it(tmp_path: Path, loss_of: Loss, operation: str) -> None:
+    trial = recorded(tmp_path, loss_of)
+    node = trial.node("prediction")
+    assert node.operation == operation and node.source is not None
+    graph = trial.step(0).graph()
+    edges = {(graph.vertices[e.source].node, graph.vertices[e.sink].node, e.differentiable) for e in graph.edges}
+    assert ("model", "prediction", True) in edges and ("prediction", "loss", True) in edges
+    assert ("model", "loss", True) not in edges
+    assert "gradient" in node.quantities
+
+
+@pytest.mark.parametrize(
+    "loss_of",
+    [
+        lambda model, x: F.cross_entropy(model(x), TARGET),
+        lambda model, x: F.cross_entropy(model(x).view(-1, 4), TARGET),
+        lambda model, x: F.mse_loss(model(x).flatten(), torch.ones(16)),
+        lambda model, x: (model(x) - 1).pow(2).mean(),
+    ],
+)
+def test_the_output_of_a_module_needs_no_other_name(tmp_path: Path, loss_of: Loss) -> None:
+    assert "prediction" not in {node.name for node in recorded(tmp_path, loss_of).nodes}
+
+
+def test_several_of_them_are_counted(tmp_path: Path) -> None:
+    def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = model(x)
+        return F.mse_loss(y.tanh(), torch.ones(4, 4)) + F.l1_loss(y.sigmoid(), torch.ones(4, 4))
+
+    names = {node.name for node in recorded(tmp_path, loss_of).nodes}
+    assert {"prediction", "prediction 2"} <= names
