@@ -64,12 +64,14 @@ class Curve:
 
 def loss_curves(view: View) -> Iterator[Curve]:
     """The curves of all losses."""
-    kind_of = {step.number: step.kind for step in view.training}
+    training = view.training_kinds
+    every = zip(view.trial.steps.tolist(), view.trial.step_kinds, strict=True)
+    kind_of = {number: kind for number, kind in every if kind in training}
     for place in view.losses:
         history = view.history(place.node, role=place.role)
-        values = history.of("mean")
-        good = np.isfinite(values)
-        steps, values = history.steps[good], values[good]
+        steps, values = view.trial.series(place.node, role=place.role, statistic="mean")
+        good = np.isfinite(values) & np.isin(steps, list(kind_of))
+        steps, values = steps[good], values[good]
         kinds = np.array([kind_of[number] for number in steps.tolist()], dtype=object)
         counts = Counter(kinds.tolist())
         frequent = [kind for kind, count in counts.items() if count >= LEAST_POINTS]

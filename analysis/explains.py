@@ -8,7 +8,12 @@ Relation = Literal["anywhere", "downstream", "upstream"]
 """Where a consequence lies as seen from its cause, along the flow of data."""
 
 _LOSS: dict[str, Relation] = {"loss-plateau": "anywhere", "loss-spike": "anywhere", "loss-divergence": "anywhere"}
-_BLOW_UP: dict[str, Relation] = {**_LOSS, "exploding-gradient": "anywhere", "non-finite": "anywhere"}
+_BLOW_UP: dict[str, Relation] = {
+    **_LOSS,
+    "exploding-gradient": "anywhere",
+    "non-finite": "anywhere",
+    "dtype-range": "anywhere",
+}
 _SIGNAL: dict[str, Relation] = {
     "loss-start": "anywhere",
     "dead-units": "downstream",
@@ -27,6 +32,14 @@ _SILENCE: dict[str, Relation] = {
 
 EXPLAINS: dict[str, dict[str, Relation]] = {
     "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},
+    "single-class": {
+        **_LOSS,
+        "no-gradient": "anywhere",
+        "constant-output": "anywhere",
+        "unchanged-parameters": "anywhere",
+        "adam-epsilon": "anywhere",
+        "learning-rate": "anywhere",
+    },
     "constant-data": {**_LOSS, "constant-output": "anywhere", "dead-units": "anywhere", "learning-rate": "anywhere"},
     "input-scale": {**_BLOW_UP, **_SIGNAL},
     "weight-scale": {**_BLOW_UP, **_SIGNAL},
@@ -40,6 +53,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "saturated-activation": "anywhere",
     },
+    "softmax-over-batch": {
+        **_LOSS,
+        "learning-rate": "anywhere",
+        "vanishing-gradient": "anywhere",
+        "adam-epsilon": "anywhere",
+    },
+    "target-scale": {**_BLOW_UP, "loss-start": "anywhere", "learning-rate": "anywhere", "dead-units": "anywhere"},
     "unreachable-targets": {
         **_LOSS,
         "learning-rate": "anywhere",
@@ -59,6 +79,16 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "no-gradient": "anywhere",
     },
+    "learning-rate-decay": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
+    "shrinking-weights": {
+        "loss-plateau": "anywhere",
+        "constant-output": "anywhere",
+        "vanishing-gradient": "anywhere",
+        "no-gradient": "anywhere",
+        "dead-units": "anywhere",
+        "adam-epsilon": "anywhere",
+    },
+    "dropout-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "loss-spike": "anywhere"},
     "learning-rate": {
         **_BLOW_UP,
         "dead-units": "anywhere",
@@ -74,6 +104,8 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "missing-nonlinearity": {},
     "exploding-gradient": {"loss-spike": "anywhere", "loss-divergence": "anywhere", "non-finite": "anywhere"},
     "vanishing-gradient": {"loss-plateau": "anywhere"},
+    "adam-epsilon": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
+    "dtype-range": {"non-finite": "anywhere"},
     "no-gradient": {"loss-plateau": "anywhere"},
     "loss-divergence": {"loss-spike": "anywhere", "non-finite": "anywhere"},
     "loss-spike": {},

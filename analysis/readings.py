@@ -14,9 +14,9 @@ from stepscope.store.errors import DamagedError
 from stepscope.store.layout import Layout
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS
 
-MOST_STEPS = 1000
+MOST_STEPS = 400
 MOST_ROWS = 1_000_000
-"""Steps times rows that are kept in memory: about 90 MB."""
+"""Steps times rows that are kept in memory: about 90 MB. Losses are read in full, whatever their number."""
 
 
 @dataclass

@@ -9,15 +9,19 @@ from typing import Any
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.accumulated_gradients import AccumulatedGradients
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
+from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
 from stepscope.analysis.rules.dead_units import DeadUnits
+from stepscope.analysis.rules.dropout_mode import DropoutMode
+from stepscope.analysis.rules.dtype_range import DtypeRange
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
+from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
 from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
@@ -28,7 +32,11 @@ from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
+from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
+from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
+from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
+from stepscope.analysis.rules.target_scale import TargetScale
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
@@ -60,6 +68,14 @@ RULES: dict[str, type[Rule]] = {
         SmallBatchNorm,
         VanishingGradient,
         WeightScale,
+        DropoutMode,
+        SoftmaxOverBatch,
+        SingleClass,
+        ShrinkingWeights,
+        LearningRateDecay,
+        AdamEpsilon,
+        TargetScale,
+        DtypeRange,
         LossStart,
         LossDivergence,
         LossSpike,

@@ -46,6 +46,11 @@ class View:
         return sorted(steps, key=lambda step: step.number)
 
     @cached_property
+    def training_kinds(self) -> frozenset[str]:
+        """The kinds of the steps that train."""
+        return frozenset(step.kind for step in self.training)
+
+    @cached_property
     def flow(self) -> Flow:
         """The joined graph of the training steps; of all steps if none trains."""
         return Flow(_graphs(self.training or self.steps))

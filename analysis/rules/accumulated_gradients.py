@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
@@ -13,6 +15,9 @@ from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_MOST = 60
+"""So many steps tell as much as all of them."""
 
 
 @dataclass(frozen=True)
@@ -90,15 +95,17 @@ def _sums(view: View, module: str) -> _Sums | None:
     biases = view.flow.of_node(f"{module}.bias")
     if len(biases) != 1 or len(view.flow.sinks.get(biases[0], ())) != 1:
         return None
-    count_bias, count_output = elements(view, biases[0]), _count(view, places[0])
-    return _Sums(bias.steps.astype(np.float64), bias.of("mean") * count_bias, output.of("mean") * count_output)
+    count_bias, count_output = elements(view, biases[0]), _count(view, places[0], output.steps)
+    first = slice(None, len(count_output))
+    return _Sums(
+        bias.steps[first].astype(np.float64),
+        bias.of("mean")[first] * count_bias,
+        output.of("mean")[first] * count_output,
+    )
 
 
-def _count(view: View, place: Place) -> Values:
-    """``(n,)``: the elements of a place at each training step that has a gradient of it (batches may differ)."""
-    found = []
-    for step in view.training:
-        if step.layout.row(place.node, "gradient", place.role, None) is not None:
-            shape = view.shape(place, step)
-            found.append(float(np.prod(shape)) if shape is not None else np.nan)
-    return np.array(found)
+def _count(view: View, place: Place, steps: NDArray[np.int64]) -> Values:
+    """The elements of a place at each of the first steps: the last batch of an epoch may be smaller."""
+    of_number = {step.number: step for step in view.training}
+    shapes = [view.shape(place, of_number[number]) for number in steps[:_MOST].tolist()]
+    return np.array([np.nan if shape is None else float(math.prod(shape)) for shape in shapes])

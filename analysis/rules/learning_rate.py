@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -47,6 +48,8 @@ class LearningRate(Rule):
     fall: float = 0.1
 
     def check(self, view: View) -> Iterable[Finding]:
+        if any("max_iter" in group for group in _groups(view)):  # LBFGS: a step is many steps
+            return
         known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
         known = [(layer, ratios) for layer, ratios in known if len(ratios) >= 3]
         if not known:
@@ -82,6 +85,8 @@ def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
 
 def _fallen(view: View) -> float:
     """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
+    if len(view.losses) > 1:  # they may work against each other
+        return np.inf
     falls = [
         (curve.low_start - curve.end) / max(abs(curve.low_start), 1e-12)
         for curve in loss_curves(view)
@@ -91,8 +96,10 @@ def _fallen(view: View) -> float:
 
 
 def _rates(view: View) -> Iterable[float]:
-    settings = view.training[0].facts.get("optimizers", {})
-    for groups in settings.values() if isinstance(settings, dict) else ():
-        for group in groups:
-            if isinstance(group.get("lr"), (int, float)):
-                yield float(group["lr"])
+    return (float(group["lr"]) for group in _groups(view) if isinstance(group.get("lr"), (int, float)))
+
+
+def _groups(view: View) -> list[dict[str, Any]]:
+    """The settings of all parameter groups in the first training step."""
+    settings = view.training[0].facts.get("optimizers", {}) if view.training else {}
+    return [group for groups in settings.values() for group in groups] if isinstance(settings, dict) else []

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
@@ -52,8 +54,14 @@ class ModuleNeverCalled(Rule):
 def is_unused(view: View, parameter: Parameter) -> bool:
     """Whether neither the module's output nor the parameter itself is used in any step that is looked at."""
     prefix = parameter.module + "."
-    if parameter.module in view.nodes or has_gradient(view, parameter.node):
+    if parameter.module in view.nodes or has_gradient(view, parameter.node) or _moves(view, parameter):
         return False
     if any(name.startswith(prefix) and view.nodes[name].type == "calculated" for name in view.nodes):
         return False
     return not any(view.all_flow.sinks.get(place) for place in view.all_flow.of_node(parameter.node))
+
+
+def _moves(view: View, parameter: Parameter) -> bool:
+    """Whether it changes nevertheless: it is used in a way that the recorder cannot see, through a function of it."""
+    update = view.history(parameter.node, "update")
+    return len(update) > 0 and bool(np.nanmax(update.of("abs_max"), initial=0) > 0)

@@ -65,7 +65,7 @@ class NonFinite(Rule):
             yield self._finding(view, step, birth)
 
     def _finding(self, view: View, step: Step, birth: Birth) -> Finding:
-        level = _level(view, step, birth)
+        level = _level(view, step)
         history = view.history(birth.node, birth.quantity, role=birth.role, training=False)
         statistic = "nan_count" if birth.nans else "inf_count"
         shown = [evidence(history, statistic, f"{birth.count} elements at step {step.number}")]
@@ -91,14 +91,19 @@ def _first_bad_step(view: View) -> Step | None:
     return first
 
 
-def _level(view: View, step: Step, birth: Birth) -> Level:
-    """An error if the run did not get over it, or if it broke the loss."""
-    later = [other for other in view.steps if other.number > step.number]
-    healed = len(later) > 0 and not any(map(find_birth, later[-max(1, len(later) // 2) :]))
-    if not healed or birth.quantity == "value":
-        return "error"
-    updated = any(tensor.quantity == "update" for tensor in step.layout.tensors)
-    return "warning" if updated else "info"
+def _level(view: View, step: Step) -> Level:
+    """An error if it stays; worth knowing if the optimizer left out every step that had it (a loss scale is sought)."""
+    bad = [other for other in view.steps if other.number >= step.number and find_birth(other)]
+    if any(map(_updates, view.steps)) and not any(map(_updates, bad)):
+        return "info"
+    last = view.steps[-1].number
+    middle = (step.number + last) / 2
+    stays = last == step.number or any(other.number > middle for other in bad)
+    return "error" if stays else "warning"
+
+
+def _updates(step: Step) -> bool:
+    return any(tensor.quantity == "update" for tensor in step.layout.tensors)
 
 
 def _summary(view: View, step: Step, birth: Birth) -> str:

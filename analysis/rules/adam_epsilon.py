@@ -1,0 +1,69 @@
+"""The rule ``adam-epsilon``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.layers import layers
+from stepscope.analysis.parameters import is_gradient_zero
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class AdamEpsilon(Rule):
+    """Adam's eps is larger than the gradients it is meant to protect.
+
+    Symptom: updates shrink with the gradients, as if Adam did not rescale them; such layers stand still.
+
+    How it is measured: Adam divides by ``sqrt(v) + eps``. The root of the mean of the recorded ``exp_avg_sq`` of each
+    weight, in the median of the training steps, against the optimizer's eps.
+
+    Causes: a loss that is scaled down, very small gradients, an eps taken over from another optimizer.
+
+    Remedy: scale the loss up, or lower eps.
+
+    Attributes:
+        factor: how many times the root the eps must be. Source: at 1 updates are halved; ten leaves no doubt.
+        share: of the layers.
+    """
+
+    name = "adam-epsilon"
+    causes = "A loss that is scaled down, very small gradients, or an eps that was taken over from another optimizer."
+    remedy = "Scale the loss up, or lower eps."
+    factor: float = 10.0
+    share: float = 0.5
+
+    def check(self, view: View) -> Iterable[Finding]:
+        eps = _epsilon(view)
+        known = [layer for layer in layers(view) if len(view.history(layer.weight, "exp_avg_sq")) >= 3]
+        known = [layer for layer in known if not is_gradient_zero(view, layer.weight)]
+        if eps is None or not known:
+            return
+        roots = {
+            layer.weight: float(np.sqrt(np.nanmedian(view.history(layer.weight, "exp_avg_sq").of("mean"))))
+            for layer in known
+        }
+        small = [weight for weight, root in roots.items() if self.factor * root < eps]
+        if len(small) >= self.share * len(known):
+            first = small[0]
+            summary = (
+                f"Adam's eps of {eps:g} outweighs the gradients of {len(small)} of {len(known)} layers: the root of "
+                f"exp_avg_sq is {roots[first]:.2g} in {first}."
+            )
+            shown = [evidence(view.history(first, "exp_avg_sq"), "mean", f"its root is {roots[first]:.2g}")]
+            yield self.finding(
+                view, first, "warning", summary, shown, step=view.training[0].number, nodes=small[1:], confidence=0.8
+            )
+
+
+def _epsilon(view: View) -> float | None:
+    """The smallest eps of the optimizers of the first training step; None if none has one."""
+    settings = view.training[0].facts.get("optimizers", {}) if view.training else {}
+    groups = [group for groups in settings.values() for group in groups] if isinstance(settings, dict) else []
+    found = [float(group["eps"]) for group in groups if isinstance(group.get("eps"), (int, float))]
+    return min(found, default=None)

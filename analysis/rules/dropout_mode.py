@@ -1,0 +1,86 @@
+"""The rule ``dropout-mode``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.history import History
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class DropoutMode(Rule):
+    """Dropout that is active where the net is evaluated, or that drops almost everything.
+
+    Symptom: validation is noisy and worse than it should be; or the net hardly learns.
+
+    How it is measured: the share of zeros in the output of a dropout module, less that of what goes into it, in the
+    median of the training steps, and of the steps of each kind that computes no gradients. In evaluation mode the
+    difference is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean, which dropout
+    keeps: such modules are left out.
+
+    Causes: ``model.eval()`` is not called before evaluating; a keep rate that was given as the drop rate.
+
+    Remedy: ``model.eval()`` before evaluating and ``model.train()`` after it; a dropout rate of 0.1 to 0.5.
+
+    Attributes:
+        active: the share that shows that dropout is active. Source: lower rates than 0.02 are not in use.
+        high: the share of training steps that is too much. Source: 0.5 is the highest rate in Srivastava et al. (2014)
+            for hidden units.
+    """
+
+    name = "dropout-mode"
+    causes = "model.eval() is not called before evaluating; or a keep rate was given where a drop rate is wanted."
+    remedy = "Call model.eval() before evaluating and model.train() after it; use rates of 0.1 to 0.5."
+    active: float = 0.02
+    high: float = 0.75
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for path, module in view.modules.items():
+            if not module.module_class.startswith("Dropout") or path not in view.nodes:
+                continue
+            trained = _dropped(view, view.history(path), training=True)
+            if len(trained) and np.median(trained) > self.high:
+                text = f"{path} sets {np.median(trained):.0%} of its input to zero in training."
+                yield self._finding(view, path, text, view.training[0].number)
+            if any(_is_active(view, path, self.active)):
+                steps = [step.number for step in view.steps if step.kind not in view.training_kinds]
+                text = f"{path} is active while the net is evaluated: model.eval() was not called."
+                yield self._finding(view, path, text, steps[0])
+
+    def _finding(self, view: View, path: str, summary: str, step: int) -> Finding:
+        shown = [evidence(view.history(path, training=False), "zero_fraction", "the share of zeros")]
+        return self.finding(view, path, "warning", summary, shown, step=step, confidence=0.9)
+
+
+def _is_active(view: View, path: str, least: float) -> Iterable[bool]:
+    """For each kind of steps that only evaluates, whether dropout was active in it."""
+    history = view.history(path, training=False)
+    kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
+    for kind in dict.fromkeys(kinds.values()):
+        mine = np.array([kinds.get(number) == kind for number in history.steps.tolist()], bool)
+        dropped = _dropped(view, history, training=False)
+        yield bool(mine.any() and len(dropped) == len(mine) and np.median(dropped[mine]) > least)
+
+
+def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+    """``(n,)``: the share of zeros that came with the dropout; empty if what goes in has no name."""
+    places = view.all_flow.of_node(history.node)
+    sources = [link.place for place in places for link in view.all_flow.sources.get(place, ()) if not link.lag]
+    if len(places) != 1 or len(sources) != 1:
+        return np.empty(0)
+    before = view.history(sources[0].node, role=sources[0].role, training=training)
+    if len(before) != len(history) or not _is_direct(before, history):
+        return np.empty(0)
+    return np.asarray(history.of("zero_fraction") - before.of("zero_fraction"))
+
+
+def _is_direct(before: History, after: History) -> bool:
+    """Whether nothing but dropout lies between two tensors: their means agree."""
+    distance = np.abs(after.of("mean") - before.of("mean"))
+    return bool(np.nanmedian(distance) < 0.1 * np.nanmedian(before.of("std")) + 1e-12)

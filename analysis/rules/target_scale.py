@@ -1,0 +1,78 @@
+"""The rule ``target-scale``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.layers import rms
+from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_LOSSES = frozenset(["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+
+
+@dataclass(frozen=True)
+class TargetScale(Rule):
+    """Regression targets that are far larger than what the net puts out.
+
+    Symptom: a huge loss that falls slowly while the output grows towards the targets; gradients that need clipping.
+
+    How it is measured: the root mean square of the targets, and that of the predictions at the end of the training. It
+    counts if the targets are large and the predictions have not got there.
+
+    Causes: prices, counts or coordinates in their own units.
+
+    Remedy: standardise the targets (subtract the mean, divide by the standard deviation) and undo it afterwards.
+
+    Attributes:
+        large: the size of targets from which on it can count. Source: an untrained net puts out about 1; ten times that
+            is still reached in some hundred steps of Adam.
+        reached: the part of the targets' size that the predictions must have reached.
+    """
+
+    name = "target-scale"
+    causes = "Prices, counts or coordinates in their own units as targets."
+    remedy = "Standardise the targets (subtract the mean, divide by the standard deviation); undo it on the output."
+    large: float = 20.0
+    reached: float = 0.5
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for comparison in comparisons(view):
+            if comparison.target is None or comparison.operation not in _LOSSES:
+                continue
+            if math.prod(comparison.shape) != math.prod(comparison.target_shape):
+                continue
+            target, prediction, loss = (
+                view.history(place.node, role=place.role)
+                for place in (comparison.target, comparison.prediction, comparison.loss)
+            )
+            if len(target) < 3 or len(target) != len(prediction) or len(loss) != len(target):
+                continue
+            wanted, given = float(np.nanmedian(rms(target))), float(rms(prediction)[-1])
+            if wanted > self.large and given < self.reached * wanted and _is_compared(loss.of("mean"), wanted, given):
+                yield self._finding(view, comparison, wanted, given)
+
+    def _finding(self, view: View, comparison: Comparison, wanted: float, given: float) -> Finding:
+        assert comparison.target is not None
+        target = view.history(comparison.target.node, role=comparison.target.role)
+        prediction = view.history(comparison.prediction.node, role=comparison.prediction.role)
+        summary = (
+            f"The targets {comparison.target.node} have a size of {wanted:.3g} (root mean square); the predictions "
+            f"{comparison.prediction.node} have reached {given:.3g} at step {prediction.steps[-1]}."
+        )
+        shown = [evidence(target, "norm", "the targets"), evidence(prediction, "norm", "the predictions")]
+        return self.finding(
+            view, comparison.target.node, "warning", summary, shown,
+            step=int(target.steps[0]), nodes=[comparison.prediction.node], confidence=0.75,
+        )  # fmt: skip
+
+
+def _is_compared(loss: np.ndarray[tuple[int], np.dtype[np.float64]], wanted: float, given: float) -> bool:
+    """Whether the last loss is as large as these sizes make it; else the targets are scaled on their way to it."""
+    return bool(loss[-1] >= 0.2 * (wanted - given))
