@@ -33,6 +33,7 @@ def fit(folder: Path, model: Classifier, **options: str) -> Trial:
 
 
 @pytest.mark.parametrize("model_class", [Classifier, CallsParts])
+@pytest.mark.supports("Lightning", "models wrapped for data-parallel training: the graph is that of one process")
 def test_the_graph_is_that_of_one_process(model_class: type[Classifier], tmp_path: Path) -> None:
     torch.manual_seed(0)
     alone = fit(tmp_path / "alone", model_class())

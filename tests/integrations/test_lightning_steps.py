@@ -43,6 +43,7 @@ def edges_of(trial: Trial, step: int, iteration: int = 0) -> set[tuple[str, str]
     return {(graph.vertices[edge.source].node, graph.vertices[edge.sink].node) for edge in graph.edges}
 
 
+@pytest.mark.supports("Lightning", "automatic optimisation")
 def test_automatic_optimisation(tmp_path: Path) -> None:
     model = Classifier()
     trial = fit(tmp_path, model)
@@ -75,6 +76,7 @@ def test_gradients_are_those_that_the_optimizer_uses_after_clipping(tmp_path: Pa
     assert sum(squares) ** 0.5 == pytest.approx(1e-3, rel=1e-3)
 
 
+@pytest.mark.supports("Lightning", "accumulated batches")
 def test_accumulated_batches_are_iterations_of_one_step(tmp_path: Path) -> None:
     model = Classifier()
     trial = fit(tmp_path, model, train=7, accumulate_grad_batches=3)
@@ -106,6 +108,7 @@ def test_accumulated_gradients_equal_those_of_one_large_batch(tmp_path: Path) ->
     assert recorded.samples[0] == pytest.approx(twin.head.weight.grad.flatten().numpy(), rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.supports("Lightning", "manual optimisation, several optimizers")
 def test_manual_optimisation_with_two_optimizers(tmp_path: Path) -> None:
     trial = fit(tmp_path, TwoOptimizers(), train=2)
     assert trial.steps.tolist() == [0, 1]
@@ -143,6 +146,7 @@ def test_batches_that_lead_to_no_optimizer_step_are_left_out(tmp_path: Path) -> 
     assert trial.state == "finished"
 
 
+@pytest.mark.supports("Lightning", "validation steps")
 def test_validation_is_a_kind(tmp_path: Path) -> None:
     trial = fit(tmp_path, Classifier(), train=2, validate=3)
     assert trial.step_kinds == ("train", "train", "validation", "validation", "validation")

@@ -41,6 +41,11 @@ DTYPES = [
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.supports(
+    "Tensors",
+    "floats of 8 to 64 bits, bfloat16, whole numbers, bool, complex",
+    limit="complex ones are measured by their magnitude",
+)
 def test_dtypes(dtype: torch.dtype, tmp_path: Path) -> None:
     tensor = record(lambda step: step.record("x", one_each(dtype)), tmp_path).tensor("x")
     assert tensor.info.dtype == str(dtype).removeprefix("torch.")
@@ -56,6 +61,7 @@ SHAPES = [(), (0,), (1,), (3, 0), (0, 3), (2, 0, 4), (1, 1, 1, 1, 1, 1), (5,), (
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("batch_dim", [None, False])
+@pytest.mark.supports("Tensors", "any rank: 0-d, without elements, with and without a batch dimension")
 def test_shapes(shape: tuple[int, ...], batch_dim: Any, tmp_path: Path) -> None:
     tensor = record(lambda step: step.record("x", torch.ones(shape), batch_dim=batch_dim), tmp_path).tensor("x")
     assert tensor.shape == shape
@@ -90,6 +96,7 @@ class Subclass(torch.Tensor):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.supports("Tensors", "sparse (all layouts), quantised, strided, expanded, subclasses")
 def test_layouts(layout: str, tmp_path: Path) -> None:
     made = LAYOUTS[layout]()
     tensor = record(lambda step: step.record("x", made), tmp_path).tensor("x")
@@ -98,12 +105,14 @@ def test_layouts(layout: str, tmp_path: Path) -> None:
     assert tensor.statistics["mean"] == pytest.approx(total / 16)
 
 
+@pytest.mark.supports("Tensors", "nested tensors", limit="measured as all their elements")
 def test_nested_tensors(tmp_path: Path) -> None:
     ragged = torch.nested.nested_tensor([torch.ones(2, 3), torch.zeros(4, 3)], layout=torch.jagged)
     tensor = record(lambda step: step.record("x", ragged), tmp_path).tensor("x")
     assert tensor.statistics["mean"] == pytest.approx(6 / 18)
 
 
+@pytest.mark.supports("Tensors", "`meta` tensors", limit="no values; the recording says so")
 def test_tensors_without_data_are_told_of(tmp_path: Path) -> None:
     with Recorder(tmp_path, trial="trial", schedule=1, strict=True) as recorder, recorder.step() as step:
         step.record("shape only", torch.ones(3, 2, device="meta"))
@@ -122,6 +131,7 @@ class Packed(nn.Module):
         return self.rnn(x)[0]
 
 
+@pytest.mark.supports("Tensors", "packed sequences")
 def test_packed_sequences(tmp_path: Path) -> None:
     model = Packed()
     packed = pack_sequence([torch.ones(3, 2), torch.ones(1, 2)])
@@ -130,6 +140,7 @@ def test_packed_sequences(tmp_path: Path) -> None:
     assert step.tensor("model", role="output.data", quantity="gradient").shape == (4, 3)
 
 
+@pytest.mark.supports("Changing models", "lazy modules")
 def test_lazy_modules(tmp_path: Path) -> None:
     model = nn.Sequential(nn.LazyLinear(3), nn.ReLU())
     with Recorder(tmp_path, trial="trial", schedule=1, strict=True) as recorder:
@@ -143,6 +154,7 @@ def test_lazy_modules(tmp_path: Path) -> None:
     assert [parameter.shape for parameter in trial.network[1].parameters] == [(3, 2), (3,)]
 
 
+@pytest.mark.supports("Parameters", "parameters and buffers without elements, None, not persistent")
 def test_empty_parameters_and_buffers(tmp_path: Path) -> None:
     model = nn.Module()
     model.register_parameter("nothing", nn.Parameter(torch.empty(0, 3)))
@@ -169,6 +181,7 @@ def test_modules_that_are_replaced(tmp_path: Path) -> None:
     assert trial.step(1).tensor("model.1.weight").shape == (1, 3)
 
 
+@pytest.mark.supports("Tensors", "batch and sequence sizes that change from step to step")
 def test_sizes_may_change_from_step_to_step(tmp_path: Path) -> None:
     model = nn.Linear(2, 2)
     with Recorder(tmp_path, trial="trial", schedule=1, strict=True) as recorder:
@@ -186,6 +199,11 @@ def test_a_model_of_many_modules(tmp_path: Path) -> None:
     assert len(step.rows()) > 6000
 
 
+@pytest.mark.supports(
+    "Tensors",
+    "tensors that are written to behind torch's back (numpy)",
+    limit="where the value is lost, the recording says so",
+)
 def test_changes_that_torch_calls_do_not_show(tmp_path: Path) -> None:
     """What is written through numpy is not seen; the values are those of before, or it is said that they are lost."""
     x = torch.ones(3, 2)

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -48,6 +49,7 @@ def edges(step: Step) -> dict[tuple[str, str], bool]:
     }
 
 
+@pytest.mark.supports("Changing models", "modules that are added")
 def test_a_module_is_added(tmp_path: Path) -> None:
     model = small()
     trial = train(tmp_path, model, lambda optimizer: model.append(nn.Linear(2, 2)))
@@ -58,6 +60,7 @@ def test_a_module_is_added(tmp_path: Path) -> None:
     assert {info.optimizers for info in trial.network[-1].parameters} == {()}
 
 
+@pytest.mark.supports("Changing models", "modules that are removed")
 def test_a_module_is_removed(tmp_path: Path) -> None:
     model = small()
     model.insert(2, nn.Linear(6, 6))
@@ -68,6 +71,7 @@ def test_a_module_is_removed(tmp_path: Path) -> None:
     assert trial.step(1).tensor("model.2.weight").shape == (2, 6)
 
 
+@pytest.mark.supports("Changing models", "modules and parameters that are replaced")
 def test_a_module_is_replaced_by_one_of_another_class(tmp_path: Path) -> None:
     model = small()
 
@@ -82,6 +86,7 @@ def test_a_module_is_replaced_by_one_of_another_class(tmp_path: Path) -> None:
     assert (classes["model.1"], classes["model.1.1"]) == ("Sequential", "ReLU")
 
 
+@pytest.mark.supports("Changing models", "modules and parameters that are replaced")
 def test_a_parameter_is_replaced(tmp_path: Path) -> None:
     model = small()
 
@@ -96,6 +101,7 @@ def test_a_parameter_is_replaced(tmp_path: Path) -> None:
     assert holders["model.0.weight"] == (), "the optimizer still has the old one"
 
 
+@pytest.mark.supports("Changing models", "layers that are frozen or unfrozen")
 def test_layers_are_frozen(tmp_path: Path) -> None:
     model = small()
     trial = train(tmp_path, model, lambda _: model[0].requires_grad_(False).zero_grad())
@@ -106,6 +112,7 @@ def test_layers_are_frozen(tmp_path: Path) -> None:
     assert not any(info.trainable for info in trial.network[1].parameters)
 
 
+@pytest.mark.supports("Changing models", "layers that are frozen or unfrozen")
 def test_layers_are_unfrozen(tmp_path: Path) -> None:
     model = small()
     model[0].requires_grad_(False)
@@ -121,6 +128,7 @@ def test_layers_are_unfrozen(tmp_path: Path) -> None:
     assert all(info.trainable and info.optimizers == ("optimizer",) for info in trial.network[1].parameters)
 
 
+@pytest.mark.supports("Changing models", "weights that are tied")
 def test_weights_are_tied(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 4), nn.Linear(4, 2))
 
@@ -133,6 +141,7 @@ def test_weights_are_tied(tmp_path: Path) -> None:
     assert trial.network[2].parameters[0].names == ("model.0.weight", "model.1.weight")
 
 
+@pytest.mark.supports("Changing models", "parametrizations: weight norm, spectral norm, your own")
 def test_a_parametrization_is_registered(tmp_path: Path) -> None:
     model = small()
 
@@ -154,6 +163,7 @@ class Symmetric(nn.Module):
         return weight.triu() + weight.triu(1).mT
 
 
+@pytest.mark.supports("Changing models", "parametrizations: weight norm, spectral norm, your own")
 def test_a_parametrization_of_the_users_is_removed(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(4, 4), nn.Linear(4, 2))
     parametrize.register_parametrization(model[0], "weight", Symmetric())
@@ -165,6 +175,7 @@ def test_a_parametrization_of_the_users_is_removed(tmp_path: Path) -> None:
     assert [module.path for module in trial.network] == ["model", "model.0", "model.1"]
 
 
+@pytest.mark.supports("Parameters", "moving averages of the weights (EMA, `AveragedModel`)")
 def test_a_moving_average_of_the_weights(tmp_path: Path) -> None:
     model = small()
     average = copy.deepcopy(model).requires_grad_(False)
@@ -187,6 +198,7 @@ def test_a_moving_average_of_the_weights(tmp_path: Path) -> None:
     assert found["model", "loss"] and not found["average", "loss"]
 
 
+@pytest.mark.supports("Parameters", "moving averages of the weights (EMA, `AveragedModel`)")
 def test_an_averaged_model_of_torch(tmp_path: Path) -> None:
     model = small()
     average = torch.optim.swa_utils.AveragedModel(model)
@@ -204,6 +216,7 @@ def test_an_averaged_model_of_torch(tmp_path: Path) -> None:
     assert trial.step(1).tensor("average.n_averaged").statistics["mean"] == 1.0
 
 
+@pytest.mark.supports("Gradients", "of each sample by `torch.func`", limit="recorded if you name the result")
 def test_gradients_of_each_sample_by_torch_func(tmp_path: Path) -> None:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)

@@ -31,6 +31,7 @@ def net() -> nn.Sequential:
 
 
 @pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")  # the compiler's own doing
+@pytest.mark.supports("Compilation", "compiled parts keep their names")
 def test_a_compiled_part_keeps_its_name(tmp_path: Path) -> None:
     model = net()
     plain = record(model, tmp_path / "plain")

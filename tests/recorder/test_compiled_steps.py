@@ -67,6 +67,10 @@ def train(model: nn.Module, called: nn.Module, recorder: Recorder, steps: int, b
 
 
 @pytest.mark.parametrize("fullgraph", [False, True])
+@pytest.mark.supports(
+    "Compilation",
+    "`torch.compile`, `fullgraph` too: recorded steps run uncompiled, the others neither recompile nor change",
+)
 def test_one_graph_for_all_steps(fullgraph: bool, tmp_path: Path) -> None:
     model, backend = net(), Backend()
     compiled = torch.compile(model, backend=backend, fullgraph=fullgraph)
@@ -90,6 +94,7 @@ def test_recording_from_the_first_step(tmp_path: Path) -> None:
     assert (backend.compiled, calls) == (1, [0, 1, 2, 2, 3, 4])
 
 
+@pytest.mark.supports("Compilation", "`model.compile()` in place")
 def test_a_model_compiled_in_place(tmp_path: Path) -> None:
     class Wrapped(nn.Module):
         def __init__(self) -> None:
@@ -107,6 +112,7 @@ def test_a_model_compiled_in_place(tmp_path: Path) -> None:
     assert "model.net.1" in {node.name for node in open_trial(tmp_path / "trial").nodes}
 
 
+@pytest.mark.supports("Compilation", "compiled functions around a model")
 def test_a_compiled_function_around_the_model(tmp_path: Path) -> None:
     model, backend = net(), Backend()
     loss_of = torch.compile(lambda x: model(x).square().mean(), backend=backend)

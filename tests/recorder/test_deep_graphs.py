@@ -116,6 +116,7 @@ PROGRAMS: list[Program] = [
 
 
 @pytest.mark.parametrize("program", PROGRAMS, ids=lambda program: program.__name__)
+@pytest.mark.supports("Size", "work in proportion to the size of the step, counted in executed bytecodes")
 def test_work_grows_in_proportion(program: Program, tmp_path: Path) -> None:
     def record(size: int) -> None:
         with Recorder(tmp_path, trial=f"{size}", schedule=Every(1), strict=True) as recorder, recorder.step() as step:
@@ -126,6 +127,7 @@ def test_work_grows_in_proportion(program: Program, tmp_path: Path) -> None:
     assert large - nothing < 1.5 * 4 * (small - nothing)
 
 
+@pytest.mark.supports("Size", "10,000 operations between two named tensors")
 def test_ten_thousand_operations_between_two_names(tmp_path: Path) -> None:
     assert draw(lambda step: chain(step, 10_000), tmp_path) == {"x -> y", "y -> loss"}
 
@@ -134,6 +136,7 @@ def test_ten_thousand_custom_functions_between_two_names(tmp_path: Path) -> None
     assert draw(lambda step: custom_functions(step, 5_000), tmp_path) == {"x -> y"}
 
 
+@pytest.mark.supports("Size", "5,000 named tensors in a step")
 def test_five_thousand_names(tmp_path: Path) -> None:
     with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder, recorder.step() as step:
         names(step, 5_000)

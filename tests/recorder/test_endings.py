@@ -94,6 +94,9 @@ def test_a_run_that_ends_by_itself_is_finished(ending: str, trial_after: Ended) 
     assert trial_after(ending).state == "finished"
 
 
+@pytest.mark.supports(
+    "Training is not stopped", "exceptions of your own: the trial is marked as failed, with the traceback"
+)
 def test_an_exception_that_nobody_catches(trial_after: Ended) -> None:
     trial = trial_after("raise ValueError('loss is nan')", code=1)
     assert trial.state == "failed"
@@ -149,6 +152,7 @@ def test_a_kill_leaves_what_was_written(trial_after: Ended) -> None:
 
 
 @pytest.mark.parametrize("delay", [0.05, 0.2, 0.4])
+@pytest.mark.supports("Training is not stopped", "a kill at any moment: finished steps are kept")
 def test_a_kill_at_any_moment(delay: float, trial_after: Ended) -> None:
     ending = f"""
     import threading
@@ -164,6 +168,7 @@ def test_a_kill_at_any_moment(delay: float, trial_after: Ended) -> None:
     assert trial.step(numbers[-1]).tensor("model.weight").shape == (1, 2)
 
 
+@pytest.mark.supports("Training is not stopped", "forked processes (data loaders) leave the recording alone")
 def test_a_forked_child_leaves_the_recording_alone(trial_after: Ended) -> None:
     ending = """
     recorder.flush()

@@ -47,6 +47,7 @@ def quantities(step: ReadStep, node: str) -> set[str]:
     return {row.info.quantity for row in step.rows() if row.info.node == node}
 
 
+@pytest.mark.supports("Gradients", "of every named tensor and parameter")
 def test_of_activations_and_parameters(tmp_path: Path) -> None:
     model = small()
     kept: dict[str, torch.Tensor] = {}
@@ -70,6 +71,7 @@ def test_of_activations_and_parameters(tmp_path: Path) -> None:
     assert step.tensor("loss", quantity="gradient").statistics["mean"] == 1.0
 
 
+@pytest.mark.supports("Gradients", "as the optimizer uses them, after clipping")
 def test_as_the_optimizer_used_them_after_clipping(tmp_path: Path) -> None:
     model = small()
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -107,6 +109,7 @@ def test_accumulated_over_iterations(tmp_path: Path) -> None:
         assert step.tensor("model", iteration=iteration, quantity="gradient").shape == (8, 2)
 
 
+@pytest.mark.supports("Gradients", "of each loss apart (`loss_group`)")
 def test_of_each_loss_group(tmp_path: Path) -> None:
     model, x = small(), torch.randn(8, 4)
 
@@ -131,6 +134,7 @@ def test_of_each_loss_group(tmp_path: Path) -> None:
     assert quantities(step, "model.0") == {"value", "gradient:first", "gradient:second"}
 
 
+@pytest.mark.supports("Gradients", "several `backward` calls in a step")
 def test_several_backward_calls_add_up(tmp_path: Path) -> None:
     x = torch.randn(4, 3, requires_grad=True)
 
@@ -143,6 +147,7 @@ def test_several_backward_calls_add_up(tmp_path: Path) -> None:
     assert_recorded(record(program, tmp_path), "h", torch.full((4, 3), 4.0))
 
 
+@pytest.mark.supports("Gradients", '"never received one" is told apart from zero')
 def test_never_received_is_told_apart_from_zero(tmp_path: Path) -> None:
     model = nn.ModuleDict({name: nn.Linear(3, 1, bias=False) for name in ("used", "zero", "unused", "frozen")})
     model["frozen"].requires_grad_(False)
@@ -159,6 +164,7 @@ def test_never_received_is_told_apart_from_zero(tmp_path: Path) -> None:
     assert quantities(step, "model.frozen.weight") == {"value"}
 
 
+@pytest.mark.supports("Gradients", "sparse gradients")
 def test_sparse_gradients(tmp_path: Path) -> None:
     model = nn.Embedding(10, 3, sparse=True)
     step = record(lambda _: model(torch.tensor([[1, 1], [7, 2]])).square().sum().backward(), tmp_path, model)
@@ -167,6 +173,7 @@ def test_sparse_gradients(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("ending", ["step", "unscale only", "nothing"])
+@pytest.mark.supports("Gradients", "under a `GradScaler`: without the scale, which is a curve of its own")
 def test_without_the_scale_of_a_gradient_scaler(ending: str, tmp_path: Path) -> None:
     model, x = small(), torch.randn(8, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -221,6 +228,7 @@ def test_parameters_after_a_closure(tmp_path: Path) -> None:
     assert_recorded(step, "model.0.weight", model[0].weight - before, "update")
 
 
+@pytest.mark.supports("Optimizers", "several optimizers")
 def test_two_optimizers(tmp_path: Path) -> None:
     model = small()
     optimizers = [torch.optim.SGD(model[0].parameters(), lr=0.1), torch.optim.Adam(model[2].parameters())]

@@ -46,6 +46,7 @@ def leaf(step: Step, name: str) -> torch.Tensor:
     return tensor
 
 
+@pytest.mark.supports("Graph", "custom autograd functions")
 def test_custom_function(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         y = Scale.apply(leaf(step, "x"))
@@ -73,6 +74,7 @@ def test_custom_function_with_two_outputs(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.supports("Graph", "activation checkpointing, both kinds")
 def test_checkpoint(tmp_path: Path, reentrant: bool) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -156,6 +158,9 @@ def test_backward_inside_the_user_graph_is_no_part_of_it(tmp_path: Path) -> None
     """)
 
 
+@pytest.mark.supports(
+    "Graph", "`vmap`, `torch.func`", limit="one operation; tensors inside are not measured, and the recording says so"
+)
 def test_vmap_is_one_operation(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         a, b = leaf(step, "a"), leaf(step, "b")

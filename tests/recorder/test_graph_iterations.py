@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -11,6 +12,7 @@ from stepscope.recorder import Step
 from support.drawing import draw_iterations, drawing, record_graphs
 
 
+@pytest.mark.supports("Steps", "several iterations in a step, with carried states")
 def test_carried_hidden_state(tmp_path: Path) -> None:
     cell = nn.GRUCell(3, 3)
 
@@ -65,6 +67,7 @@ def test_detached_carried_state(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.supports("Steps", "gradient accumulation over micro-batches")
 def test_gradient_accumulation(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 1))
 

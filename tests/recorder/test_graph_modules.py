@@ -56,6 +56,7 @@ def test_functional_operations_in_forward(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "a module that is called several times (`call 0`, `call 1`)")
 def test_a_module_called_twice(tmp_path: Path) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -93,6 +94,7 @@ def test_a_model_called_twice(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "a module that is never called")
 def test_a_module_that_is_never_called(tmp_path: Path) -> None:
     model = nn.ModuleDict({"used": nn.Linear(3, 3, bias=False), "unused": nn.Linear(3, 3, bias=False)})
 
@@ -107,6 +109,7 @@ def test_a_module_that_is_never_called(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "one module under two names")
 def test_one_module_under_two_names(tmp_path: Path) -> None:
     shared = nn.Linear(3, 3, bias=False)
     model = nn.Sequential(OrderedDict(first=shared, second=shared))
@@ -119,6 +122,7 @@ def test_one_module_under_two_names(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Parameters", "tied and shared parameters: one node, all names")
 def test_tied_parameters(tmp_path: Path) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -194,6 +198,7 @@ def test_dataclass_and_named_tuple_outputs(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "several and keyword inputs")
 def test_several_and_keyword_inputs(tmp_path: Path) -> None:
     class Model(nn.Module):
         def forward(self, x: torch.Tensor, *, mask: torch.Tensor, scale: float = 1.0) -> torch.Tensor:
@@ -207,6 +212,7 @@ def test_several_and_keyword_inputs(tmp_path: Path) -> None:
     assert draw(program, tmp_path, model) == drawing("input.x ..> model; input.mask ..> model")
 
 
+@pytest.mark.supports("Modules and outputs", "inputs in containers")
 def test_inputs_in_a_dict(tmp_path: Path) -> None:
     class Model(nn.Module):
         def forward(self, batch: dict[str, torch.Tensor]) -> torch.Tensor:
@@ -227,6 +233,7 @@ def test_a_module_that_returns_its_input(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Graph", "in-place activations after a layer")
 def test_in_place_relu_after_a_layer(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.ReLU(inplace=True), nn.Linear(3, 1))
     assert draw(call(model), tmp_path, model) == drawing("""
@@ -234,6 +241,7 @@ def test_in_place_relu_after_a_layer(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Parameters", "buffers that a module writes to")
 def test_batch_norm_reads_and_writes_its_buffers(tmp_path: Path) -> None:
     model = nn.Sequential(nn.BatchNorm1d(3, affine=False))
     drawn = draw(call(model), tmp_path, model, weights=True)
@@ -259,6 +267,7 @@ def test_frozen_layers_pass_gradients_on(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Parameters", "frozen parameters and backbones")
 def test_frozen_backbone(tmp_path: Path) -> None:
     model = nn.Sequential(OrderedDict(backbone=nn.Linear(3, 3), head=nn.Linear(3, 1)))
     model.backbone.requires_grad_(False)
@@ -267,6 +276,7 @@ def test_frozen_backbone(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "recurrent layers")
 def test_lstm(tmp_path: Path) -> None:
     model = nn.LSTM(3, 5, batch_first=True)
     assert draw(call(model, torch.randn(4, 6, 3)), tmp_path, model) == drawing("""
@@ -274,6 +284,7 @@ def test_lstm(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "recurrent layers")
 def test_gru_with_its_weights(tmp_path: Path) -> None:
     model = nn.Sequential(nn.GRU(3, 2, bias=False))
     drawn = draw(call(model, torch.randn(6, 4, 3)), tmp_path, model, weights=True)
@@ -283,6 +294,7 @@ def test_gru_with_its_weights(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.supports("Modules and outputs", "recurrent layers")
 def test_rnn_cell_in_a_loop(tmp_path: Path) -> None:
     class Model(nn.Module):
         def __init__(self) -> None:
@@ -326,6 +338,7 @@ def test_multi_head_attention(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "several models")
 def test_two_models(tmp_path: Path) -> None:
     generator, critic = nn.Sequential(nn.Linear(2, 3)), nn.Sequential(nn.Linear(3, 1))
 
@@ -341,6 +354,7 @@ def test_two_models(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "inputs, targets and losses, found without being named")
 def test_target_and_loss_are_found(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 2))
 
@@ -381,12 +395,18 @@ def test_a_name_of_the_users_inside_a_module(tmp_path: Path) -> None:
     """)
 
 
+@pytest.mark.supports("Modules and outputs", "hooks of your own that replace outputs")
 def test_hooks_of_the_users_that_replace_an_output(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Linear(3, 1))
     model[0].register_forward_hook(lambda module, args, output: output * 0.5)
     assert draw(call(model), tmp_path, model) == drawing("input ..> model.0; model.0 -> model.1; model.1 -> model")
 
 
+@pytest.mark.supports(
+    "Modules and outputs",
+    "torch's fused transformer layers in evaluation",
+    limit="one step of the graph: watching would make torch leave its fused path",
+)
 def test_a_fused_layer_is_one_step(tmp_path: Path) -> None:
     model = nn.TransformerEncoderLayer(4, 2, 8, batch_first=True).eval()
 

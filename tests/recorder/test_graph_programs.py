@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 
@@ -35,6 +36,7 @@ def test_chain(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y; y -> z")
 
 
+@pytest.mark.supports("Graph", "residual and parallel paths")
 def test_residual(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")
@@ -54,6 +56,7 @@ def test_diamond_of_unnamed_tensors(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y")
 
 
+@pytest.mark.supports("Graph", "concatenation, splitting, stacking, sums over containers")
 def test_concat_and_split(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         a, b = leaf(step, "a"), leaf(step, "b")
@@ -66,6 +69,7 @@ def test_concat_and_split(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("a -> both; b -> both; both -> first; both -> second")
 
 
+@pytest.mark.supports("Graph", "concatenation, splitting, stacking, sums over containers")
 def test_chunk_and_unbind(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x", 4, 6)
@@ -77,6 +81,7 @@ def test_chunk_and_unbind(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> a; x -> b; x -> c; x -> d; x -> e; x -> f")
 
 
+@pytest.mark.supports("Graph", "concatenation, splitting, stacking, sums over containers")
 def test_stack_of_a_list(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         parts = [leaf(step, name) for name in "abc"]
@@ -85,6 +90,7 @@ def test_stack_of_a_list(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("a -> stacked; b -> stacked; c -> stacked")
 
 
+@pytest.mark.supports("Graph", "concatenation, splitting, stacking, sums over containers")
 def test_sum_of_a_dict_in_a_loop(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         losses = {name: (leaf(step, name) ** 2).mean() for name in "ab"}
@@ -103,6 +109,7 @@ def test_python_sum(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("a -> total; b -> total; c -> total")
 
 
+@pytest.mark.supports("Graph", "`detach`, `.data`, `no_grad`: edges without gradient")
 def test_detach_lets_no_gradient_through(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, w = leaf(step, "x"), leaf(step, "w")
@@ -119,6 +126,7 @@ def test_detach_beside_a_differentiable_path(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y")
 
 
+@pytest.mark.supports("Graph", "straight-through estimators")
 def test_straight_through_estimator(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")
@@ -129,6 +137,7 @@ def test_straight_through_estimator(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> hard; x -> y; hard ..> y")
 
 
+@pytest.mark.supports("Graph", "`detach`, `.data`, `no_grad`: edges without gradient")
 def test_data_attribute(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")
@@ -137,6 +146,7 @@ def test_data_attribute(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x ..> y")
 
 
+@pytest.mark.supports("Graph", "`detach`, `.data`, `no_grad`: edges without gradient")
 def test_no_grad(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")
@@ -146,6 +156,7 @@ def test_no_grad(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x ..> y")
 
 
+@pytest.mark.supports("Graph", "`inference_mode`")
 def test_inference_mode(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         with torch.inference_mode():
@@ -169,6 +180,7 @@ def test_a_leaf_that_wants_gradients_later(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y; x ..> z")
 
 
+@pytest.mark.supports("Graph", "what leaves torch (`item()`, numpy)", limit="no edge, unless `step.connect` draws it")
 def test_item_and_numpy_leave_the_graph(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, w = leaf(step, "x"), leaf(step, "w")
@@ -188,6 +200,7 @@ def test_connect_joins_what_torch_did_not_see(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x ..> z")
 
 
+@pytest.mark.supports("Graph", "integer and boolean indices, `where`, masks, gather and scatter")
 def test_integer_indices(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         scores, table = leaf(step, "scores", 4, 5), leaf(step, "table", 5, 2)
@@ -198,6 +211,7 @@ def test_integer_indices(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("scores ..> best; best ..> rows; table -> rows")
 
 
+@pytest.mark.supports("Graph", "integer and boolean indices, `where`, masks, gather and scatter")
 def test_boolean_mask(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")
@@ -208,6 +222,7 @@ def test_boolean_mask(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x ..> mask; mask ..> y; x -> y")
 
 
+@pytest.mark.supports("Graph", "integer and boolean indices, `where`, masks, gather and scatter")
 def test_where(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         a, b, c = leaf(step, "a"), data(step, "b"), leaf(step, "c")
@@ -216,6 +231,7 @@ def test_where(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("a -> y; b ..> y; c ..> y")
 
 
+@pytest.mark.supports("Graph", "integer and boolean indices, `where`, masks, gather and scatter")
 def test_masked_fill(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         scores, mask = leaf(step, "scores", 4, 4), torch.ones(4, 4).tril() == 0
@@ -225,6 +241,7 @@ def test_masked_fill(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("scores -> weights; mask ..> weights")
 
 
+@pytest.mark.supports("Graph", "integer and boolean indices, `where`, masks, gather and scatter")
 def test_gather_and_scatter(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, index = leaf(step, "x"), torch.randint(3, (4, 3))
@@ -236,6 +253,7 @@ def test_gather_and_scatter(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> picked; index ..> picked; picked -> spread; index ..> spread")
 
 
+@pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
 def test_index_add_in_place(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         messages, target = leaf(step, "messages"), torch.tensor([0, 0, 1, 1])
@@ -246,6 +264,7 @@ def test_index_add_in_place(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("messages -> nodes")
 
 
+@pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
 def test_in_place_arithmetic(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, w = leaf(step, "x"), leaf(step, "w")
@@ -279,6 +298,7 @@ def test_in_place_activation(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> h; h -> y")
 
 
+@pytest.mark.supports("Graph", "views, and changes through them")
 def test_views(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x", 4, 6)
@@ -289,6 +309,7 @@ def test_views(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y; y -> z")
 
 
+@pytest.mark.supports("Graph", "views, and changes through them")
 def test_a_change_through_a_view_reaches_its_base(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, w = leaf(step, "x"), leaf(step, "w", 4)
@@ -299,6 +320,7 @@ def test_a_change_through_a_view_reaches_its_base(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y; w -> y")
 
 
+@pytest.mark.supports("Graph", "views, and changes through them")
 def test_a_change_of_the_base_reaches_its_views(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, w = leaf(step, "x"), leaf(step, "w")
@@ -310,6 +332,7 @@ def test_a_change_of_the_base_reaches_its_views(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> column; w -> column")
 
 
+@pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
 def test_indexed_assignment(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x, row = leaf(step, "x"), leaf(step, "row", 3)
@@ -331,6 +354,7 @@ def test_copy_from_a_detached_tensor(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x ..> buffer")
 
 
+@pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
 def test_out_argument(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         a, b = data(step, "a"), data(step, "b")
@@ -388,6 +412,7 @@ def test_new_tensors_from_the_shape_of_another_are_constants(tmp_path: Path) -> 
     assert draw(program, tmp_path) == drawing("x; noise")
 
 
+@pytest.mark.supports("Graph", "`torch.autograd.grad`, gradient penalties")
 def test_gradient_reaches_the_graph_by_autograd_grad(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")

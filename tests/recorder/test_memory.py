@@ -66,6 +66,7 @@ def one_step(model: nn.Module, optimizer: torch.optim.Optimizer, step: Step, wat
         module._forward_hooks.clear()
 
 
+@pytest.mark.supports("Training is not changed", "no tensor is kept alive past its step")
 def test_no_tensor_outlives_its_step(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
     watcher = Watcher()
@@ -100,6 +101,7 @@ def test_the_graph_of_a_tensor_goes_with_the_tensor(tmp_path: Path) -> None:
         assert watcher.alive == []
 
 
+@pytest.mark.supports("Training is not changed", "nothing is kept alive after `close()`")
 def test_models_and_recorders_go_after_close(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
     recorder = Recorder(tmp_path, schedule=Every(1), strict=True)
@@ -116,6 +118,7 @@ def test_models_and_recorders_go_after_close(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [None, RuntimeError, KeyboardInterrupt])
+@pytest.mark.supports("Training is not changed", "no hook and no mode stays behind, also after an exception")
 def test_a_step_leaves_no_hook_and_no_mode(error: type[BaseException] | None, tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
     training = Training({"model": model}, {"optimizer": optimizer}, lambda number: [])
@@ -138,6 +141,7 @@ def is_attachment(key: str) -> bool:
     return key.endswith(("hooks", "modes", "attributes", "grad mode"))
 
 
+@pytest.mark.supports("Training is not changed", "an unrecorded step runs without any hook")
 def test_an_unrecorded_step_touches_nothing(tmp_path: Path) -> None:
     model, optimizer = model_and_optimizer()
     with Recorder(tmp_path, schedule=Steps(()), strict=True) as recorder:

@@ -66,12 +66,14 @@ def assert_recorded(step: Step, node: str, quantity: str, expected: torch.Tensor
     assert found.statistics["mean"] == pytest.approx(float(expected.double().mean()), rel=1e-4, abs=1e-7)
 
 
+@pytest.mark.supports("Optimizers", "updates and state of every optimizer of `torch.optim`")
 def test_no_optimizer_of_torch_is_forgotten() -> None:
     known = {name for name in dir(torch.optim) if isinstance(getattr(torch.optim, name), type)}
     assert set(OPTIMIZERS) == known - {"Optimizer"}
 
 
 @pytest.mark.parametrize("name", sorted(OPTIMIZERS.keys() - {"LBFGS", "SparseAdam"}))
+@pytest.mark.supports("Optimizers", "updates and state of every optimizer of `torch.optim`")
 def test_state_and_update(name: str, tmp_path: Path) -> None:
     make, states = OPTIMIZERS[name]
     model = small()
@@ -90,6 +92,7 @@ def test_state_and_update(name: str, tmp_path: Path) -> None:
     assert step.facts["optimizers"]["optimizer"][0]["lr"] == pytest.approx(optimizer.param_groups[0]["lr"])
 
 
+@pytest.mark.supports("Optimizers", "SparseAdam")
 def test_state_of_sparse_gradients(tmp_path: Path) -> None:
     make, states = OPTIMIZERS["SparseAdam"]
     model = nn.Embedding(10, 3, sparse=True)
@@ -105,6 +108,7 @@ def test_state_of_sparse_gradients(tmp_path: Path) -> None:
         assert_recorded(step, "model.weight", state, optimizer.state[model.weight][state])
 
 
+@pytest.mark.supports("Optimizers", "LBFGS with a closure: its vectors, cut into the part of each parameter")
 def test_state_over_all_parameters_is_cut_into_the_part_of_each(tmp_path: Path) -> None:
     make, states = OPTIMIZERS["LBFGS"]
     model, x, y = small(), torch.randn(8, 4), torch.randn(8, 2)
@@ -156,6 +160,7 @@ def test_state_of_complex_and_single_numbers(name: str, tmp_path: Path) -> None:
             assert step.tensor(f"model.{parameter}", quantity=state).shape == getattr(model, parameter).shape
 
 
+@pytest.mark.supports("Optimizers", "learning rates of every group as curves; other settings once they change")
 def test_learning_rates_of_groups_and_optimizers(tmp_path: Path) -> None:
     model = small()
     optimizers = {
@@ -168,6 +173,7 @@ def test_learning_rates_of_groups_and_optimizers(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.supports("Optimizers", "learning rates of every group as curves; other settings once they change")
 def test_settings_are_curves_once_they_change(tmp_path: Path) -> None:
     model = small()
     optimizer = torch.optim.AdamW(model.parameters(), lr=0.1)
@@ -189,6 +195,7 @@ def holders(trial: Trial) -> dict[str, tuple[str, ...]]:
     return {info.names[0]: info.optimizers for module in trial.network for info in module.parameters}
 
 
+@pytest.mark.supports("Optimizers", "parameters that no optimizer holds, or two")
 def test_parameters_in_no_optimizer_and_in_two(tmp_path: Path) -> None:
     model = small()
     optimizers = {

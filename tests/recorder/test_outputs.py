@@ -81,6 +81,10 @@ OUTPUTS: dict[str, tuple[Output, set[str]]] = {
 
 
 @pytest.mark.parametrize("name", OUTPUTS)
+@pytest.mark.supports(
+    "Modules and outputs",
+    "tuples, lists, dicts, named tuples, dataclasses, nested in each other; None and other values beside tensors",
+)
 def test_roles_of_outputs(name: str, tmp_path: Path) -> None:
     output, roles = OUTPUTS[name]
     trial = record(output, tmp_path)
@@ -116,12 +120,14 @@ def test_many_tensors(tmp_path: Path) -> None:
     assert trial.step(0).tensor("model", role="output.199").statistics["mean"] == pytest.approx(200.0)
 
 
+@pytest.mark.supports("Modules and outputs", "outputs of many tensors", limit="the first 1,024; the recording says so")
 def test_too_many_tensors_are_told_of(tmp_path: Path) -> None:
     trial = record(lambda x: [x + number for number in range(MOST_TENSORS + 5)], tmp_path)
     assert len([row for row in trial.step(0).rows() if row.info.node == "model"]) == MOST_TENSORS
     assert [text for _, text in trial.messages] == ["of what model returns, only the first 1024 tensors are recorded"]
 
 
+@pytest.mark.supports("Modules and outputs", "one tensor as two arguments")
 def test_one_tensor_in_two_arguments_has_its_first_name(tmp_path: Path) -> None:
     class Sum(nn.Module):
         def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:

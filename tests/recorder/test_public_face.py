@@ -137,6 +137,7 @@ def test_name_of(tmp_path: Path) -> None:
         assert recorder.name_of(other) == "linear"
 
 
+@pytest.mark.supports("Steps", "deciding after the step whether it is kept")
 def test_deciding_afterwards(tmp_path: Path) -> None:
     kinds = ["easy", "hard", "easy", "hard", "easy"]
     with recorder_in(tmp_path, {"easy": 2, "hard": 1}) as recorder:
@@ -166,6 +167,7 @@ def test_categories_spread_the_samples(tmp_path: Path) -> None:
     assert neurons.samples[:, 0].tolist() == [0.0, 4.0, 5.0]
 
 
+@pytest.mark.supports("Selection", "limits on samples and neurons")
 def test_samples_and_neurons_are_limited(tmp_path: Path) -> None:
     with recorder_in(tmp_path, samples=2, neurons=4) as recorder, recorder.step() as step:
         step.record("x", torch.arange(60.0).reshape(3, 20))
@@ -176,6 +178,7 @@ def test_samples_and_neurons_are_limited(tmp_path: Path) -> None:
     assert tensor.per_sample.shape == (2, 4)
 
 
+@pytest.mark.supports("Tensors", "the batch dimension, found or given, or none")
 def test_batch_dimension_found_given_and_none(tmp_path: Path) -> None:
     model = nn.Linear(3, 3)
     with recorder_in(tmp_path) as recorder:
@@ -212,6 +215,7 @@ def test_an_exception_in_a_step_is_kept_with_it(tmp_path: Path) -> None:
     assert step_read.tensor("x").statistics["mean"] == 1.0
 
 
+@pytest.mark.supports("Steps", "steps without any `with`")
 def test_auto_steps(tmp_path: Path) -> None:
     model = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
@@ -248,6 +252,7 @@ def test_the_network_follows_the_model(tmp_path: Path) -> None:
     assert trial.step(1).tensor("model.1").shape == (4, 1)
 
 
+@pytest.mark.supports("Selection", "gradients, updates, optimizer state, buffers: each can be left out")
 def test_quantities_can_be_left_out(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(2, 3), nn.BatchNorm1d(3))
     optimizer = torch.optim.Adam(model.parameters())
@@ -262,6 +267,7 @@ def test_quantities_can_be_left_out(tmp_path: Path) -> None:
     assert not [node for node in trial.nodes if node.type == "buffer"]
 
 
+@pytest.mark.supports("Tensors", "tensors that are changed in place later: the values are those of the moment")
 def test_values_are_those_of_the_moment(tmp_path: Path) -> None:
     with recorder_in(tmp_path) as recorder, recorder.step() as step:
         x = torch.ones(3, 2)

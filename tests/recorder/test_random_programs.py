@@ -101,6 +101,7 @@ class Model:
 
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(programs)
+@pytest.mark.supports("Graph", "random programs, against a graph that is computed by other means")
 def test_graphs_and_values(program: list[Operation]) -> None:
     models: list[Model] = []
 

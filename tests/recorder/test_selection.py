@@ -72,6 +72,9 @@ CHOICES: list[tuple[dict[str, Any], set[str], int]] = [
 
 
 @pytest.mark.parametrize(("selection", "modules", "parameters"), CHOICES, ids=str)
+@pytest.mark.supports(
+    "Selection", "`watch(include=, exclude=, depth=, types=)`: globs, regular expressions, depth, classes"
+)
 def test_what_is_chosen(selection: dict[str, Any], modules: set[str], parameters: int, tmp_path: Path) -> None:
     trial = record(tmp_path, **selection)
     assert chosen(trial) == modules
@@ -95,6 +98,7 @@ def test_nothing_of_what_is_left_out_is_measured(tmp_path: Path) -> None:
     assert {quantity for node, quantity in rows if node == "model.head.weight"} >= {"value", "gradient", "update"}
 
 
+@pytest.mark.supports("Selection", "edges pass through what is left out")
 def test_edges_pass_through_what_is_left_out(tmp_path: Path) -> None:
     graph = record(tmp_path, include="model.head", exclude="*.bias").step(0).graph()
     names = [vertex.node for vertex in graph.vertices]
@@ -104,6 +108,7 @@ def test_edges_pass_through_what_is_left_out(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.supports("Selection", "what is left out is said in the recording, and marked in the table of modules")
 def test_the_recording_says_what_is_left_out(tmp_path: Path) -> None:
     trial = record(tmp_path, exclude=["model.blocks.*", re.compile("head")], depth=2)
     assert [text for _, text in trial.messages] == [
@@ -113,6 +118,7 @@ def test_the_recording_says_what_is_left_out(tmp_path: Path) -> None:
     assert len(trial.network) == 10
 
 
+@pytest.mark.supports("Selection", "what is left out is said in the recording, and marked in the table of modules")
 def test_what_is_left_out_is_no_finding(tmp_path: Path) -> None:
     trial = record(tmp_path, include="model.head")
     assert {module.path for module in trial.network if module.recorded} == {"model.head"}

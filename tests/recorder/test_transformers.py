@@ -19,6 +19,9 @@ SCHEDULES: dict[str, Schedule] = {"every step": Every(1), "every second step": E
 
 @pytest.mark.parametrize("schedule", SCHEDULES)
 @pytest.mark.parametrize("name", ["gpt2", "gpt2_with_checkpointing", "bert", "vit", "t5"])
+@pytest.mark.supports(
+    "Training is not changed", "GPT-2 (with activation checkpointing, too), BERT, ViT and T5 of `transformers`"
+)
 def test_training_is_bitwise_the_same(name: str, schedule: str, tmp_path: Path) -> None:
     expected = train(models.MODELS[name], 3, None)
     with open_recorder(tmp_path, SCHEDULES[schedule]) as recorder:
@@ -43,6 +46,9 @@ def roles(trial: Trial, node: str) -> set[str]:
     return set(trial.node(node).roles)
 
 
+@pytest.mark.supports(
+    "Modules and outputs", "`ModelOutput`, keyword inputs and losses inside the model (`transformers`)"
+)
 def test_gpt2(tmp_path: Path) -> None:
     trial = recorded("gpt2", tmp_path)
     step = trial.step(0)
@@ -68,6 +74,7 @@ def test_gpt2(tmp_path: Path) -> None:
     assert place is not None and place.file.endswith("modeling_gpt2.py") and "ln_1" in place.text
 
 
+@pytest.mark.supports("Parameters", "tied embeddings: one node, all names")
 def test_tied_embeddings_are_one_node(tmp_path: Path) -> None:
     trial = recorded("gpt2", tmp_path)
     names = ("model.transformer.wte.weight", "model.lm_head.weight")
@@ -120,6 +127,7 @@ def test_t5(tmp_path: Path) -> None:
     }
 
 
+@pytest.mark.supports("Steps", "evaluation under `inference_mode`")
 def test_evaluation_without_gradients(tmp_path: Path) -> None:
     model = models.gpt2_model().eval()
     with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
