@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.loss_scale import LossScale
 from stepscope.recorder.named import Named
+
+
+class _Hooked(NamedTuple):
+    """A tensor, in the state in which it was hooked, and the names that share the hook."""
+
+    tensor: weakref.ref[torch.Tensor]
+    version: int
+    names: list[Named]
 
 
 class GradientWatch:
@@ -22,17 +31,29 @@ class GradientWatch:
         self.scale = LossScale()
         self._hooks: list[Any] = []
         self._group_hooks: list[Any] = []
-        self._found: dict[tuple[Named, str], torch.Tensor] = {}
+        self._found: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
+        self._last: _Hooked | None = None
 
     def watch(self, tensor: torch.Tensor, named: Named) -> None:
-        """Hook a tensor that has just been named, if it takes gradients."""
-        if tensor.requires_grad and not torch.is_inference_mode_enabled():
-            self._hooks.append(self._hook(tensor, named))
+        """Hook a tensor that has just been named, if it takes gradients.
+
+        What a module returns is often what its last part returned: such a tensor has one hook for both its names.
+        """
+        if not tensor.requires_grad or torch.is_inference_mode_enabled():
+            return
+        version = tensor._version
+        last = self._last
+        if last is not None and last.tensor() is tensor and last.version == version:
+            last.names.append(named)
+            return
+        names = [named]
+        self._last = _Hooked(weakref.ref(tensor), version, names)
+        self._hooks.append(self._hook(tensor, names))
 
     def open_group(self, name: str, leaves: Iterable[tuple[Named, torch.Tensor]]) -> None:
         """Keep apart what ``backward`` calls give from now on, also to each of the leaves."""
         self.loss_group = name
-        self._group_hooks += [self._hook(leaf, named) for named, leaf in leaves if leaf.requires_grad]
+        self._group_hooks += [self._hook(leaf, [named]) for named, leaf in leaves if leaf.requires_grad]
 
     def close_group(self) -> None:
         self.loss_group = ""
@@ -46,29 +67,30 @@ class GradientWatch:
     def take(self, measure: Callable[[torch.Tensor, Named, str], None]) -> None:
         """Hand every gradient over, and keep none."""
         while self._found:
-            (named, quantity), gradient = self._found.popitem()
-            measure(gradient, named, quantity)
+            (_, quantity), (names, gradient) = self._found.popitem()
+            for named in names:
+                measure(gradient, named, quantity)
 
     def release(self) -> None:
         self._found.clear()
 
-    def _hook(self, tensor: torch.Tensor, named: Named) -> Any:
-        return tensor.register_hook(partial(self._keep_of_leaf if tensor.is_leaf else self._keep, named))
+    def _hook(self, tensor: torch.Tensor, names: list[Named]) -> Any:
+        return tensor.register_hook(partial(self._keep_of_leaf if tensor.is_leaf else self._keep, names))
 
     @guarded("recording a gradient")
-    def _keep(self, named: Named, gradient: torch.Tensor) -> None:
-        self._add(named, gradient.detach())
+    def _keep(self, names: list[Named], gradient: torch.Tensor) -> None:
+        self._add(names, gradient.detach())
 
     @guarded("recording a gradient")
-    def _keep_of_leaf(self, named: Named, gradient: torch.Tensor) -> None:
+    def _keep_of_leaf(self, names: list[Named], gradient: torch.Tensor) -> None:
         # A copy: autograd makes this very tensor the leaf's .grad, and adds the next gradient to it in place.
-        self._add(named, gradient.detach().clone())
+        self._add(names, gradient.detach().clone())
 
-    def _add(self, named: Named, gradient: torch.Tensor) -> None:
-        key = (named, f"gradient:{self.loss_group}" if self.loss_group else "gradient")
+    def _add(self, names: list[Named], gradient: torch.Tensor) -> None:
+        key = (id(names), f"gradient:{self.loss_group}" if self.loss_group else "gradient")
         before = self._found.get(key)
         gradient = self.scale.unscaled(gradient)
-        self._found[key] = gradient if before is None else before + gradient
+        self._found[key] = names, gradient if before is None else before[1] + gradient
 
 
 def _remove(hooks: list[Any]) -> None:

@@ -52,10 +52,7 @@ class Group:
     batch_dim: int | None
     neuron_limit: int
     samples: tuple[int, ...]
-
-    @property
-    def bytes(self) -> int:
-        return sum(tensor.numel() * tensor.element_size() for tensor in self.tensors)
+    bytes: int
 
     def singles(self) -> Iterable[Group]:
         """Each tensor as a group of its own."""
@@ -98,6 +95,7 @@ class _Pending:
     batch_dim: int | None
     neuron_limit: int
     owned: bool
+    bytes: int
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -137,18 +135,19 @@ class Measurements:
         ``owned``: the recorder made it and nobody writes to it.
         """
         tensor = _elements(tensor)
-        row = RowKey(named, quantity, dtype_name(tensor.dtype), tuple(tensor.shape), _strides(tensor))
+        row = RowKey(named, quantity, dtype_name(tensor.dtype), tensor.shape, _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
         if waiting is not None and waiting.stands_for(tensor, version, batch_dim):
             waiting.rows.append(row)
             return
         alias = tensor.detach()
-        pending = _Pending(weakref.ref(tensor), alias, version, [row], batch_dim, neuron_limit, owned)
+        size = tensor.numel() * tensor.element_size()
+        pending = _Pending(weakref.ref(tensor), alias, version, [row], batch_dim, neuron_limit, owned, size)
         self._pending[pending] = None
         self._unplaced.append(pending)
         self._by_identity[id(tensor)] = pending
-        self._bytes += tensor.numel() * tensor.element_size()
+        self._bytes += size
         if self._bytes > _PENDING_BYTES:
             self.flush()
 
@@ -183,7 +182,7 @@ class Measurements:
                 continue
             tensor = pending.tensor
             key = (
-                tensor.device, tensor.dtype, tensor.shape, pending.batch_dim, pending.neuron_limit, tensor.layout
+                tensor.dtype, tensor.shape, pending.batch_dim, pending.neuron_limit, tensor.device, tensor.layout
             )  # fmt: skip
             groups[key].append(pending)
         waiting.clear()
@@ -197,7 +196,8 @@ class Measurements:
         first = alike[0]
         rows = tuple(tuple(pending.rows) for pending in alike)
         tensors = tuple(pending.tensor for pending in alike)
-        group = Group(tensors, rows, first.batch_dim, first.neuron_limit, self.sample_indices)
+        size = first.bytes * len(alike)
+        group = Group(tensors, rows, first.batch_dim, first.neuron_limit, self.sample_indices, size)
         if _may_wait(first.tensor) and staged.take(group.bytes):
             kept = tuple(settled(pending.tensor, owned=pending.owned) for pending in alike)
             self.done.append(Deferred(replace(group, tensors=kept)))
@@ -283,4 +283,4 @@ def _address(tensor: torch.Tensor) -> int:
 
 
 def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    return tuple(tensor.stride()) if tensor.layout == torch.strided else ()
+    return tensor.stride() if tensor.layout == torch.strided else ()
