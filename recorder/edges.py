@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from stepscope.recorder.job import StepJob
@@ -49,38 +49,39 @@ class _Ancestors:
         self._named = named
         self._allowed = allowed
         self._fronts: list[_Front] = []
-        for node in range(len(parents)):
-            self._fronts.append((node,) if node in named else self._front_of(node))
+        fronts = self._fronts
+        for node, around in enumerate(parents):
+            if node in named:
+                fronts.append((node,))
+            elif len(around) == 1 and around[0] < node:  # most are links of a chain
+                fronts.append(fronts[around[0]] if allowed is None or allowed[around[0]] else ())
+            else:
+                fronts.append(self._front_of(node, around))
 
     def behind(self, start: int) -> set[int]:
         """The indices of the named nodes from which a node comes, with no named one between."""
+        named, fronts, allowed = self._named, self._fronts, self._allowed
         found: set[int] = set()
-        seen: set[int] = {start}
+        seen: set[int] = set()
         stack = [start]
         while stack:
-            for node in self._fronts_behind(stack.pop()):
-                if node in seen:
+            for parent in self._parents[stack.pop()]:
+                if allowed is not None and not allowed[parent]:
                     continue
-                seen.add(node)
-                index = self._named.get(node)
-                if index is None:
-                    stack.append(node)
-                else:
-                    found.add(index)
+                for node in fronts[parent]:
+                    if node in named:
+                        found.add(named[node])
+                    elif node not in seen:
+                        seen.add(node)
+                        stack.append(node)
         return found
 
-    def _front_of(self, node: int) -> _Front:
-        parents = self._allowed_parents(node)
-        if any(parent >= node for parent in parents):  # ``connect`` adds parents afterwards
-            return (node,)
-        if len(parents) == 1:
-            return self._fronts[parents[0]]
-        front = tuple(dict.fromkeys(one for parent in parents for one in self._fronts[parent]))
-        return front if len(front) <= _WIDEST else (node,)
-
-    def _fronts_behind(self, node: int) -> Iterable[int]:
-        return (one for parent in self._allowed_parents(node) for one in self._fronts[parent])
-
-    def _allowed_parents(self, node: int) -> Sequence[int]:
-        parents = self._parents[node]
-        return parents if self._allowed is None else [parent for parent in parents if self._allowed[parent]]
+    def _front_of(self, node: int, around: tuple[int, ...]) -> _Front:
+        allowed = self._allowed
+        front: dict[int, None] = {}
+        for parent in around:
+            if parent >= node:  # ``connect`` adds parents afterwards
+                return (node,)
+            if allowed is None or allowed[parent]:
+                front.update(dict.fromkeys(self._fronts[parent]))
+        return tuple(front) if len(front) <= _WIDEST else (node,)
