@@ -36,9 +36,11 @@ class Register:
     def open_iteration(self) -> None:
         self.iteration = self.iterations
         self.iterations += 1
+        self.trace.start_iteration()
 
     def close_iteration(self) -> None:
         self.iteration = PRELUDE
+        self.trace.start_iteration()
 
     def claim(self, node: str, role: str) -> None:
         """Take a name and role for the user, once an iteration.

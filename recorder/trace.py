@@ -40,6 +40,7 @@ class Trace:
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
         self._changed: dict[int, list[int]] = {}  # storage -> nodes of in-place changes
+        self._iteration_start = 0
         self._mark = f"stepscope {next(_numbers)}"
 
     def add(self, parents: tuple[int, ...], carries_grad: bool, operation: str = "", place: Place | None = None) -> int:
@@ -83,22 +84,27 @@ class Trace:
         self._of[id(tensor)] = (weakref.ref(tensor), node)
 
     def name(self, tensor: torch.Tensor, index: int, find_place: Callable[[], Place | None] | None) -> int:
-        """Give the tensor, as it is now, a name: a node of its own, which hides what lies behind it.
+        """Give the tensor, as it is now, a name, which hides what lies behind it; also from what came before the name.
 
+        Only a tensor that has a name already, or was made in another iteration, gets a node of its own for it.
         ``find_place`` is asked for the place only if no torch call told where the tensor was made.
         """
-        made_by = self.node(tensor)
-        place = self.places[made_by]
-        if place is None and find_place is not None:
-            place = find_place()
-        node = self.add((made_by,), tensor.requires_grad, self.operations[made_by], place)
+        made_by = node = self.node(tensor)
+        if made_by in self.named or made_by < self._iteration_start:
+            node = self.add((made_by,), tensor.requires_grad, self.operations[made_by], self.places[made_by])
+            self.put(tensor, node)
+        if self.places[node] is None and find_place is not None:
+            self.places[node] = find_place()
         self.named[node] = index
         self.rooted[node] = True
-        self.put(tensor, node)
         if tensor.grad_fn is not None:
             mark(tensor.grad_fn, self._mark, node)
         self._hide_change(tensor, made_by, node)
         return node
+
+    def start_iteration(self) -> None:
+        """An iteration begins or ends: names that are given from now on are not those of what was made before."""
+        self._iteration_start = len(self.parents)
 
     def root(self, tensor: torch.Tensor) -> None:
         """Let what is computed from a tensor be no data from outside, although the tensor has no name."""
@@ -124,7 +130,7 @@ class Trace:
 
     def _hide_change(self, tensor: torch.Tensor, made_by: int, node: int) -> None:
         """Views that are read later come from the name that a changed tensor got, not from the change behind it."""
-        if self._changed and made_by in (changes := self._changed.get(_storage(tensor), [])):
+        if node != made_by and self._changed and made_by in (changes := self._changed.get(_storage(tensor), [])):
             changes.append(node)
 
     def _meet(self, tensor: torch.Tensor) -> int:
@@ -141,12 +147,19 @@ class Trace:
             found: tuple[int, ...] = ()
             self._carry_through(before)
         else:
-            found = named_ancestors(tensor.grad_fn, self._mark, self.known)
+            behind = named_ancestors(tensor.grad_fn, self._mark, self.known)
+            found = tuple(self._as_of(node, before[0]) for node in behind) if before else behind
         place = self.places[before[0]] if before else None
         node = self.add((*found, *before), tensor.requires_grad, operation, place)
         self.put(tensor, node)
         if tensor.grad_fn is not None:
             mark_once(tensor.grad_fn, self._mark, node)  # so that the next one behind it does not walk the same way
+        return node
+
+    def _as_of(self, node: int, moment: int) -> int:
+        """What a tensor was at an earlier moment, before later names and changes of it."""
+        while node > moment and self.parents[node]:
+            node = self.parents[node][0]
         return node
 
     def _carry_through(self, ends: tuple[int, ...]) -> None:

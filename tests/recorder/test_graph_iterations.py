@@ -132,6 +132,22 @@ def test_what_no_iteration_uses_appears_in_each(tmp_path: Path) -> None:
     assert draw_iterations(program, tmp_path) == [drawing("alone; x")] * 2
 
 
+def test_a_name_for_what_an_earlier_iteration_made(tmp_path: Path) -> None:
+    def program(step: Step) -> None:
+        state = torch.zeros(4, 3)
+        for _ in range(2):
+            with step.iteration():
+                step.record("before", state)
+                state = state + 1
+                step.record("answer", state * 2)
+        step.record("last", state)
+
+    assert draw_iterations(program, tmp_path) == [
+        drawing("before ..> answer"),
+        drawing("before@1 ..> before; before ..> answer; before ..> last"),
+    ]
+
+
 def test_calls_are_counted_in_each_iteration(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3))
 

@@ -424,6 +424,18 @@ def test_gradient_reaches_the_graph_by_autograd_grad(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> y; y -> penalty; x -> penalty")
 
 
+def test_names_that_are_given_at_the_end(tmp_path: Path) -> None:
+    def program(step: Step) -> None:
+        x = torch.randn(4, 3).requires_grad_()
+        h = x.tanh()
+        y = h * 2 + x
+        step.record("y", y)
+        step.record("h", h)
+        step.record("x", x)
+
+    assert draw(program, tmp_path) == drawing("x -> h; h -> y; x -> y")
+
+
 def test_two_names_for_one_tensor(tmp_path: Path) -> None:
     def program(step: Step) -> None:
         x = leaf(step, "x")

@@ -34,20 +34,21 @@ class Triple(torch.autograd.Function):
 
 @dataclass
 class Modelled:
-    """A tensor with the names that it comes from, and those of them that its gradient reaches."""
+    """A tensor, and its number among all tensors and their states after changes in place."""
 
     tensor: torch.Tensor
-    sources: frozenset[str] = frozenset()
-    reached: frozenset[str] = frozenset()
+    number: int
 
 
 @dataclass
 class Model:
-    """The naive model: every tensor knows its nearest named ancestors at all times."""
+    """The naive model: every state of every tensor has a number, parents, and perhaps a name."""
 
     step: Step
     tensors: list[Modelled] = field(default_factory=list)
-    drawing: Drawing = field(default_factory=set)
+    parents: list[set[int]] = field(default_factory=list)
+    passes: list[bool] = field(default_factory=list)
+    names: dict[int, str] = field(default_factory=dict)
     values: dict[str, torch.Tensor] = field(default_factory=dict)
 
     def run(self, program: list[Operation]) -> None:
@@ -56,10 +57,28 @@ class Model:
             one, other = (self.tensors[index % len(self.tensors)] for index in (first, second))
             getattr(self, operation.replace(" ", "_"))(one, other)
 
-    def new(self, tensor: torch.Tensor, *parents: Modelled, gradient: bool = True) -> None:
-        sources = frozenset().union(*(parent.sources for parent in parents))
-        reached = frozenset().union(*(parent.reached for parent in parents)) if gradient else frozenset()
-        self.tensors.append(Modelled(tensor, sources, reached))
+    def new(self, tensor: torch.Tensor, *parents: Modelled) -> None:
+        self.tensors.append(Modelled(tensor, self.state(tensor, {parent.number for parent in parents})))
+
+    def state(self, tensor: torch.Tensor, parents: set[int]) -> int:
+        self.parents.append(parents)
+        self.passes.append(tensor.requires_grad)
+        return len(self.parents) - 1
+
+    def sources(self, number: int, *, gradient: bool = False) -> set[str]:
+        """Names of the nearest named ancestors; those that a gradient reaches, if asked."""
+        found = set()
+        for parent in self.parents[number]:
+            if not gradient or self.passes[parent]:
+                found |= {self.names[parent]} if parent in self.names else self.sources(parent, gradient=gradient)
+        return found
+
+    def drawing(self) -> Drawing:
+        drawn = set()
+        for number, name in self.names.items():
+            reached = self.sources(number, gradient=True) if self.passes[number] else set()
+            drawn |= {f"{source} {'->' if source in reached else '..>'} {name}" for source in self.sources(number)}
+        return drawn
 
     def leaf(self, one: Modelled, other: Modelled) -> None:
         self.new(torch.rand(3, 2).requires_grad_())
@@ -74,29 +93,32 @@ class Model:
         self.new(torch.mul(one.tensor, other.tensor), one, other)
 
     def function(self, one: Modelled, other: Modelled) -> None:
+        if one.number not in self.names:
+            self.record(one, other)  # behind a custom function, only names of that moment are seen
         self.new(Triple.apply(one.tensor), one)
 
     def detach(self, one: Modelled, other: Modelled) -> None:
-        self.new(one.tensor.detach() * 2, one, gradient=False)
+        self.new(one.tensor.detach() * 2, one)
 
     def no_grad(self, one: Modelled, other: Modelled) -> None:
         with torch.no_grad():
-            self.new(one.tensor - other.tensor, one, other, gradient=False)
+            self.new(one.tensor - other.tensor, one, other)
 
     def add_in_place(self, one: Modelled, other: Modelled) -> None:
         if one.tensor.is_leaf:
             return
         one.tensor.add_(other.tensor)
-        one.sources, one.reached = one.sources | other.sources, one.reached | other.reached
+        one.number = self.state(one.tensor, {one.number, other.number})
 
     def record(self, one: Modelled, other: Modelled) -> None:
+        if one.tensor.is_leaf and one.number in self.names:
+            return  # autograd does not tell under which of its names a leaf went into a custom function
         name = f"n{len(self.values)}"
         self.step.record(name, one.tensor)
         self.values[name] = one.tensor.detach().clone()
-        edges = {f"{source} {'->' if source in one.reached else '..>'} {name}" for source in one.sources}
-        self.drawing |= edges
-        one.sources = frozenset([name])
-        one.reached = one.sources if one.tensor.requires_grad else frozenset()
+        if one.number in self.names:
+            one.number = self.state(one.tensor, {one.number})
+        self.names[one.number] = name
 
 
 @settings(max_examples=120, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
@@ -112,7 +134,7 @@ def test_graphs_and_values(program: list[Operation]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         (graph,) = record_graphs(run, Path(folder))
         step = open_trial(Path(folder) / "program").step(0)
-        assert {line for line in text_of(graph, weights=True) if ">" in line} == models[0].drawing
+        assert {line for line in text_of(graph, weights=True) if ">" in line} == models[0].drawing()
         for name, value in models[0].values.items():
             check_value(step.tensor(name), value)
 
