@@ -14,6 +14,7 @@ from stepscope.recorder.fast_path import FastPath
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.outputs import MOST_TENSORS, tensors_with_roles
 from stepscope.recorder.register import Register
+from stepscope.recorder.sharded import ShardedWeights
 from stepscope.recorder.targets import TargetFinder
 from stepscope.recorder.tracer import UNSEEN, Tracer
 from stepscope.recorder.watched import Names, Watched
@@ -32,6 +33,7 @@ class ModuleWatch:
         self._tracer = tracer
         self._targets = targets
         self._fast_path = FastPath(tracer)
+        self._sharded = ShardedWeights(names, register.trace)
         self._running: list[int] = []
         self._hooks: list[Any] = []
 
@@ -53,11 +55,17 @@ class ModuleWatch:
     def release(self) -> None:
         self._models = []
         self._names = Names({}, {}, {}, {})
+        self._sharded.release()
 
     @property
     def inside(self) -> bool:
         """Whether a module is running."""
         return bool(self._running)
+
+    @property
+    def inside_watched(self) -> bool:
+        """Whether a watched module is running: a loss module, say, need not be one."""
+        return bool(self.current[0])
 
     @property
     def current(self) -> tuple[str, str]:
@@ -91,6 +99,7 @@ class ModuleWatch:
         with UNSEEN():
             if opaque:
                 self._tracer.trace_opaque(type(module).__name__, [args, kwargs, *module.parameters()], output)
+            self._sharded.join(module, self._names.paths[id(module)])
             self._name_outputs(module, output)
             if id(module) in self._names.roots or self._is_outside():
                 self._targets.model_was_called()

@@ -171,9 +171,10 @@ def as_schedule(given: Schedule | Mapping[str, Schedule] | int | str) -> Schedul
     if isinstance(given, Mapping):
         kinds = {kind: as_schedule(schedule) for kind, schedule in given.items() if kind != "*"}
         return PerKind(kinds, as_schedule(given["*"]) if "*" in given else None)
-    if isinstance(given, str) or (isinstance(given, int) and not isinstance(given, bool)):
-        every: Schedule = Every(given)
-        return every
+    if isinstance(given, str) and given.endswith("%"):
+        return Budget(_share(given))
+    if isinstance(given, int) and not isinstance(given, bool):
+        return Every(given)
     if isinstance(given, Schedule):
         return given
     raise RecorderError(

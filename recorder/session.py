@@ -23,7 +23,7 @@ from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_watch import OptimizerWatch
 from stepscope.recorder.options import Options
 from stepscope.recorder.register import Register
-from stepscope.recorder.targets import TargetFinder
+from stepscope.recorder.targets import LossTerms, TargetFinder
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.tracer import UNSEEN, Listener, Tracer
 from stepscope.recorder.watched import Watched, WatchedTensor
@@ -58,6 +58,7 @@ class StepSession(Listener):
         self._optimizer_hooks = optimizer_hooks
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
         self._targets = TargetFinder(self.register)
+        self._terms = LossTerms(self.register)
         names = watched.names()
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
         self._weights: dict[int, tuple[Named, WatchedTensor]] = {}
@@ -100,6 +101,7 @@ class StepSession(Listener):
                 # Drops the last references to the graph, and with it those to most tensors' memory but our own.
                 self.trace.release()
                 self.measurements.flush()
+            self._terms.settle()
             self._tell_lost()
             return self._job()
         finally:
@@ -203,15 +205,20 @@ class StepSession(Listener):
         self.gradients.scale.learn_unscaled(gradients)
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._targets.look(name, args, kwargs, inside_module=self._modules.inside)
+        self._targets.look(name, args, kwargs, self._modules)
+
+    def on_loss_function(self, name: str, result: torch.Tensor) -> None:
+        if not self._modules.inside_watched:  # there it is the output of a module, and has its name
+            self._terms.take(name, result)
 
     def _name_loss(self, tensor: torch.Tensor) -> None:
         known = self.register.find(tensor)
+        role = self.gradients.loss_group or "tensor"
         if known is None:
-            call, role = self.register.next_call("loss"), self.gradients.loss_group or "tensor"
+            call = self.register.next_call("loss")
             module = self._modules.current
             self.register.add(tensor, "loss", role, "loss", module=module, automatic=True, call=call, batched=False)
-        elif known.type == "calculated":
+        elif not self._terms.become_loss(known, role) and known.type == "calculated":
             known.type = "loss"
 
     # ------------------------------------------------------------------ measuring

@@ -3,41 +3,62 @@
 from __future__ import annotations
 
 from collections import Counter
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 
+from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
+from stepscope.recorder.named import Named
 from stepscope.recorder.register import Register
 from stepscope.recorder.trace import tensors_in
 
-_LOSS_FUNCTIONS = frozenset(
-    [
-        "cross_entropy",
-        "nll_loss",
-        "mse_loss",
-        "l1_loss",
-        "smooth_l1_loss",
-        "huber_loss",
-        "kl_div",
-        "binary_cross_entropy",
-        "binary_cross_entropy_with_logits",
-        "soft_margin_loss",
-        "hinge_embedding_loss",
-        "poisson_nll_loss",
-        "gaussian_nll_loss",
-        "multi_margin_loss",
-        "multilabel_margin_loss",
-        "multilabel_soft_margin_loss",
-        "cosine_embedding_loss",
-        "ctc_loss",
-    ]
-)
-"""Functions of ``torch.nn.functional`` whose arguments ``input`` and ``target`` are prediction and target."""
 _RESHAPES = frozenset(
     ["view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous", "__get__",
      "__getitem__", "getitem", "select", "narrow", "to", "float", "detach", "clone", "t"]
 )  # fmt: skip
 """What moves numbers but does not change them: no other tensor than the one that has a name already."""
+
+
+class Running(Protocol):
+    """Where the computation is: in some module, in a watched one."""
+
+    @property
+    def inside(self) -> bool: ...
+
+    @property
+    def inside_watched(self) -> bool: ...
+
+
+class LossTerms:
+    """Names what loss functions return: parts of the loss, until one of them turns out to be the loss itself."""
+
+    def __init__(self, register: Register) -> None:
+        self._register = register
+        self._terms: list[Named] = []
+
+    def take(self, name: str, result: torch.Tensor) -> None:
+        """A loss function of this name returned this; one loss a sample if it was not reduced."""
+        if self._register.find(result) is not None:
+            return
+        single = result.dim() == 0
+        call = self._register.next_call(name)
+        self._register.add(
+            result, name, "tensor", "loss" if single else "calculated", automatic=True, call=call, batched=not single
+        )
+        self._terms += [named for named in [self._register.find(result)] if named is not None and single]
+
+    def become_loss(self, named: Named, role: str) -> bool:
+        """Call a part of the loss the loss, if that is what it is."""
+        if not named.automatic or not any(term is named for term in self._terms):
+            return False
+        self._terms = [term for term in self._terms if term is not named]
+        named.node, named.role, named.call = "loss", role, self._register.next_call("loss")
+        return True
+
+    def settle(self) -> None:
+        """In a step without ``backward``, the last single number that a loss function returned is the loss."""
+        if self._terms and not any(named.node == "loss" for named in self._register.named):
+            self.become_loss(self._terms[-1], "tensor")
 
 
 class TargetFinder:
@@ -57,16 +78,16 @@ class TargetFinder:
     def model_was_called(self) -> None:
         self._model_called = True
 
-    def look(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], *, inside_module: bool) -> None:
+    def look(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], modules: Running) -> None:
         """Look at the arguments of one torch call."""
-        if name in _LOSS_FUNCTIONS:
+        if name in LOSS_FUNCTIONS:
             target = kwargs.get("target", args[1] if len(args) > 1 else None)
             if isinstance(target, torch.Tensor) and self._may_be_target(target):
                 self._take(target)
             prediction = kwargs.get("input", args[0] if args else None)
-            if isinstance(prediction, torch.Tensor) and self._is_nameless(prediction):
+            if isinstance(prediction, torch.Tensor) and not modules.inside_watched and self._is_nameless(prediction):
                 self._take_prediction(prediction)
-        elif self._model_called and not inside_module:
+        elif self._model_called and not modules.inside:
             self._look_at_own_code(args)
 
     def _may_be_target(self, tensor: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from torch.overrides import TorchFunctionMode
 
 from stepscope.recorder.frames import user_place
+from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
 from stepscope.recorder.loss_scale import UNSCALING, is_scaling
 from stepscope.recorder.trace import Trace, tensors_in
 
@@ -62,6 +63,9 @@ class Listener:
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         """A torch function is about to be called with tensors."""
+
+    def on_loss_function(self, name: str, result: torch.Tensor) -> None:
+        """A loss function was called."""
 
 
 class Tracer(TorchFunctionMode):
@@ -160,6 +164,8 @@ class Tracer(TorchFunctionMode):
         if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
             changed = outputs[0]
         self._write(name.strip("_"), inputs, outputs, changed)
+        if name in LOSS_FUNCTIONS:
+            self._listener.on_loss_function(name, outputs[0])
 
     def _write(
         self, operation: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], changed: torch.Tensor | None

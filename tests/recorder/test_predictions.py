@@ -65,3 +65,52 @@ def test_several_of_them_are_counted(tmp_path: Path) -> None:
 
     names = {node.name for node in recorded(tmp_path, loss_of).nodes}
     assert {"prediction", "prediction 2"} <= names
+
+
+def test_the_parts_of_a_loss_have_names(tmp_path: Path) -> None:
+    def loss_of(model: nn.Module, x: torch.Tensor) -> torch.Tensor:
+        y = model(x)
+        return F.cross_entropy(y, TARGET) + 0.1 * F.mse_loss(y, torch.ones(4, 4))
+
+    trial = recorded(tmp_path, loss_of)
+    graph = trial.step(0).graph()
+    edges = {(graph.vertices[e.source].node, graph.vertices[e.sink].node) for e in graph.edges}
+    assert {("cross_entropy", "loss"), ("mse_loss", "loss"), ("model", "cross_entropy"), ("model", "mse_loss")} <= edges
+    whole, first, second = (
+        trial.step(0).tensor(name).statistics["mean"] for name in ("loss", "cross_entropy", "mse_loss")
+    )
+    assert whole == pytest.approx(first + 0.1 * second, rel=1e-6)
+
+
+def test_a_scaled_loss_keeps_what_it_was_scaled_from(tmp_path: Path) -> None:
+    trial = recorded(tmp_path, lambda model, x: F.cross_entropy(model(x), TARGET) / 4)
+    assert (trial.node("cross_entropy").operation, trial.node("loss").operation) == ("cross_entropy", "div")
+
+
+def test_losses_that_are_not_reduced_have_a_batch(tmp_path: Path) -> None:
+    trial = recorded(tmp_path, lambda model, x: F.cross_entropy(model(x), TARGET, reduction="none").mean())
+    tensor = trial.step(0).tensor("cross_entropy")
+    assert tensor.shape == (4,) and tensor.info.batch_dim == 0 and tensor.info.type == "calculated"
+
+
+def test_the_loss_of_a_step_without_backward_is_found(tmp_path: Path) -> None:
+    model = nn.Linear(3, 4)
+    with Recorder(tmp_path, trial="one", schedule=Every(1)) as recorder:
+        recorder.watch(model)
+        with recorder.step(kind="validation"), torch.no_grad():
+            loss = F.cross_entropy(model(torch.ones(4, 3)), TARGET)
+    trial = open_trial(tmp_path / "one")
+    assert trial.node("loss").type == "loss"
+    assert trial.step(0).tensor("loss").statistics["mean"] == pytest.approx(float(loss))
+
+
+def test_the_users_name_comes_first(tmp_path: Path) -> None:
+    model = nn.Linear(3, 4)
+    with Recorder(tmp_path, trial="one", schedule=Every(1)) as recorder:
+        recorder.watch(model)
+        with recorder.step() as step:
+            loss = F.cross_entropy(model(torch.ones(4, 3)), TARGET)
+            step.record("criterion", loss, type="loss")
+            loss.backward()
+    names = {node.name for node in open_trial(tmp_path / "one").nodes}
+    assert "criterion" in names and not names & {"loss", "cross_entropy"}
