@@ -12,7 +12,7 @@ from stepscope.recorder.graphs import build_graphs
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.measurements import MeasuredRows, RowKey
 from stepscope.recorder.settle import settle
-from stepscope.recorder.spectral import spectral_norm
+from stepscope.recorder.spectral import SpectralNorms
 from stepscope.recorder.statistics import Measured
 from stepscope.store.records import (
     BATCH_AGGREGATES,
@@ -36,14 +36,15 @@ class _Placed:
     position: int
 
 
-def assemble(job: StepJob) -> StepRecord:
-    """Make the record of a step."""
+def assemble(job: StepJob, norms: SpectralNorms | None = None) -> StepRecord:
+    """Make the record of a step; ``norms`` remembers the spectral norms of the steps before."""
+    norms = norms or SpectralNorms()
     settle(job.named, job.iterations)
     placed = _sorted_rows(job.measured.wait())
     columns = _Columns(len(placed), len(job.sample_indices))
     for group, rows, positions in _by_group(placed):
         columns.fill(group, rows, positions)
-    spectral = {id(named): spectral_norm(matrix) for named, matrix in job.spectral}
+    spectral = {id(named): norms.of(named.node, matrix) for named, matrix in job.spectral}
     for row, place in enumerate(placed):
         if place.key.quantity == "value" and id(place.key.named) in spectral:
             columns.statistics[row, STATISTICS.index("spectral_norm")] = spectral[id(place.key.named)]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stepscope.recorder.elements import elements
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_state import states_of
@@ -42,8 +43,9 @@ class OptimizerWatch:
             return
         if self._session.options.updates:
             self._before[id(tensor)] = (named, tensor, before)
-        if before.dim() >= 2 and before.numel() and before.is_floating_point() and before.layout == torch.strided:
-            self.matrices.append((named, before.reshape(before.shape[0], -1)))
+        matrix = elements(before)
+        if matrix.dim() >= 2 and matrix.numel() and matrix.is_floating_point() and matrix.layout == torch.strided:
+            self.matrices.append((named, matrix.reshape(matrix.shape[0], -1)))
 
     def start(self, named: Mapping[int, Named], *, hooks: bool) -> None:
         """Begin to look; without ``hooks``, somebody else calls ``before_step`` and ``after_step``."""

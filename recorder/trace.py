@@ -110,6 +110,13 @@ class Trace:
         """Let what is computed from a tensor be no data from outside, although the tensor has no name."""
         self.rooted[self.node(tensor)] = True
 
+    def derive(self, tensor: torch.Tensor, origin: torch.Tensor) -> None:
+        """Let a tensor come from another one, by a way that gradients pass although no torch call shows it."""
+        start, end = self.node(origin), self.node(tensor)
+        if start not in self.parents[end]:
+            self.parents[end] += (start,)
+            self.rooted[end] = True
+
     def connect(self, source: torch.Tensor, sink: torch.Tensor) -> None:
         """Let ``sink`` come from ``source`` too, by a way that no gradient passes."""
         start, end = self.node(source), self.node(sink)

@@ -1,0 +1,26 @@
+"""The elements of tensors that are made of other tensors."""
+
+from __future__ import annotations
+
+import torch
+
+
+def is_distributed(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is spread over processes."""
+    return type(tensor) not in (torch.Tensor, torch.nn.Parameter) and hasattr(tensor, "to_local")
+
+
+def elements(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor itself; of a nested one, all elements of its parts; of a distributed one, the part of this process.
+
+    What the other processes hold is never asked for: they may not be recording, and would be waited for in vain.
+    """
+    if is_distributed(tensor):
+        with torch.no_grad():
+            local: torch.Tensor = tensor.to_local()
+            return local
+    if not tensor.is_nested:
+        return tensor
+    if tensor.layout == torch.jagged:
+        return tensor.values()
+    return torch.cat([part.reshape(-1) for part in tensor.unbind()])
