@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import torch
 
+from stepscope.recorder.elements import elements
 from stepscope.recorder.named import Named, dtype_name
 from stepscope.recorder.ownership import settled
 from stepscope.recorder.staging import staged
@@ -134,7 +135,7 @@ class Measurements:
 
         ``owned``: the recorder made it and nobody writes to it.
         """
-        tensor = _elements(tensor)
+        tensor = elements(tensor)
         row = RowKey(named, quantity, dtype_name(tensor.dtype), tensor.shape, _strides(tensor))
         version = _version(tensor)
         waiting = self._by_identity.get(id(tensor))
@@ -255,15 +256,6 @@ def _parts(group: list[_Pending]) -> Iterable[list[_Pending]]:
     per_part = max(1, limit // max(1, first.numel()))
     for start in range(0, len(group), per_part):
         yield group[start : start + per_part]
-
-
-def _elements(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor itself; of a nested one, all elements of its parts."""
-    if not tensor.is_nested:
-        return tensor
-    if tensor.layout == torch.jagged:
-        return tensor.values()
-    return torch.cat([part.reshape(-1) for part in tensor.unbind()])
 
 
 def _may_wait(tensor: torch.Tensor) -> bool:
