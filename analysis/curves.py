@@ -63,11 +63,11 @@ class Curve:
 
 
 def loss_curves(view: View) -> Iterator[Curve]:
-    """The curves of all losses."""
+    """The curves of all losses that are no terms of others, and of the term whose sign one turns."""
     training = view.training_kinds
     every = zip(view.trial.steps.tolist(), view.trial.step_kinds, strict=True)
     kind_of = {number: kind for number, kind in every if kind in training}
-    for place in view.losses:
+    for place in (*view.objectives, *_turned(view)):
         history = view.history(place.node, role=place.role)
         steps, values = view.trial.series(place.node, role=place.role, statistic="mean")
         good = np.isfinite(values) & np.isin(steps, list(kind_of))
@@ -79,6 +79,16 @@ def loss_curves(view: View) -> Iterator[Curve]:
             yield Curve(place, "", steps, values, history)
         for kind in frequent:
             yield Curve(place, kind, steps[kinds == kind], values[kinds == kind], history)
+
+
+def _turned(view: View) -> list[Place]:
+    """Terms that are maximised: the only source of an objective that is their negative."""
+    found = []
+    for place in view.objectives:
+        links = view.flow.sources.get(place, ())
+        if view.flow.vertices[place].operation == "neg" and len(links) == 1 and links[0].place in view.losses:
+            found.append(links[0].place)
+    return found
 
 
 def running_median(values: Values, width: int) -> Values:

@@ -24,7 +24,7 @@ _SIGNAL: dict[str, Relation] = {
     "learning-rate": "anywhere",
 }
 _SILENCE: dict[str, Relation] = {
-    "no-gradient": "upstream",
+    "no-gradient": "anywhere",
     "vanishing-gradient": "upstream",
     "constant-output": "downstream",
     "loss-plateau": "anywhere",
@@ -99,11 +99,11 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     },
     "dead-units": {**_SILENCE, "dead-units": "downstream"},
     "saturated-activation": {**_SILENCE, "saturated-activation": "downstream"},
-    "constant-output": {"no-gradient": "upstream", "loss-plateau": "anywhere", "vanishing-gradient": "upstream"},
     "module-never-called": {},
     "missing-nonlinearity": {},
     "exploding-gradient": {"loss-spike": "anywhere", "loss-divergence": "anywhere", "non-finite": "anywhere"},
-    "vanishing-gradient": {"loss-plateau": "anywhere"},
+    "vanishing-gradient": {"loss-plateau": "anywhere", "constant-output": "anywhere"},
+    "constant-output": {"no-gradient": "anywhere", "loss-plateau": "anywhere"},
     "adam-epsilon": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
     "dtype-range": {"non-finite": "anywhere"},
     "no-gradient": {"loss-plateau": "anywhere"},

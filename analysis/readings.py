@@ -33,6 +33,17 @@ class Readings:
         return np.array([step.number for step in self.steps], np.int64)
 
     @cached_property
+    def broken(self) -> NDArray[np.int64]:
+        """The numbers of the steps in which a loss or a parameter is not finite."""
+        rows = [
+            row
+            for row, tensor in enumerate(self.layout.tensors)
+            if tensor.quantity == "value" and tensor.type in ("loss", "parameter")
+        ]
+        counts = self.statistics[:, rows][:, :, [STATISTICS.index("nan_count"), STATISTICS.index("inf_count")]]
+        return np.asarray(self.numbers[(counts > 0).any(axis=(1, 2))])
+
+    @cached_property
     def statistics(self) -> NDArray[np.float64]:
         """``(n, R, len(STATISTICS))``."""
         rows = (len(self.layout.tensors), len(STATISTICS))

@@ -41,9 +41,18 @@ class View:
 
     @cached_property
     def training(self) -> list[Step]:
-        """Those of them in which gradients were computed or parameters updated, in order."""
-        steps = (step for part in self.readings if part.trains for step in part.steps)
-        return sorted(steps, key=lambda step: step.number)
+        """Those of them in which gradients were computed or parameters updated, in order.
+
+        Without those whose loss or weights are not finite: nothing more can be learned from their numbers.
+        """
+        steps = [step for part in self.readings if part.trains for step in part.steps]
+        finite = [step for step in steps if step.number not in self.broken]
+        return sorted(finite or steps, key=lambda step: step.number)
+
+    @cached_property
+    def broken(self) -> frozenset[int]:
+        """The numbers of the steps whose loss or weights are not finite."""
+        return frozenset(number for part in self.readings for number in part.broken.tolist())
 
     @cached_property
     def training_kinds(self) -> frozenset[str]:
@@ -67,8 +76,14 @@ class View:
 
     @cached_property
     def losses(self) -> list[Place]:
-        """The losses of the training steps."""
+        """The losses of the training steps, and the terms they consist of."""
         return self.flow.of_type("loss")
+
+    @cached_property
+    def objectives(self) -> list[Place]:
+        """The losses that are no terms of others."""
+        ends = [place for place in self.losses if self.flow.downstream([place]).isdisjoint(set(self.losses) - {place})]
+        return ends or self.losses
 
     def history(
         self,
@@ -94,12 +109,14 @@ class View:
 
     def _read(self, node: str, quantity: str, role: str | None, iteration: int | None, training: bool) -> History:
         numbers, statistics, aggregates = [], [], []
+        left_out = self.broken - {step.number for step in self.training} if training else frozenset()
         for part in self.readings:
             row = part.layout.row(node, quantity, role, iteration) if part.trains or not training else None
             if row is not None:
-                numbers.append(part.numbers)
-                statistics.append(part.statistics[:, row])
-                aggregates.append(part.aggregates[:, row])
+                kept = ~np.isin(part.numbers, list(left_out))
+                numbers.append(part.numbers[kept])
+                statistics.append(part.statistics[kept, row])
+                aggregates.append(part.aggregates[kept, row])
         if not numbers:
             none = np.empty((0, len(STATISTICS)))
             batch = np.empty((0, len(SAMPLE_STATISTICS), len(BATCH_AGGREGATES)), np.float32)

@@ -13,9 +13,11 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
+from stepscope.analysis.parameters import is_unchanged
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_LEAST = 5
 _MOST = 60
 """So many steps tell as much as all of them."""
 
@@ -46,6 +48,8 @@ class AccumulatedGradients(Rule):
     Attributes:
         share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step.
         tolerance: of the equality, relative to the terms. Source: float32 rounding of long sums.
+        times: without neighbouring steps: how many times its own sum the bias's gradient must be in the median.
+            Clipping and averaging over devices only make it smaller.
     """
 
     name = "accumulated-gradients"
@@ -53,10 +57,13 @@ class AccumulatedGradients(Rule):
     remedy = "Call optimizer.zero_grad() once in every step, before backward()."
     share: float = 0.97
     tolerance: float = 5e-3
+    times: float = 3.0
 
     def check(self, view: View) -> Iterable[Finding]:
         judged: list[tuple[float, str]] = []
         for layer in layers(view):
+            if is_unchanged(view, f"{layer.module}.bias"):
+                continue  # in no optimizer, so that its zero_grad does not reach it
             sums = _sums(view, layer.module)
             share = self._share(sums) if sums is not None else None
             if share is not None:
@@ -67,19 +74,29 @@ class AccumulatedGradients(Rule):
     def _share(self, sums: _Sums) -> float | None:
         """The share of neighbouring steps in which the gradient was carried on; None if too few can tell."""
         following = np.flatnonzero(np.diff(sums.steps) == 1) + 1
+        if len(following) < _LEAST:
+            return self._share_of_far_steps(sums)
         before, now, own = sums.bias[following - 1], sums.bias[following], sums.output[following]
         size = np.abs(before) + np.abs(now) + np.abs(own)
         telling = np.abs(before) > 0.05 * size
-        if telling.sum() < 5:
+        if telling.sum() < _LEAST:
             return None
         carried = np.abs(now - before - own) <= self.tolerance * size
         return float(np.mean(carried[telling]))
+
+    def _share_of_far_steps(self, sums: _Sums) -> float | None:
+        """The same where no neighbouring steps were recorded: never its own sum alone, but several times as much."""
+        bias, own = sums.bias[1:], sums.output[1:]
+        if len(own) < _LEAST or not np.all(own != 0):
+            return None
+        alone = np.abs(bias - own) <= self.tolerance * (np.abs(bias) + np.abs(own))
+        return float(np.mean(~alone)) if np.median(np.abs(bias) / np.abs(own)) > self.times else 0.0
 
     def _finding(self, view: View, bias: str) -> Finding:
         history = view.history(bias, "gradient")
         norms = history.of("norm")
         summary = (
-            f"Gradients are never set to zero: that of {bias} is in every step the one of the step before plus its own "
+            f"Gradients are never set to zero: that of {bias} is carried on from step to step "
             f"(its norm goes from {norms[0]:.2g} to {norms[-1]:.2g})."
         )
         shown = [evidence(history, "norm", "carried on from step to step")]

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import layers
+from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import is_gradient_zero
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -63,7 +64,5 @@ class AdamEpsilon(Rule):
 
 def _epsilon(view: View) -> float | None:
     """The smallest eps of the optimizers of the first training step; None if none has one."""
-    settings = view.training[0].facts.get("optimizers", {}) if view.training else {}
-    groups = [group for groups in settings.values() for group in groups] if isinstance(settings, dict) else []
-    found = [float(group["eps"]) for group in groups if isinstance(group.get("eps"), (int, float))]
+    found = [float(group["eps"]) for group in settings(view) if isinstance(group.get("eps"), (int, float))]
     return min(found, default=None)

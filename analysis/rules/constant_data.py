@@ -41,7 +41,7 @@ class ConstantData(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         inputs = view.flow.of_type("input")
-        targets = view.flow.of_type("target") if len(view.losses) == 1 else []
+        targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)
         for places, level in ((inputs, "warning"), (targets if len(targets) == 1 else [], "warning")):
             found = [place for place in places if place in used and _is_constant(view, place)]

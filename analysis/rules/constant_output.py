@@ -36,8 +36,8 @@ class ConstantOutput(Rule):
     Remedy: look at the named node: its operation, its dimension arguments, and its weights.
 
     Attributes:
-        variation: the spread over the batch, as a part of the size of the values. Source: a hundredth of the
-            1e-2 that we saw in deep untrained nets; float32 rounding is at 1e-7.
+        variation: the spread over the batch, as a part of the size of the values. Source: a thousand
+            times the rounding of float32, so that what varies at all is left alone.
     """
 
     name = "constant-output"

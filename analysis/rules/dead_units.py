@@ -57,7 +57,7 @@ class DeadUnits(Rule):
                 yield from self._look(view, place, "value", dead_units(steps, place, "value"))
         for layer in layers(view):
             history = gradient_of(view, layer.module)
-            if history is None or layer.module in seen or not np.any(history.of("abs_max") > 0):
+            if history is None or layer.module in seen or not _is_judged(view, layer.module, history):
                 continue
             for place in view.flow.of_node(layer.module):
                 yield from self._look(view, place, history.quantity, dead_units(steps, place, history.quantity))
@@ -78,6 +78,13 @@ class DeadUnits(Rule):
             view, place.node, "error" if dead.mean() >= self.severe else "warning", summary, shown,
             step=_onset(history, float(dead.mean())), confidence=0.85,
         )  # fmt: skip
+
+
+def _is_judged(view: View, module: str, gradient: History) -> bool:
+    """Whether zeros in the gradient come from dead units: where all is zero, what went into the ReLU is negative."""
+    largest = view.history(module).of("max")
+    late = largest[2 * len(largest) // 3 :]
+    return bool(np.any(gradient.of("abs_max") > 0)) or (len(late) > 0 and bool(np.all(late <= 0)))
 
 
 def _is_first(view: View, place: Place) -> bool:

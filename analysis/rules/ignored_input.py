@@ -39,7 +39,7 @@ class IgnoredInput(Rule):
         ignored = [node for node in ignored if not any(place in used for place in view.flow.of_node(node))]
         nothing_used = not any(place in used for place in inputs)
         for node in ignored:
-            summary = f"No loss depends on {node}: no path leads from it to {view.losses[0].node}."
+            summary = f"No loss depends on {node}: no path leads from it to {view.objectives[0].node}."
             shown = [evidence(view.history(node), "mean", "the input")]
             yield self.finding(
                 view, node, "warning" if nothing_used else "info", summary, shown, step=view.training[0].number

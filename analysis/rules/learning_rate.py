@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
 from stepscope.analysis.curves import LEAST_POINTS, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.layers import Layer, layers, update_ratio
+from stepscope.analysis.optimizers import settings
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -48,7 +48,7 @@ class LearningRate(Rule):
     fall: float = 0.1
 
     def check(self, view: View) -> Iterable[Finding]:
-        if any("max_iter" in group for group in _groups(view)):  # LBFGS: a step is many steps
+        if any("max_iter" in group for group in settings(view)):  # LBFGS: a step is many steps
             return
         known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
         known = [(layer, ratios) for layer, ratios in known if len(ratios) >= 3]
@@ -85,7 +85,7 @@ def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
 
 def _fallen(view: View) -> float:
     """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
-    if len(view.losses) > 1:  # they may work against each other
+    if len(view.objectives) > 1:  # they may work against each other
         return np.inf
     falls = [
         (curve.low_start - curve.end) / max(abs(curve.low_start), 1e-12)
@@ -96,10 +96,4 @@ def _fallen(view: View) -> float:
 
 
 def _rates(view: View) -> Iterable[float]:
-    return (float(group["lr"]) for group in _groups(view) if isinstance(group.get("lr"), (int, float)))
-
-
-def _groups(view: View) -> list[dict[str, Any]]:
-    """The settings of all parameter groups in the first training step."""
-    settings = view.training[0].facts.get("optimizers", {}) if view.training else {}
-    return [group for groups in settings.values() for group in groups] if isinstance(settings, dict) else []
+    return (float(group["lr"]) for group in settings(view) if isinstance(group.get("lr"), (int, float)))

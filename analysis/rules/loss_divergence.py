@@ -44,7 +44,7 @@ class LossDivergence(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         worst: dict[str, tuple[float, Curve]] = {}
         for curve in loss_curves(view):
-            rise = self._rise(curve, several=len(view.losses) > 1)
+            rise = self._rise(curve, several=len(view.objectives) > 1)
             if rise > worst.get(curve.place.node, (0.0, curve))[0]:
                 worst[curve.place.node] = (rise, curve)
         for rise, curve in worst.values():

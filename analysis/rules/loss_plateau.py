@@ -43,7 +43,7 @@ class LossPlateau(Rule):
     least_steps: int = 50
 
     def check(self, view: View) -> Iterable[Finding]:
-        if len(view.losses) != 1:
+        if len(view.objectives) != 1:
             return
         constants = [baseline.constant for baseline in baselines(view) if math.isfinite(baseline.constant)]
         flat = [curve for curve in loss_curves(view) if self._is_flat(curve, min(constants, default=math.nan))]

@@ -55,27 +55,26 @@ class NoGradient(Rule):
             and not is_unused(view, parameter)
             and not any(place in towards_loss for place in view.flow.of_node(parameter.node))
         ]
-        for module, group in gather(view, missing).items():
-            yield self._missing(view, module, group)
+        if missing:
+            yield self._missing(view, missing)
         zero = [parameter for parameter in parameters if is_gradient_zero(view, parameter.node)]
-        for module, group in gather(view, zero).items():
-            if len(view.history(group[0].node)) >= 3:
-                yield self._zero(view, module, group)
+        if zero and len(view.training) >= 3:
+            yield self._zero(view, zero)
 
-    def _missing(self, view: View, module: str, group: list[Parameter]) -> Finding:
+    def _missing(self, view: View, group: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in group]
         summary = (
-            f"{module}: {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient in "
+            f"{listed(gather(view, group))}: {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient in "
             f"{len(view.training)} training steps: no loss is computed from them."
         )
         return self.finding(view, nodes[0], "warning", summary, step=view.training[0].number, nodes=nodes[1:])
 
-    def _zero(self, view: View, module: str, group: list[Parameter]) -> Finding:
+    def _zero(self, view: View, group: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in group]
         history = view.history(nodes[0], "gradient")
         summary = (
-            f"{module}: the gradients of {len(nodes)} parameters ({listed(nodes)}) are exactly zero in all "
-            f"{len(history) or len(view.training)} training steps."
+            f"{listed(gather(view, group))}: the gradients of {len(nodes)} parameters ({listed(nodes)}) are exactly "
+            f"zero in all {len(history) or len(view.training)} training steps."
         )
         update = view.history(nodes[0], "update")
         if len(update) and np.nanmax(update.of("abs_max")) > 0:

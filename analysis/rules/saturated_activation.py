@@ -32,7 +32,8 @@ class SaturatedActivation(Rule):
 
     Attributes:
         slope: the mean slope as a part of the steepest. Source: at the bounds of SageMaker's SaturatedActivation it is
-            0.00; a healthy layer has 0.4 to 0.9; a twentieth is where nineteen of twenty units are stuck.
+            0.00; the layers of small healthy nets had 0.23 to 0.75 after 100 steps; a twentieth is where nineteen of
+            twenty units are stuck.
     """
 
     name = "saturated-activation"

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import (
     Parameter,
     gather,
@@ -29,8 +30,8 @@ class UnchangedParameters(Rule):
     (at least three) recorded training steps, and every update is zero.
 
     Causes: the optimizer was given other parameters (made before a layer was added or replaced, or only a part of the
-    model), ``optimizer.step()`` is not called, the learning rate is 0, or updates that are smaller than the dtype can
-    express (bfloat16 keeps three digits).
+    model), ``optimizer.step()`` is not called, or after ``zero_grad()``, the learning rate is 0, or updates are smaller
+    than the dtype can express (bfloat16 keeps three digits).
 
     Remedy: make the optimizer after the model is complete, from ``model.parameters()``; check that ``step()`` runs and
     the learning rate is not 0; keep a float32 copy of low-precision weights.
@@ -45,58 +46,59 @@ class UnchangedParameters(Rule):
     )
 
     def check(self, view: View) -> Iterable[Finding]:
-        learning = [
-            parameter
-            for parameter in trainable(view)
-            if has_gradient(view, parameter.node) and not is_gradient_zero(view, parameter.node)
-        ]
+        every = trainable(view)
+        learning = [p for p in every if has_gradient(view, p.node) and not is_gradient_zero(view, p.node)]
+        if not learning and _has_backward(view):
+            learning = [parameter for parameter in every if not has_gradient(view, parameter.node)]
         still = [parameter for parameter in learning if is_unchanged(view, parameter.node)]
-        if not still:
-            return
-        if len(still) == len(learning):
+        if still and len(still) == len(learning):
             yield self._everything(view, still)
-            return
-        for module, group in gather(view, still).items():
-            yield self._some(view, module, group)
+        elif still:
+            yield self._some(view, still)
 
     def _everything(self, view: View, still: list[Parameter]) -> Finding:
-        rates = sorted({str(group.get("lr")) for groups in _optimizers(view) for group in groups})
+        rates = sorted({str(group.get("lr")) for group in settings(view)})
         told = f" (learning rate {', '.join(rates)})" if rates else ""
         stepped = any(tensor.quantity == "update" for tensor in view.training[-1].layout.tensors)
+        arrives = any(has_gradient(view, parameter.node) for parameter in still)
         why = "every update is zero" if stepped else "no optimizer stepped in a recorded step"
+        if not arrives:
+            why = "their gradients are gone when the optimizer steps (zero_grad() between backward() and step()?)"
         summary = (
             f"Nothing is trained: none of the {len(still)} parameters changes in {len(view.training)} training steps "
-            f"although they have gradients; {why}{told}."
+            f"although gradients are computed; {why}{told}."
         )
         return self._at(view, still, "error", summary)
 
-    def _some(self, view: View, module: str, group: list[Parameter]) -> Finding:
-        nodes = [parameter.node for parameter in group]
-        state = [name for name in view.nodes[nodes[0]].quantities if name not in ("value", "gradient", "update")]
-        held = any(not name.startswith("gradient") for name in state)
+    def _some(self, view: View, still: list[Parameter]) -> Finding:
+        nodes = [parameter.node for parameter in still]
+        usual = ("value", "gradient", "update")
+        held = any(name.partition(":")[0] not in usual for name in view.nodes[nodes[0]].quantities)
         why = (
             "an optimizer holds them, so their learning rate is 0 or the updates are too small for the dtype"
             if held
             else "no optimizer seems to hold them"
         )
         summary = (
-            f"{module}: {len(nodes)} parameters ({listed(nodes)}) have gradients but do not change in "
-            f"{len(view.training)} training steps, while others do; {why}."
+            f"{listed(gather(view, still))}: {len(nodes)} parameters ({listed(nodes)}) have gradients but do not "
+            f"change in {len(view.training)} training steps, while others do; {why}."
         )
-        return self._at(view, group, "warning", summary)
+        return self._at(view, still, "warning", summary)
 
     def _at(self, view: View, group: list[Parameter], level: str, summary: str) -> Finding:
         nodes = [parameter.node for parameter in group]
-        shown = [
-            evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"),
-            evidence(view.history(nodes[0]), "norm", "its value is always the same"),
-        ]
+        shown = [evidence(view.history(nodes[0]), "norm", "its value is always the same")]
+        if has_gradient(view, nodes[0]):
+            shown.append(evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"))
         return self.finding(
             view, nodes[0], "error" if level == "error" else "warning", summary, shown,
             step=view.training[0].number, nodes=nodes[1:],
         )  # fmt: skip
 
 
-def _optimizers(view: View) -> list[list[dict[str, object]]]:
-    settings = view.training[-1].facts.get("optimizers", {})
-    return list(settings.values()) if isinstance(settings, dict) else []
+def _has_backward(view: View) -> bool:
+    """Whether gradients of calculated tensors were recorded."""
+    return any(
+        node.type in ("calculated", "loss") and any(name.startswith("gradient") for name in node.quantities)
+        for node in view.nodes.values()
+    )

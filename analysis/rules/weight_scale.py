@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.layers import Layer, layers
+from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -20,7 +21,7 @@ class WeightScale(Rule):
 
     How it is measured: before the first update, the standard deviation of a linear or convolutional weight times
     the root of its fan-in: the gain. It is 0.58 for PyTorch's default, 1 for Glorot on square layers, 1.41 for He. Too
-    small counts only if several layers are: a single small one, or one of zeros, is a common way to start a branch.
+    small counts only if several layers are, zeros only in more than half of them: branches are often started so.
 
     Causes: ``normal_`` with a standard deviation that does not know the layer's width, ``constant_`` or ``ones_`` on a
     weight matrix.
@@ -45,10 +46,15 @@ class WeightScale(Rule):
             return
         gains = {layer: _gain(view, layer) for layer in layers(view)}
         equal = [layer for layer in gains if _is_equal(view, layer)]
-        for layer in equal:
-            value = view.history(layer.weight).of("mean")[0]
-            text = f"All {layer.elements} weights of {layer.weight} start at {value:.3g}: its units can never differ."
-            yield self._finding(view, [layer], "error", text)
+        if equal:
+            value = view.history(equal[0].weight).of("mean")[0]
+            names = listed(layer.weight for layer in equal)
+            text = f"All weights of {names} start at one number ({value:.3g}): their units can never differ."
+            yield self._finding(view, equal, "error", text)
+        zero = [layer for layer, gain in gains.items() if gain == 0 and layer not in equal]
+        if len(zero) > max(1, len(gains) // 2):
+            text = f"{len(zero)} of {len(gains)} layers start at zero: no signal and no gradient gets through them."
+            yield self._finding(view, zero, "error", text)
         large = [layer for layer, gain in gains.items() if gain > self.large]
         if large:
             yield self._finding(view, large, "warning", self._text(view, large, gains, "too large"))

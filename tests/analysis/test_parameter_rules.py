@@ -141,7 +141,7 @@ def test_parameters_outside_the_optimizer(tmp_path: Path) -> None:
     assert finding.module == "model.last" and "no optimizer" in finding.summary
 
 
-@pytest.mark.parametrize("how", ["stale", "no step", "rate of zero"])
+@pytest.mark.parametrize("how", ["stale", "no step", "rate of zero", "zero_grad too late"])
 def test_nothing_is_trained(tmp_path: Path, how: str) -> None:
     model = Parts()
     rate = 0.0 if how == "rate of zero" else 1e-2
@@ -150,6 +150,8 @@ def test_nothing_is_trained(tmp_path: Path, how: str) -> None:
     def train(loss: torch.Tensor, given: torch.optim.Optimizer) -> None:
         model.zero_grad()
         loss.backward()
+        if how == "zero_grad too late":
+            model.zero_grad()
         if how != "no step":
             given.step()
 

@@ -70,7 +70,7 @@ def test_cross_entropy_over_one_class(tmp_path: Path, outputs: int) -> None:
     assert [finding.level for finding in found] == (["error"] if outputs == 1 else [])
 
 
-@pytest.mark.parametrize(("decay", "alarms"), [(5.0, 1), (0.01, 0)])
+@pytest.mark.parametrize(("decay", "alarms"), [(5.0, 1), (0.4, 0), (0.01, 0)])
 def test_weights_that_shrink_away(tmp_path: Path, decay: float, alarms: int) -> None:
     model = mlp(6, 16, 16, 2)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.02, weight_decay=decay)

@@ -149,6 +149,14 @@ def test_weights_that_are_all_equal(tmp_path: Path) -> None:
     assert finding.level == "error" and finding.node == "model.0.weight"
 
 
+def test_weights_that_are_all_zero(tmp_path: Path) -> None:
+    model = mlp(6, 16, 16, 2)
+    for layer in (model[0], model[2], model[4]):
+        nn.init.zeros_(layer.weight)
+    finding = only(regress(tmp_path, model), "weight-scale")
+    assert finding.level == "error" and "3 of 3 layers" in finding.summary
+
+
 def test_a_last_layer_of_zeros_is_a_good_start(tmp_path: Path) -> None:
     model = mlp(6, 16, 2)
     nn.init.zeros_(model[2].weight)
@@ -166,20 +174,22 @@ def test_a_learning_rate_that_works(tmp_path: Path, lr: float) -> None:
     assert findings(classify(tmp_path, mlp(8, 64, 64, 4), lr=lr, steps=20), "learning-rate") == []
 
 
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-def test_gradients_that_are_never_set_to_zero(tmp_path: Path, momentum: float) -> None:
+@pytest.mark.parametrize("every", [1, 4])
+def test_gradients_that_are_never_set_to_zero(tmp_path: Path, every: int) -> None:
     model = mlp(6, 16, 16, 2)
 
     def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
         loss.backward()
         optimizer.step()
 
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3, momentum=momentum)
-    finding = only(regress(tmp_path, model, train=train, optimizer=optimizer), "accumulated-gradients")
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-3)
+    trial = regress(tmp_path, model, train=train, optimizer=optimizer, every=every, steps=12 * every)
+    finding = only(trial, "accumulated-gradients")
     assert finding.level == "error" and finding.node.endswith(".bias")
 
 
-def test_gradients_that_are_accumulated_on_purpose(tmp_path: Path) -> None:
+@pytest.mark.parametrize("every", [1, 3])
+def test_gradients_that_are_accumulated_on_purpose(tmp_path: Path, every: int) -> None:
     model = mlp(6, 16, 16, 2)
     calls = iter(range(1000))
 
@@ -189,7 +199,8 @@ def test_gradients_that_are_accumulated_on_purpose(tmp_path: Path) -> None:
             optimizer.step()
             optimizer.zero_grad()
 
-    assert findings(regress(tmp_path, model, train=train, steps=24), "accumulated-gradients") == []
+    trial = regress(tmp_path, model, train=train, every=every, steps=24 * every)
+    assert findings(trial, "accumulated-gradients") == []
 
 
 # ---------------------------------------------------------------------- data and outputs
