@@ -13,6 +13,7 @@ from stepscope.recorder.background import Background
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.scalars import Point, read
+from stepscope.recorder.spectral import SpectralNorms
 from stepscope.store import TrialWriter
 from stepscope.store.records import ModuleInfo, Note, TrialEnd
 
@@ -26,6 +27,7 @@ class TrialOutput:
     def __init__(self, writer: TrialWriter, faults: Faults) -> None:
         self._writer = writer
         self._faults = faults
+        self._norms = SpectralNorms()
         self._failed: deque[Exception] = deque(maxlen=64)
         self._background = Background(self._failed.append)
         self._network: tuple[ModuleInfo, ...] = ()
@@ -48,7 +50,7 @@ class TrialOutput:
         self._background.submit(lambda: self._write_step(job))
 
     def _write_step(self, job: StepJob) -> None:
-        record = assemble(job)
+        record = assemble(job, self._norms)
         self._failed.extend(job.measured.faults)
         self.written += self._writer.write_step(record)
 

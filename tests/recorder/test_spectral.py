@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from stepscope.recorder.spectral import spectral_norm
+from stepscope.recorder.spectral import SpectralNorms, spectral_norm
 
 
 def exact(matrix: torch.Tensor) -> float:
@@ -57,3 +57,30 @@ def test_no_number_without_finite_elements() -> None:
 def test_dtypes(dtype: torch.dtype) -> None:
     matrix = torch.randn(20, 30, generator=torch.Generator().manual_seed(0)).to(dtype)
     assert spectral_norm(matrix) == pytest.approx(exact(matrix), rel=1e-5)
+
+
+def test_a_search_that_goes_on_follows_weights_that_change() -> None:
+    generator = torch.Generator().manual_seed(3)
+    norms, matrix = SpectralNorms(), torch.randn(200, 150, generator=generator)
+    for _ in range(20):
+        matrix = matrix + 0.01 * torch.randn(200, 150, generator=generator)
+        found = norms.of("weight", matrix)
+    assert found == pytest.approx(exact(matrix), rel=1e-4)
+
+
+def test_a_search_that_goes_on_sees_another_direction_take_over() -> None:
+    generator = torch.Generator().manual_seed(5)
+    left = torch.linalg.qr(torch.randn(90, 90, generator=generator))[0]
+    right = torch.linalg.qr(torch.randn(80, 80, generator=generator))[0]
+    norms = SpectralNorms()
+    for first, second in ((3.0, 1.0), (3.0, 2.9), (3.0, 3.1), (3.0, 10.0)):
+        sizes = torch.cat([torch.tensor([first, second]), torch.linspace(0.9, 0.1, 78)])
+        matrix = left[:, :80] @ torch.diag(sizes) @ right.T
+        assert norms.of("weight", matrix) == pytest.approx(max(first, second), rel=1e-4)
+
+
+def test_a_weight_that_is_replaced_by_another_shape() -> None:
+    norms = SpectralNorms()
+    for shape in ((70, 80), (80, 90)):
+        matrix = torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        assert norms.of("weight", matrix) == pytest.approx(exact(matrix), rel=1e-2)
