@@ -23,7 +23,11 @@ class _Hooked(NamedTuple):
 
 
 class GradientWatch:
-    """Collects gradients until ``take``. ``loss_group`` is the open one, or empty."""
+    """Collects gradients until ``take``. ``loss_group`` is the open one, or empty.
+
+    What ``torch.autograd.grad`` computes, while ``probing``, is no gradient of the loss: a gradient penalty, the inner
+    step of meta-learning. It only counts in a step without any ``backward``.
+    """
 
     def __init__(self, faults: Faults) -> None:
         self.faults = faults
@@ -31,7 +35,9 @@ class GradientWatch:
         self.scale = LossScale()
         self._hooks: list[Any] = []
         self._group_hooks: list[Any] = []
+        self.probing = False
         self._found: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
+        self._probed: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._last: _Hooked | None = None
 
     def watch(self, tensor: torch.Tensor, named: Named) -> None:
@@ -66,13 +72,15 @@ class GradientWatch:
 
     def take(self, measure: Callable[[torch.Tensor, Named, str], None]) -> None:
         """Hand every gradient over, and keep none."""
-        while self._found:
-            (_, quantity), (names, gradient) = self._found.popitem()
+        found = self._found or self._probed
+        while found:
+            (_, quantity), (names, gradient) = found.popitem()
             for named in names:
                 measure(gradient, named, quantity)
 
     def release(self) -> None:
         self._found.clear()
+        self._probed.clear()
 
     def _hook(self, tensor: torch.Tensor, names: list[Named]) -> Any:
         return tensor.register_hook(partial(self._keep_of_leaf if tensor.is_leaf else self._keep, names))
@@ -88,9 +96,10 @@ class GradientWatch:
 
     def _add(self, names: list[Named], gradient: torch.Tensor) -> None:
         key = (id(names), f"gradient:{self.loss_group}" if self.loss_group else "gradient")
-        before = self._found.get(key)
+        found = self._probed if self.probing else self._found
+        before = found.get(key)
         gradient = self.scale.unscaled(gradient)
-        self._found[key] = names, gradient if before is None else before[1] + gradient
+        found[key] = names, gradient if before is None else before[1] + gradient
 
 
 def _remove(hooks: list[Any]) -> None:

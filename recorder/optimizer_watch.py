@@ -88,7 +88,7 @@ class OptimizerWatch:
         self._before = {}
 
     def _take_gradients(self, parameters: Any, *, used: bool = True) -> None:
-        if not self._session.options.gradients or not self._session.backward_calls:
+        if not self._session.options.gradients:
             return
         for parameter in parameters:
             named = self._named.get(id(parameter))

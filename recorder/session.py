@@ -192,9 +192,13 @@ class StepSession(Listener):
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
+        self.gradients.probing = False
         for tensor in tensors:
             if not self.gradients.scale.start(tensor):
                 self._name_loss(tensor)
+
+    def on_grad(self, begins: bool) -> None:
+        self.gradients.probing = begins
 
     def on_scaled(self, loss: torch.Tensor, scaled: torch.Tensor, scale: torch.Tensor) -> None:
         with UNSEEN():

@@ -17,7 +17,7 @@ from stepscope.recorder.trace import Trace, tensors_in
 UNSEEN = torch._C.DisableTorchFunction
 """Inside it, the recorder's own tensor calls are not seen."""
 
-_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER = range(5)
+_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER, _GRAD = range(6)
 
 _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argument, and its position
     "relu": 1, "relu6": 1, "selu": 1, "hardswish": 1, "hardsigmoid": 1, "silu": 1, "mish": 1,
@@ -31,6 +31,8 @@ _NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
 
 def _classify(function: Callable[..., Any]) -> int:
     name = getattr(function, "__name__", "")
+    if function is torch.autograd.grad:
+        return _GRAD
     if name == "backward":
         return _BACKWARD
     if name == "__set__":
@@ -54,6 +56,9 @@ class Listener:
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         """``backward`` is about to be called on these tensors."""
+
+    def on_grad(self, begins: bool) -> None:
+        """``torch.autograd.grad`` begins, or has ended."""
 
     def on_scaled(self, loss: torch.Tensor, scaled: torch.Tensor, scale: torch.Tensor) -> None:
         """A ``GradScaler`` multiplied a loss by its scale."""
@@ -141,6 +146,9 @@ class Tracer(TorchFunctionMode):
         if category == _BACKWARD:
             self._listener.before_backward(tensors_in(args[0] if args else kwargs.get("tensors")))
             return
+        if category == _GRAD:
+            self._listener.on_grad(True)
+            return
         if func.__name__ == UNSCALING:
             self._listener.on_unscaled(args[0])
         changed = _changed_argument(category, func, args, kwargs)
@@ -150,6 +158,8 @@ class Tracer(TorchFunctionMode):
     def _after(self, category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if category == _BACKWARD:
             return
+        if category == _GRAD:
+            self._listener.on_grad(False)
         outputs = _tensors_of(result)
         changed = _changed_argument(category, func, args, kwargs)
         if not outputs and changed is None:

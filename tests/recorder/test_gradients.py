@@ -243,6 +243,36 @@ def test_two_optimizers(tmp_path: Path) -> None:
     assert quantities(step, "model.2.weight") == {"value", "gradient", "update", "exp_avg", "exp_avg_sq"}
 
 
+def test_a_gradient_penalty_is_no_gradient_of_the_loss(tmp_path: Path) -> None:
+    x = torch.randn(4, 3, requires_grad=True)
+
+    def program(step: Step) -> None:
+        h = x * 2
+        step.record("h", h)
+        torch.autograd.grad(h.square().sum(), x, create_graph=True)
+        h.sum().backward()
+
+    assert_recorded(record(program, tmp_path), "h", torch.ones(4, 3))
+
+
+def test_gradients_by_hand(tmp_path: Path) -> None:
+    model = small()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+
+    def program(_: Step) -> None:
+        loss = model(torch.randn(8, 4)).square().mean()
+        for parameter, gradient in zip(
+            model.parameters(), torch.autograd.grad(loss, list(model.parameters())), strict=True
+        ):
+            parameter.grad = gradient
+        optimizer.step()
+
+    step = record(program, tmp_path, model, optimizer)
+    assert model[0].weight.grad is not None
+    assert_recorded(step, "model.0.weight", model[0].weight.grad)
+    assert step.tensor("model", quantity="gradient").shape == (8, 2)
+
+
 def test_evaluation_has_no_gradients(tmp_path: Path) -> None:
     model = small().eval()
 
