@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, cast
+
 import torch
 
 
@@ -17,8 +19,7 @@ def elements(tensor: torch.Tensor) -> torch.Tensor:
     """
     if is_distributed(tensor):
         with torch.no_grad():
-            local: torch.Tensor = tensor.to_local()
-            return local
+            return cast(torch.Tensor, cast(Any, tensor).to_local())
     if not tensor.is_nested:
         return tensor
     if tensor.layout == torch.jagged:
