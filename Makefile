@@ -7,13 +7,14 @@ LINK := .typecheck/stepscope
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup chromium demo test check fast slow browser format bench clean
+.PHONY: help setup chromium demo test check fast slow exhaustive browser format bench clean
 
 help:
 	@echo "make demo    train the broken example and its fix, record both, open the dashboard (NO_VIEW=1: only record)"
 	@echo "make test    all checks and all tests"
 	@echo "make check   lint, layout and types             make fast    the fast tests"
 	@echo "make slow    the slow tests                     make browser the tests that drive a browser"
+	@echo "make exhaustive  thousands of random repetitions: kills, damaged files"
 	@echo "make format  rewrite the code's layout          make bench   the benchmarks, as tables"
 	@echo "make clean   remove the environment and what was built"
 
@@ -39,13 +40,16 @@ check: setup
 
 # One run, so that the last line counts every test; tests/conftest.py puts the slow ones and the browser's last.
 test: setup chromium check
-	@echo "== tests"; $(PY) -m pytest -q
+	@echo "== tests"; $(PY) -m pytest -q -m "not exhaustive"
 
 fast: setup
-	@$(PY) -m pytest -q -m "not slow and not browser"
+	@$(PY) -m pytest -q -m "not slow and not exhaustive and not browser"
 
 slow: setup
-	@$(PY) -m pytest -q -m "slow and not browser"
+	@$(PY) -m pytest -q -m "slow and not browser and not exhaustive"
+
+exhaustive: setup
+	@$(PY) -m pytest -q -m exhaustive
 
 browser: setup chromium
 	@$(PY) -m pytest -q -m browser

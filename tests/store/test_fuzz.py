@@ -128,7 +128,7 @@ def test_mutations(group: Path, start: int) -> None:
     assert _memory() - before < MOST_MEMORY
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("start", range(1000, 11_000, 500))
 def test_ten_thousand_mutations(group: Path, start: int) -> None:
     before = _memory()

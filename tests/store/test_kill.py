@@ -93,7 +93,7 @@ def test_killed_between_two_bytes(tmp_path: Path, writing: subprocess.Popen[str]
     _tear_after(writing, tmp_path, size)
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 @pytest.mark.parametrize("seed", range(100))
 def test_killed_at_many_times_and_bytes(tmp_path: Path, writing: subprocess.Popen[str], seed: int) -> None:
     choose = random.Random(1000 + seed)

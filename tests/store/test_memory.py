@@ -20,7 +20,7 @@ def _megabytes() -> float:
     return tracemalloc.get_traced_memory()[0] / 2**20
 
 
-@pytest.mark.slow
+@pytest.mark.exhaustive
 def test_ten_thousand_steps(tmp_path: Path) -> None:
     live = SyntheticTrial(tmp_path, SYNTHETIC)
     records = [SYNTHETIC.record(index) for index in range(5)]
