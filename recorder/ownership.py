@@ -12,7 +12,8 @@ def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
     """The tensor itself if its memory is ours alone, else a copy.
 
     A forward pass leaves most of its outputs to nobody: once the autograd graph is gone, the recorder's alias is
-    the last that refers to their memory. Memory that numpy or another library lent to torch is always copied.
+    the last that refers to their memory. Memory that numpy or another library lent to torch, or that processes share,
+    is always copied.
 
     Args:
         tensor: a detached alias that the recorder holds.
@@ -24,6 +25,7 @@ def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
 def _is_ours_alone(tensor: torch.Tensor) -> bool:
     try:
         storage = tensor.untyped_storage()
-        return bool(storage.resizable() and torch._C._storage_Use_Count(storage._cdata) <= _ALONE)
+        counted = torch._C._storage_Use_Count(storage._cdata) <= _ALONE
+        return bool(counted and storage.resizable() and not storage.is_shared())
     except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
         return False
