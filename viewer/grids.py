@@ -93,7 +93,7 @@ def network_columns(*, compared: str) -> list[Column]:
         text("kind", "class", 150),
         text("shape", "shape", 130),
         number("elements", "parameters", width=110),
-        text("trainable", "state", 96),
+        text("trainable", "state", 150),
         text("dtype", "dtype", 84),
         number("norm", "norm"),
         number("gradient_norm", "gradient norm", width=120),

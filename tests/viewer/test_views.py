@@ -239,6 +239,22 @@ class TestPages:
         assert weight["other_norm"] == pytest.approx(norm, rel=1e-5)
         assert "modules" in words(network.network_caption(now))
 
+    def test_the_network_says_who_trains_what(self, tmp_path: Path) -> None:
+        torch = pytest.importorskip("torch")
+        from stepscope.recorder import Every, Recorder
+
+        model = torch.nn.Sequential(torch.nn.Linear(2, 2), torch.nn.Linear(2, 2), torch.nn.Linear(2, 2))
+        model[2].requires_grad_(False)
+        with Recorder(tmp_path / "group", trial="one", schedule=Every(1)) as recorder:
+            recorder.watch(model, torch.optim.SGD(model[0].parameters(), 0.1), exclude="model.2*")
+            with recorder.step():
+                model(torch.ones(3, 2)).sum().backward()
+        now = at(Source(tmp_path / "group").group, trial="one")  # type: ignore[arg-type]
+        states = {row["path"]: row["trainable"] for row in network.network_rows(now)}
+        assert states["model.0.weight"] == "trainable"
+        assert states["model.1.weight"] == "trainable, in no optimizer"
+        assert states["model.2.weight"] == "frozen, left out"
+
     def test_config_puts_differences_first(self, tmp_path: Path) -> None:
         from support.synthetic import write_trial
 

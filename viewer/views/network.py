@@ -15,10 +15,13 @@ from stepscope.viewer.views.moment import Moment
 def network_rows(now: Moment) -> list[dict[str, Any]]:
     """One row a module and one a parameter, in the order of the tree."""
     theirs = _parameters(now.other) if now.other is not None else {}
+    optimized = any(parameter.optimizers for parameter in _parameters(now.trial).values())
     rows = []
     for module in now.trial.network:
         rows.append(_module_row(module, now.trial))
-        rows += [_parameter_row(module, parameter, now.step, theirs, now) for parameter in module.parameters]
+        for parameter in module.parameters:
+            row = _parameter_row(module, parameter, now.step, theirs, now)
+            rows.append(row | {"trainable": _trainable(parameter, optimized=optimized)})
     return rows
 
 
@@ -59,7 +62,7 @@ def _module_row(module: ModuleInfo, trial: Trial) -> dict[str, Any]:
     return {
         "key": f"m:{module.path}", "name": module.path.rpartition(".")[2], "path": module.path,
         "depth": _depth(module.path), "kind": module.module_class, "elements": sum(map(_size, own.values())),
-        "trainable": "" if module.training else "eval mode", "node": module.path, "is_module": True,
+        "trainable": _module_state(module), "node": module.path, "is_module": True,
     }  # fmt: skip
 
 
@@ -71,7 +74,7 @@ def _parameter_row(
         "key": f"p:{module.path}:{name}", "name": parameter.name.rpartition(".")[2], "path": name,
         "depth": _depth(module.path) + 1, "kind": "buffer" if parameter.is_buffer else "parameter",
         "shape": " × ".join(map(str, parameter.shape)) or "scalar", "dtype": parameter.dtype,
-        "elements": _size(parameter), "trainable": "" if parameter.is_buffer else _trainable(parameter),
+        "elements": _size(parameter),
         "node": name, "is_module": False, "shared": ", ".join(parameter.names[1:]),
     }  # fmt: skip
     for field, quantity in (("norm", "value"), ("gradient_norm", "gradient"), ("update_norm", "update")):
@@ -85,8 +88,22 @@ def _parameter_row(
     return row
 
 
-def _trainable(parameter: ParameterInfo) -> str:
-    return "trainable" if parameter.trainable else "frozen"
+def _module_state(module: ModuleInfo) -> str:
+    words = [] if module.training else ["eval mode"]
+    return ", ".join(words if module.recorded else [*words, "left out"])
+
+
+def _trainable(parameter: ParameterInfo, *, optimized: bool) -> str:
+    """Trainable or frozen, and what is odd about it: in no optimizer, in two of them, or left out of the recording.
+
+    ``optimized`` says whether it is known which parameters the optimizers hold.
+    """
+    words = [] if parameter.is_buffer else ["trainable" if parameter.trainable else "frozen"]
+    if optimized and parameter.trainable and not parameter.is_buffer and not parameter.optimizers:
+        words.append("in no optimizer")
+    if len(parameter.optimizers) > 1:
+        words.append(f"in {len(parameter.optimizers)} optimizers")
+    return ", ".join(words if parameter.recorded else [*words, "left out"])
 
 
 def _norm(step: Step, node: str, quantity: str) -> float | None:
