@@ -6,10 +6,9 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.flow import Place
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.robust import mean
 from stepscope.analysis.view import View
 
 
@@ -65,9 +64,9 @@ def _regression(view: View, comparison: Comparison) -> Baseline | None:
     target = view.history(comparison.target.node, role=comparison.target.role)
     if not len(target):
         return None
-    mean, std = target.of("mean"), target.of("std")
-    start = float(np.nanmean(mean[:3] ** 2 + std[:3] ** 2))
+    centre, spread = target.of("mean"), target.of("std")
+    start = mean(centre[:3] ** 2 + spread[:3] ** 2)
     text = "an output of 0 would give for these targets"
-    constant = float(np.nanmean(std**2))
+    constant = mean(spread**2)
     counts = (math.prod(comparison.shape), *comparison.shape[1:])
     return Baseline(comparison.loss, comparison.prediction, start, constant, text, False, counts)

@@ -82,12 +82,14 @@ def loss_curves(view: View) -> Iterator[Curve]:
 
 
 def _turned(view: View) -> list[Place]:
-    """Terms that are maximised: the only source of an objective that is their negative."""
+    """Terms that are maximised: the only source of an objective that has the other sign in every step."""
     found = []
     for place in view.objectives:
-        links = view.flow.sources.get(place, ())
-        if view.flow.vertices[place].operation == "neg" and len(links) == 1 and links[0].place in view.losses:
-            found.append(links[0].place)
+        terms = [link.place for link in view.flow.sources.get(place, ()) if link.differentiable]
+        if len(terms) == 1 and terms[0] in view.losses:
+            whole, term = (view.history(p.node, role=p.role).of("mean") for p in (place, terms[0]))
+            if len(whole) == len(term) and bool(np.all(whole * term < 0)):
+                found.append(terms[0])
     return found
 
 

@@ -42,8 +42,15 @@ def diagnose(
 
 
 def _apply(rule: Rule, view: View) -> list[Finding]:
-    """What a rule finds; nothing where the recording is too damaged for it (``trial.problems`` tells)."""
+    """What a rule finds; nothing where the recording is too damaged for it (``trial.problems`` tells).
+
+    A rule that fails does not take the others with it, but says so.
+    """
     try:
         return list(rule.check(view))
     except DamagedError:
         return []
+    except Exception as error:
+        text = f"The rule {rule.name} failed on this recording ({type(error).__name__}: {error})."
+        cause, remedy = "A fault in the rule.", "Report it, with the recording if you can."
+        return [rule.finding(view, "", "info", text, confidence=0.0, causes=cause, remedy=remedy)]

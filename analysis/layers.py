@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.parameters import gradients
+from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 
 _CLASSES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
@@ -74,7 +75,7 @@ def rms_output_gradient(view: View, layer: Layer) -> float:
     count = elements(view, Place(layer.module, view.nodes[layer.module].roles[-1]))
     if history is None or not count:
         return math.nan
-    return float(np.nanmedian(history.of("norm"))) / math.sqrt(count)
+    return median(history.of("norm")) / math.sqrt(count)
 
 
 def elements(view: View, place: Place) -> int:

@@ -40,7 +40,7 @@ def _tree(found: Sequence[Finding], under: dict[int, list[int]], index: int) -> 
 
 
 def _explains(cause: Finding, finding: Finding, view: View) -> bool:
-    if cause.level == "info":
+    if cause.level == "info" or not finding.confidence:
         return False
     if cause.rule == "non-finite":
         return finding.rule != "non-finite" and _began(finding) >= _began(cause) > _first_step(view)

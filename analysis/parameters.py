@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.history import History
+from stepscope.analysis.robust import largest
 from stepscope.analysis.view import View
 from stepscope.store.records import STATISTICS
 
@@ -60,7 +61,7 @@ def is_unchanged(view: View, node: str) -> bool:
         return False
     values = history.statistics[:, _IDENTITY]
     update = view.history(node, "update")
-    moved = len(update) > 0 and bool(np.nanmax(update.of("abs_max")) > 0)
+    moved = len(update) > 0 and bool(largest(update.of("abs_max")) > 0)
     return not moved and bool(np.all((values == values[0]) | np.isnan(values)))
 
 

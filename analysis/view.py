@@ -45,9 +45,8 @@ class View:
 
         Without those whose loss or weights are not finite: nothing more can be learned from their numbers.
         """
-        steps = [step for part in self.readings if part.trains for step in part.steps]
-        finite = [step for step in steps if step.number not in self.broken]
-        return sorted(finite or steps, key=lambda step: step.number)
+        steps = (step for part in self.readings if part.trains for step in part.steps)
+        return sorted((step for step in steps if step.number not in self.broken), key=lambda step: step.number)
 
     @cached_property
     def broken(self) -> frozenset[int]:
@@ -109,11 +108,11 @@ class View:
 
     def _read(self, node: str, quantity: str, role: str | None, iteration: int | None, training: bool) -> History:
         numbers, statistics, aggregates = [], [], []
-        left_out = self.broken - {step.number for step in self.training} if training else frozenset()
+        left_out = self.broken if training else frozenset()
         for part in self.readings:
             row = part.layout.row(node, quantity, role, iteration) if part.trains or not training else None
             if row is not None:
-                kept = ~np.isin(part.numbers, list(left_out))
+                kept = ~np.isin(part.numbers, sorted(left_out))
                 numbers.append(part.numbers[kept])
                 statistics.append(part.statistics[kept, row])
                 aggregates.append(part.aggregates[kept, row])

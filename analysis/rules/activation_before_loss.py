@@ -11,6 +11,7 @@ from stepscope.analysis.bounds import RESHAPES, maker
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -119,8 +120,8 @@ def _adds_up_to_one(view: View, comparison: Comparison) -> bool:
     if len(comparison.shape) != 2 or comparison.shape[1] < 2:
         return False
     history = view.history(comparison.prediction.node, role=comparison.prediction.role)
-    if not len(history) or np.nanmin(history.of("min")) < 0:
+    if not len(history) or smallest(history.of("min")) < 0:
         return False
     means, spread = history.over_batch("mean", "batch_mean"), history.over_batch("mean", "batch_std")
     share = 1 / comparison.shape[1]
-    return bool(np.nanmax(np.abs(means - share)) < 1e-4 * share and np.nanmax(spread) < 1e-4 * share)
+    return bool(largest(np.abs(means - share)) < 1e-4 * share and largest(spread) < 1e-4 * share)

@@ -11,6 +11,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import layers
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import is_gradient_zero
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -46,8 +47,7 @@ class AdamEpsilon(Rule):
         if eps is None or not known:
             return
         roots = {
-            layer.weight: float(np.sqrt(np.nanmedian(view.history(layer.weight, "exp_avg_sq").of("mean"))))
-            for layer in known
+            layer.weight: float(np.sqrt(median(view.history(layer.weight, "exp_avg_sq").of("mean")))) for layer in known
         }
         small = [weight for weight, root in roots.items() if self.factor * root < eps]
         if len(small) >= self.share * len(known):

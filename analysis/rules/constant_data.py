@@ -40,6 +40,8 @@ class ConstantData(Rule):
     remedy = "Look at a few batches by hand; shuffle the data; check the indices of the data set."
 
     def check(self, view: View) -> Iterable[Finding]:
+        if not view.training:
+            return
         inputs = view.flow.of_type("input")
         targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)

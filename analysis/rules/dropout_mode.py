@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -41,7 +42,7 @@ class DropoutMode(Rule):
     high: float = 0.75
 
     def check(self, view: View) -> Iterable[Finding]:
-        for path, module in view.modules.items():
+        for path, module in view.modules.items() if view.training else ():
             if not module.module_class.startswith("Dropout") or path not in view.nodes:
                 continue
             trained = _dropped(view, view.history(path), training=True)
@@ -83,4 +84,4 @@ def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tupl
 def _is_direct(before: History, after: History) -> bool:
     """Whether nothing but dropout lies between two tensors: their means agree."""
     distance = np.abs(after.of("mean") - before.of("mean"))
-    return bool(np.nanmedian(distance) < 0.1 * np.nanmedian(before.of("std")) + 1e-12)
+    return bool(median(distance) < 0.1 * median(before.of("std")) + 1e-12)

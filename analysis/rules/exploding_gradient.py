@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_output_gradient
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -74,7 +75,7 @@ class ExplodingGradient(Rule):
             if history is None or len(history) < _LEAST:
                 continue
             norms = history.of("norm")
-            usual = float(np.nanmedian(norms[: len(norms) // 2]))
+            usual = median(norms[: len(norms) // 2])
             high = np.flatnonzero(norms > self.time_ratio * usual)
             if usual > 0 and len(high):
                 found.append((int(history.steps[high[0]]), layer, float(norms[high[0]]), usual))

@@ -6,11 +6,10 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.layers import Layer, layers, rms
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -48,7 +47,7 @@ class InputScale(Rule):
             history = view.history(place.node, role=place.role)
             if not sinks or not len(history):
                 continue
-            size = float(np.nanmedian(rms(history)))
+            size = median(rms(history))
             strange = size > self.large or 0 < size < self.small
             if strange and any(_arrives(view, size, layer) for layer in sinks):
                 yield self._finding(view, place, size, sinks[0])

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 from stepscope.store import Series
@@ -52,7 +53,7 @@ class LearningRateDecay(Rule):
     def _onset(self, curve: Series) -> int | None:
         """The position from which on nothing is left of the rate; None if that does not come, or comes late."""
         rates = curve.values
-        if len(rates) < self.least or not np.nanmax(rates) > 0:
+        if len(rates) < self.least or not largest(rates) > 0:
             return None
         peak = int(np.nanargmax(rates))
         alive = np.flatnonzero(rates >= self.left * rates[peak])
@@ -60,7 +61,7 @@ class LearningRateDecay(Rule):
         return onset if onset < self.early * len(rates) else None
 
     def _finding(self, view: View, name: str, curve: Series, onset: int) -> Finding:
-        peak, step = float(np.nanmax(curve.values)), int(curve.steps[onset])
+        peak, step = largest(curve.values), int(curve.steps[onset])
         summary = (
             f"The learning rate {name} runs out: {peak:.3g} at its highest, {curve.values[onset]:.2g} at step {step} "
             f"of {curve.steps[-1]}, and no more after it."

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
+from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 
@@ -64,4 +63,4 @@ def is_unused(view: View, parameter: Parameter) -> bool:
 def _moves(view: View, parameter: Parameter) -> bool:
     """Whether it changes nevertheless: it is used in a way that the recorder cannot see, through a function of it."""
     update = view.history(parameter.node, "update")
-    return len(update) > 0 and bool(np.nanmax(update.of("abs_max"), initial=0) > 0)
+    return len(update) > 0 and bool(largest(update.of("abs_max")) > 0)

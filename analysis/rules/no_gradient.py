@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.parameters import (
     Parameter,
@@ -16,6 +14,7 @@ from stepscope.analysis.parameters import (
     listed,
     trainable,
 )
+from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.module_never_called import is_unused
 from stepscope.analysis.view import View, evidence
@@ -77,7 +76,7 @@ class NoGradient(Rule):
             f"zero in all {len(history) or len(view.training)} training steps."
         )
         update = view.history(nodes[0], "update")
-        if len(update) and np.nanmax(update.of("abs_max")) > 0:
-            summary += f" They change nevertheless (by up to {np.nanmax(update.of('abs_max')):.2g}): weight decay."
+        if len(update) and largest(update.of("abs_max")) > 0:
+            summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])

@@ -5,10 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.birthplace import Birth, find_birth
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
@@ -129,8 +128,8 @@ def _remedy(view: View, birth: Birth) -> str:
             (_REASONS[sink] for sink in birth.operations if sink in _REASONS), ""
         )
         return reason or NonFinite.remedy
-    largest = [view.history(node, training=False).of("abs_max") for node in birth.before]
-    huge = any(values.size and np.nanmax(values, initial=0) > 1e15 for values in largest)
+    sources = [view.history(node, training=False).of("abs_max") for node in birth.before]
+    huge = any(largest(values) > 1e15 for values in sources)
     if huge:
         return "Its sources had grown beyond 1e15: lower the learning rate or clip gradients, then look again."
     return _REASONS.get(birth.operation, NonFinite.remedy)

@@ -11,6 +11,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import rms
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -54,7 +55,7 @@ class TargetScale(Rule):
             )
             if len(target) < 3 or len(target) != len(prediction) or len(loss) != len(target):
                 continue
-            wanted, given = float(np.nanmedian(rms(target))), float(rms(prediction)[-1])
+            wanted, given = median(rms(target)), float(rms(prediction)[-1])
             if wanted > self.large and given < self.reached * wanted and _is_compared(loss.of("mean"), wanted, given):
                 yield self._finding(view, comparison, wanted, given)
 

@@ -12,6 +12,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.robust import largest, median, smallest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -87,7 +88,7 @@ class UnreachableTargets(Rule):
         _, low, wanted = _common(prediction, target, "min")
         half = slice(len(low) // 2, None)
         with np.errstate(divide="ignore", invalid="ignore"):
-            return bool(np.nanmedian(low[half] / np.minimum(wanted[half], -1e-12)) > self.reached)
+            return bool(median(low[half] / np.minimum(wanted[half], -1e-12)) > self.reached)
 
     def _finding(
         self, view: View, place: Place, comparison: Comparison, bounds: tuple[float, float], gap: _Gap
@@ -96,7 +97,7 @@ class UnreachableTargets(Rule):
         target, prediction = _history(view, comparison.target), _history(view, comparison.prediction)
         side = "below" if gap.below >= gap.above else "above"
         statistic = "min" if side == "below" else "max"
-        extreme = np.nanmin if side == "below" else np.nanmax
+        extreme = smallest if side == "below" else largest
         wanted, given = float(extreme(target.of(statistic))), float(extreme(prediction.of(statistic)))
         vertex = view.flow.vertices[place]
         bound = bounds[0] if side == "below" else bounds[1]
@@ -157,7 +158,7 @@ def _gap(bounds: tuple[float, float], target: History) -> _Gap:
     width = np.maximum(high - low, 1e-12)
     below = np.clip((bounds[0] - low) / width, 0, 1)
     above = np.clip((high - bounds[1]) / width, 0, 1)
-    return _Gap(float(np.nanmedian(below)), float(np.nanmedian(above)))
+    return _Gap(median(below), median(above))
 
 
 def _common(one: History, other: History, statistic: str) -> tuple[Values, Values, Values]:

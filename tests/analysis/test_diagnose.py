@@ -15,7 +15,7 @@ from stepscope.analysis import LEVELS, RULES, diagnose, rule_names
 from stepscope.analysis.explains import EXPLAINS
 from stepscope.store import Trial
 from stepscope.store.errors import UnknownNameError
-from support.short_runs import blob_batches, curve_batches, mlp, record
+from support.short_runs import blob_batches, curve_batches, findings, mlp, record
 
 
 def sick(folder: Path) -> Trial:
@@ -25,11 +25,11 @@ def sick(folder: Path) -> Trial:
 
 
 def test_findings_are_plain_values(tmp_path: Path) -> None:
-    findings = diagnose(sick(tmp_path))
-    assert findings[0].rule == "unreachable-targets"
-    assert findings[0].source is not None and findings[0].source.text
-    assert json.loads(json.dumps([asdict(finding) for finding in findings]))[0]["node"] == "model.3"
-    for finding in findings:
+    found = diagnose(sick(tmp_path))
+    assert found[0].rule == "unreachable-targets"
+    assert found[0].source is not None and found[0].source.text
+    assert json.loads(json.dumps([asdict(finding) for finding in found]))[0]["node"] == "model.3"
+    for finding in found:
         assert 0 <= finding.confidence <= 1 and finding.level in LEVELS
         assert finding.causes and finding.remedy and finding.summary.endswith(".")
 
@@ -66,6 +66,38 @@ def test_unknown_rules_and_settings_are_told_with_near_names(tmp_path: Path) -> 
         diagnose(trial, rules=["dead-unit"])
     with pytest.raises(UnknownNameError, match="setting of the rule 'dead-units'"):
         diagnose(trial, settings={"dead-units": {"shares": 0.1}})
+
+
+def test_a_rule_that_fails_says_so_and_leaves_the_others_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(rule: object, view: object) -> None:
+        raise ZeroDivisionError("by accident")
+
+    monkeypatch.setattr(RULES["non-finite"], "check", fail)
+    found = diagnose(sick(tmp_path))
+    assert found[0].rule == "unreachable-targets"
+    assert "by accident" in next(finding.summary for finding in found if finding.rule == "non-finite")
+
+
+def test_a_trial_that_is_not_finite_from_the_first_step_on(tmp_path: Path) -> None:
+    model = mlp(6, 16, 2)
+    with torch.no_grad():
+        model[2].bias[0] = float("nan")
+    found = findings(record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, steps=6))
+    assert [finding.rule for finding in found] == ["non-finite"]
+    assert found[0].node == "model.2.bias" and found[0].step == 0
+
+
+def test_a_trial_that_only_evaluates(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 2), nn.Dropout(0.5))
+
+    def evaluate(loss: torch.Tensor, optimizer: object) -> None:
+        del optimizer
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            return F.mse_loss(model(x), y)
+
+    assert findings(record(tmp_path, model, loss, curve_batches, train=evaluate, steps=4)) == []
 
 
 def test_a_trial_without_steps_has_no_findings(tmp_path: Path) -> None:
