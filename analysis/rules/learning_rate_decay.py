@@ -32,6 +32,7 @@ class LearningRateDecay(Rule):
         left: the part of the highest rate. Source: cosine and linear schedules end at 0.1 to 0.01 of it, or reach 0
             only at the very end.
         early: the part of the steps before which this must have happened.
+        least: shorter curves are not judged.
     """
 
     name = "learning-rate-decay"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
+import re
+from dataclasses import asdict, fields
 from pathlib import Path
 
 import pytest
@@ -137,3 +138,5 @@ def test_every_rule_has_its_page_and_its_place_among_the_causes() -> None:
         for part in ("Symptom:", "How it is measured:", "Causes:", "Remedy:", "ource: "):
             assert part in page, (name, part)
         assert rule.causes and rule.remedy
+        for setting in fields(rule):
+            assert re.search(rf"^ {{8}}(\w+, )*{setting.name}(, \w+)*: .", page, re.MULTILINE), (name, setting.name)
