@@ -62,7 +62,7 @@ def _module_row(module: ModuleInfo, trial: Trial) -> dict[str, Any]:
     return {
         "key": f"m:{module.path}", "name": module.path.rpartition(".")[2], "path": module.path,
         "depth": _depth(module.path), "kind": module.module_class, "elements": sum(map(_size, own.values())),
-        "trainable": _module_state(module), "node": module.path, "is_module": True,
+        "trainable": _module_state(module, trial.network[0]), "node": module.path, "is_module": True,
     }  # fmt: skip
 
 
@@ -78,18 +78,20 @@ def _parameter_row(
         "node": name, "is_module": False, "shared": ", ".join(parameter.names[1:]),
     }  # fmt: skip
     for field, quantity in (("norm", "value"), ("gradient_norm", "gradient"), ("update_norm", "update")):
-        row[field] = _norm(step, name, quantity)
-    if row["norm"] and row["update_norm"] is not None:
+        row |= _norm(field, step, name, quantity)
+    if row.get("norm") and row.get("update_norm") is not None:
         row["update_ratio"] = row["update_norm"] / row["norm"]
     if now.there is not None:
-        row["other_norm"] = _norm(now.there, name, "value")
+        row |= _norm("other_norm", now.there, name, "value")
         other = theirs.get(name)
         row["different"] = other is None or other.shape != parameter.shape or other.trainable != parameter.trainable
     return row
 
 
-def _module_state(module: ModuleInfo) -> str:
-    words = [] if module.training else ["eval mode"]
+def _module_state(module: ModuleInfo, root: ModuleInfo) -> str:
+    """What is odd about a module: another mode than the model's, left out of the recording."""
+    mode = "training mode" if module.training else "eval mode"
+    words = [] if module.training == root.training else [mode]
     return ", ".join(words if module.recorded else [*words, "left out"])
 
 
@@ -106,9 +108,10 @@ def _trainable(parameter: ParameterInfo, *, optimized: bool) -> str:
     return ", ".join(words if parameter.recorded else [*words, "left out"])
 
 
-def _norm(step: Step, node: str, quantity: str) -> float | None:
+def _norm(field: str, step: Step, node: str, quantity: str) -> dict[str, float | None]:
+    """A norm under the name of its column; None if it is not finite, and nothing if it was not recorded."""
     row = step.layout.row(node, quantity, None, None)
     if row is None:
-        return None
+        return {}
     value = float(step.statistics()[row, STATISTICS.index("norm")])
-    return float(f"{value:.6g}") if math.isfinite(value) else None
+    return {field: float(f"{value:.6g}") if math.isfinite(value) else None}
