@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
-from stepscope.analysis.parameters import Parameter, has_gradient, listed, trainable
+from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
 from stepscope.analysis.view import View
@@ -45,30 +45,46 @@ class GradientCut(Rule):
     remedy = "Take the cut out; or freeze what is in front of it, if it is not meant to learn."
 
     def check(self, view: View) -> Iterable[Finding]:
-        cuts: dict[_Cut, list[Parameter]] = {}
         without = [parameter for parameter in trainable(view) if not has_gradient(view, parameter.node)]
         if not view.training or not without:
             return
         towards_loss = view.flow.upstream(view.losses)
+        cuts: dict[_Cut, list[Parameter]] = {}
         for parameter in without:
-            for cut in _cuts_after(view, parameter, towards_loss):
+            cut = max(_cuts_after(view, parameter, towards_loss), key=lambda cut: _depth(view, cut), default=None)
+            if cut is not None:
                 cuts.setdefault(cut, []).append(parameter)
-        for cut, parameters in _innermost(view, cuts).items():
+        for cut, parameters in _joined(view, cuts):
             yield self._finding(view, cut, parameters)
 
     def _finding(self, view: View, cut: _Cut, parameters: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in parameters]
-        level: Level = "info" if is_copy(view, nodes) else "warning"
         sink = view.flow.vertices[cut.sink]
-        made = f" (made by {sink.operation})" if sink.operation else ""
-        start = cut.source.node if view.flow.vertices[cut.source].type != "parameter" else cut.sink.node
-        where = f"between {cut.source.node} and {cut.sink.node}{made}" if start == cut.source.node else f"at {start}"
+        if view.flow.vertices[cut.source].type == "parameter":
+            start, where = cut.sink.node, f"through {listed(gather(view, parameters))}"
+        else:
+            made = f" (made by {sink.operation})" if sink.operation else ""
+            start, where = cut.source.node, f"between {cut.source.node} and {cut.sink.node}{made}"
         summary = (
             f"No gradient flows back {where}: {len(nodes)} trainable parameters in front of it "
             f"({listed(nodes)}) get none in {len(view.training)} training steps."
         )
+        level: Level = "info" if is_copy(view, nodes) else "warning"
         others = [name for name in (cut.sink.node, *nodes) if name != start]
         return self.finding(view, start, level, summary, step=view.training[0].number, nodes=others)
+
+
+def _joined(view: View, cuts: dict[_Cut, list[Parameter]]) -> Iterable[tuple[_Cut, list[Parameter]]]:
+    """The cuts; those at the parameters themselves (all of a module runs without gradients) as one for each module."""
+    whole: dict[str, _Cut] = {}
+    direct = {cut: group for cut, group in cuts.items() if view.flow.vertices[cut.source].type == "parameter"}
+    of_parameter = {parameter.node: cut for cut, group in direct.items() for parameter in group}
+    modules = gather(view, (parameter for group in direct.values() for parameter in group))
+    for module, parameters in modules.items():
+        own = [of_parameter[parameter.node] for parameter in parameters]
+        whole[module] = max(own, key=lambda cut: _depth(view, cut))
+    yield from ((whole[module], parameters) for module, parameters in modules.items())
+    yield from ((cut, group) for cut, group in cuts.items() if cut not in direct)
 
 
 def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> Iterable[_Cut]:
@@ -79,22 +95,6 @@ def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> I
         for link in view.flow.sinks.get(place, ()):
             if not link.differentiable and link.place in towards_loss:
                 yield _Cut(place, link.place)
-
-
-def _innermost(view: View, cuts: dict[_Cut, list[Parameter]]) -> dict[_Cut, list[Parameter]]:
-    """One cut for each set of parameters: the one that lies nearest to the loss."""
-    chosen: dict[str, _Cut] = {}
-    for cut, parameters in cuts.items():
-        for parameter in parameters:
-            known = chosen.get(parameter.node)
-            if known is None or _depth(view, cut) > _depth(view, known):
-                chosen[parameter.node] = cut
-    kept: dict[_Cut, list[Parameter]] = {}
-    for cut, parameters in cuts.items():
-        mine = [parameter for parameter in parameters if chosen[parameter.node] == cut]
-        if mine:
-            kept[cut] = mine
-    return kept
 
 
 def _depth(view: View, cut: _Cut) -> tuple[int, int]:

@@ -81,6 +81,18 @@ def test_a_cut_on_purpose_is_worth_knowing_at_most(tmp_path: Path) -> None:
     assert alarms(record(tmp_path, model, loss, curve_batches, optimizer=optimizer, steps=8)) == []
 
 
+def test_a_module_that_runs_without_gradients_is_one_finding(tmp_path: Path) -> None:
+    model = nn.ModuleDict({"encoder": mlp(6, 16, 16, 8), "head": mlp(8, 16, 2)})
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            code = model["encoder"](x)
+        return F.mse_loss(model["head"](code), y)
+
+    finding = only(record(tmp_path, model, loss, curve_batches, steps=6), "gradient-cut")
+    assert finding.node.startswith("model.encoder.4") and "6 trainable parameters" in finding.summary
+
+
 def test_detaching_what_also_has_another_way_is_no_cut(tmp_path: Path) -> None:
     model = Parts()
 
