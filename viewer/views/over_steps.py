@@ -50,9 +50,9 @@ def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Fig
     what = _what(selection)
     if not curves:
         return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""
-    return history(
-        curves, selection.step, log=selection.log, legend="right"
-    ), f"{what} of {len(nodes)} nodes. Click to go to a step."
+    figure = history(curves, selection.step, log=selection.log, legend="right")
+    names = nodes[0].name if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return figure, f"{what} of {names}. Click to go to a step."
 
 
 def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
