@@ -1,0 +1,1 @@
+"""The rules, one a file; ``stepscope.analysis.registry`` knows them all."""

@@ -10,7 +10,7 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
-from stepscope.analysis.view import View
+from stepscope.analysis.view import View, evidence
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,8 @@ class GradientCut(Rule):
         )
         level: Level = "info" if is_copy(view, nodes) else "warning"
         others = [name for name in (cut.sink.node, *nodes) if name != start]
-        return self.finding(view, start, level, summary, step=view.training[0].number, nodes=others)
+        shown = [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")]
+        return self.finding(view, start, level, summary, shown, step=view.training[0].number, nodes=others)
 
 
 def _joined(view: View, cuts: dict[_Cut, list[Parameter]]) -> Iterable[tuple[_Cut, list[Parameter]]]:

@@ -9,7 +9,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
-from stepscope.analysis.view import View
+from stepscope.analysis.view import View, evidence
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,8 @@ class ModuleNeverCalled(Rule):
             f"{module} ({kind}) is never called in {len(view.trial.steps)} recorded steps, so that its "
             f"{len(nodes)} parameters ({listed(nodes)}) cannot learn."
         )
-        return self.finding(view, nodes[0], "warning", summary, step=view.training[0].number, nodes=nodes[1:])
+        shown = [evidence(view.history(nodes[0]), "norm", "stays as it was initialised")]
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
 
 
 def is_unused(view: View, parameter: Parameter) -> bool:

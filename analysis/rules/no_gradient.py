@@ -66,7 +66,8 @@ class NoGradient(Rule):
             f"{listed(gather(view, group))}: {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient in "
             f"{len(view.training)} training steps: no loss is computed from them."
         )
-        return self.finding(view, nodes[0], "warning", summary, step=view.training[0].number, nodes=nodes[1:])
+        shown = [evidence(view.history(nodes[0]), "norm", "its value")]
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
 
     def _zero(self, view: View, group: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in group]
