@@ -99,6 +99,9 @@ def _overall(moments: Moments, histograms: torch.Tensor, elements: int) -> torch
     group = histograms.shape[0]
     if elements == 0:
         return torch.full((group, 8), torch.nan, dtype=torch.float64, device=histograms.device)
+    zeros = histograms[:, histograms.shape[1] // 2 - 1].double() / elements
+    if moments.count.shape[1] == 1:
+        return torch.stack([*_of_the_only_sample(moments), zeros], dim=-1)
     count = moments.count.sum(1)
     weight = moments.count / count.unsqueeze(1)
 
@@ -112,7 +115,6 @@ def _overall(moments: Moments, histograms: torch.Tensor, elements: int) -> torch
     spread = (moments.mean - mean.unsqueeze(1)) / unit
     std = unit.squeeze(1) * (weighted((moments.std / unit).square()) + weighted(spread.square())).sqrt()
     some = count > 0
-    zeros = histograms[:, histograms.shape[1] // 2 - 1].double() / elements
     columns = [
         mean,
         std,
@@ -123,6 +125,13 @@ def _overall(moments: Moments, histograms: torch.Tensor, elements: int) -> torch
         count.sqrt() * torch.hypot(std, mean),
     ]
     return torch.stack([*(blank(column, ~some) for column in columns), zeros], dim=-1)
+
+
+def _of_the_only_sample(moments: Moments) -> list[torch.Tensor]:
+    """What is measured of whole tensors without a batch; NaN where none of the elements is finite."""
+    norm = moments.count.sqrt() * torch.hypot(moments.std, moments.mean)
+    found = (moments.mean, moments.std, moments.abs_mean, moments.abs_max, moments.minimum, moments.maximum, norm)
+    return [values[:, 0] for values in found]
 
 
 def _extreme(values: torch.Tensor, *, largest: bool) -> torch.Tensor:
