@@ -6,7 +6,8 @@
 
 Runs on one torch thread. "recorded" is a recorded step over the plain one in processor time of the training thread,
 which others on the machine disturb least; "by the clock" is the same in wall time; "all threads" is the processor time
-of the training and the writer's thread together, until the step is on disk. With --check it exits with 1 if a bar is not held.
+of the training and the writer's thread together, until the step is on disk. With --check it exits with 1 if
+a bar is not held.
 """
 
 from __future__ import annotations
