@@ -3,10 +3,10 @@
     python benchmarks/bench_findings.py            # a table: the run, the wanted node, what was found at which place
 
 The broken runs were written from a list of common mistakes, without looking at the rules. The first measurement
-(2026-11-21) found 17 and placed 17 of the 20 causes, and accused none of the 8 healthy runs; what it showed to be missing
-was then mended, so that by now it is a test rather than an estimate. A cause counts as *found* if one of the first three
-findings names one of the wanted rules; it counts as *placed* if one of them names the wanted node or one that is directly
-connected to it.
+(2026-11-21) found 17 and placed 17 of the 20 causes, and accused none of the 8 healthy runs; what it showed to be
+missing was then mended, so that by now it is a test rather than an estimate. A cause counts as *found* if one of the
+first three findings names one of the wanted rules; it counts as *placed* if one of them names the wanted node or one
+that is directly connected to it.
 """
 
 from __future__ import annotations

@@ -17,10 +17,10 @@ INTRODUCTION = """\
 setting: `diagnose(trial, settings={"dead-units": {"share": 0.7}})`. What one finding explains stands under it; the
 first ones explain most.
 
-How often the true cause is among the first three findings of twenty broken runs, and how often healthy runs are accused,
-`python benchmarks/bench_findings.py` measures. The runs were written without looking at the rules: the first measurement
-(2026-11-21) found 17 causes, named the right node or its neighbour for 17, and accused none of eight healthy runs. After
-what was missing had been mended: 20 found, 19 placed, none accused.
+How often the true cause is among the first three findings of twenty broken runs, and how often healthy runs are
+accused, `python benchmarks/bench_findings.py` measures. The runs were written without looking at the rules: the first
+measurement (2026-11-21) found 17 causes, named the right node or its neighbour for 17, and accused none of eight
+healthy runs. After what was missing had been mended: 20 found, 19 placed, none accused.
 
 This page is written by `python scripts/rules_page.py`; a test fails if it is not up to date."""
 
