@@ -87,5 +87,5 @@ def test_the_page_is_small() -> None:
 
     layout = page("mine")
     components = list(layout._traverse())
-    assert len(components) < 180
+    assert len(components) < 150
     assert len({component.id for component in components if getattr(component, "id", None)}) > 50
