@@ -65,6 +65,7 @@ def assemble(job: StepJob, norms: SpectralNorms | None = None) -> StepRecord:
         samples=job.sample_indices,
         categories=job.categories,
         facts=job.facts,
+        dropped=tuple(row for row, place in enumerate(placed) if not place.group.is_complete),
     )
 
 

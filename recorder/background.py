@@ -3,57 +3,74 @@
 from __future__ import annotations
 
 import os
-import queue
 import threading
 import time
+from collections import deque
 from collections.abc import Callable
 
 _WAITING_JOBS = 8
-"""How many jobs may wait; then the training thread waits too, so that memory stays bounded."""
+"""From how many waiting jobs on training waits for the thread, as long as it has patience."""
+
+_Job = Callable[[], object]
 
 
 class Background:
     """Runs jobs in order on one daemon thread. The first fault of each kind is kept for the training thread.
 
-    ``waited`` is how many seconds jobs had to be waited for, all in all.
+    How many jobs may wait is for those who submit them to know: they hold the memory.
     """
 
     def __init__(self, on_fault: Callable[[Exception], None]) -> None:
         self._on_fault = on_fault
-        self._jobs: queue.Queue[Callable[[], object] | None] = queue.Queue(_WAITING_JOBS)
+        self._jobs: deque[_Job | None] = deque()
+        self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
-        self.waited = 0.0
 
-    def submit(self, job: Callable[[], object]) -> None:
-        """Let a job be run; waits while too many are waiting."""
+    def submit(self, job: _Job) -> None:
+        """Let a job be run."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="stepscope-writer", daemon=True)
             self._thread.start()
-        try:
-            self._jobs.put_nowait(job)
-        except queue.Full:
-            started = time.perf_counter()
-            self._jobs.put(job)
-            self.waited += time.perf_counter() - started
+        self._put(job)
+
+    def wait_for_others(self, seconds: float) -> float:
+        """Wait while many jobs are waiting, so that a recording is never far behind; returns how long that took."""
+        started = time.perf_counter()
+        with self._changed:
+            self._changed.wait_for(lambda: len(self._jobs) < _WAITING_JOBS, seconds)
+        return time.perf_counter() - started
 
     def flush(self) -> None:
         """Wait until every job given so far is done."""
         if self._thread is not None and self._thread.is_alive():
             done = threading.Event()
-            self._jobs.put(done.set)
+            self._put(done.set)
             done.wait()
 
     def close(self) -> None:
         """Finish all jobs and end the thread."""
         if self._thread is not None and self._thread.is_alive() and os.getpid() == self._process:
-            self._jobs.put(None)
+            self._put(None)
             self._thread.join()
         self._thread = None
 
+    def _put(self, job: _Job | None) -> None:
+        with self._changed:
+            self._jobs.append(job)
+            self._changed.notify_all()
+
+    def _next(self) -> _Job | None:
+        with self._changed:
+            self._changed.wait_for(lambda: self._jobs)
+            job = self._jobs.popleft()
+            self._changed.notify_all()
+            return job
+
     def _run(self) -> None:
-        while (job := self._jobs.get()) is not None:
+        while (job := self._next()) is not None:
             try:
                 job()
             except Exception as error:
                 self._on_fault(error)
+            del job  # and what it holds: the next one may be long in coming

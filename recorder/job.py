@@ -10,8 +10,12 @@ import torch
 
 from stepscope.recorder.frames import Place
 from stepscope.recorder.measurements import Deferred, MeasuredRows
+from stepscope.recorder.memory import Holding
 from stepscope.recorder.named import Named
 from stepscope.recorder.statistics import Measured
+
+_CALL_BYTES = 256
+_NAME_BYTES = 1024
 
 
 @dataclass(frozen=True)
@@ -19,7 +23,7 @@ class StepJob:
     """Everything the writer's thread needs to make a ``StepRecord``.
 
     The lists of the trace are as in ``Trace``; ``named_nodes`` maps its nodes to indices of ``named``; ``spectral``
-    holds copies of matrices whose largest singular value is still to be found.
+    holds copies of matrices whose largest singular value is still to be found. ``held`` is the memory of all this.
     """
 
     number: int
@@ -38,6 +42,12 @@ class StepJob:
     sample_indices: tuple[int, ...]
     categories: tuple[str, ...]
     facts: dict[str, Any]
+    held: Holding
+
+    @property
+    def bytes_of_structure(self) -> int:
+        """About what the job takes besides tensors and results: the trace, and the names."""
+        return _CALL_BYTES * len(self.parents) + _NAME_BYTES * len(self.named)
 
 
 class HostCopy:

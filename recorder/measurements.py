@@ -12,10 +12,10 @@ from typing import NamedTuple
 import torch
 
 from stepscope.recorder.elements import elements
+from stepscope.recorder.memory import Holding, Rank
 from stepscope.recorder.named import Named, dtype_name
 from stepscope.recorder.ownership import settled
-from stepscope.recorder.staging import staged
-from stepscope.recorder.statistics import Measured, measure
+from stepscope.recorder.statistics import Measured, bytes_of_results, measure
 
 _STACK_LIMIT = 1 << 20
 """Tensors are stacked up to this many elements: beyond, a copy costs more than the calls it saves."""
@@ -37,11 +37,15 @@ class RowKey(NamedTuple):
 
 @dataclass(frozen=True)
 class MeasuredRows:
-    """The results of one group, and which rows each of its tensors stands for (aliases share one measurement)."""
+    """The results of one group, and which rows each of its tensors stands for (aliases share one measurement).
+
+    ``is_complete`` is False if its neurons and samples were dropped for want of memory.
+    """
 
     rows: tuple[tuple[RowKey, ...], ...]
     results: Measured
     batched: bool
+    is_complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,24 @@ class Group:
     neuron_limit: int
     samples: tuple[int, ...]
     bytes: int
+    is_complete: bool = True
+
+    @property
+    def bytes_of_results(self) -> int:
+        """What its results will take."""
+        first, batched = self.tensors[0], self.batch_dim is not None
+        one = bytes_of_results(
+            first.numel(),
+            first.shape[self.batch_dim] if self.batch_dim is not None else 1,
+            batched=batched,
+            samples=len(self.samples),
+            neuron_limit=self.neuron_limit,
+        )
+        return one * len(self.tensors)
+
+    def without_detail(self) -> Group:
+        """The same, to be measured without neurons and samples."""
+        return replace(self, neuron_limit=0, samples=(), is_complete=False)
 
     def singles(self) -> Iterable[Group]:
         """Each tensor as a group of its own."""
@@ -62,11 +84,11 @@ class Group:
 
 
 class Deferred:
-    """A group on its way to the writer's thread, where it is measured; holds its part of the budget until then."""
+    """A group on its way to the writer's thread, where it is measured; holds its part of the memory until then."""
 
-    def __init__(self, group: Group) -> None:
+    def __init__(self, group: Group, held: Holding) -> None:
         self._group: Group | None = group
-        self._bytes = group.bytes
+        self._held = held
 
     def measure(self, faults: list[Exception]) -> list[MeasuredRows]:
         """Measure it, once, and let go of its tensors."""
@@ -77,14 +99,7 @@ class Deferred:
             with torch.no_grad():
                 return measure_group(group, faults)
         finally:
-            self._give_back()
-
-    def _give_back(self) -> None:
-        staged.give_back(self._bytes)
-        self._bytes = 0
-
-    def __del__(self) -> None:
-        self._give_back()
+            self._held.give_back(group.bytes)
 
 
 @dataclass(eq=False, slots=True)
@@ -110,7 +125,8 @@ class Measurements:
     sees that one is about to be changed in place calls ``measure_before_change`` first.
     """
 
-    def __init__(self, samples: int) -> None:
+    def __init__(self, samples: int, held: Holding) -> None:
+        self.held = held
         self.sample_indices: tuple[int, ...] = tuple(range(samples))
         self.done: list[MeasuredRows | Deferred] = []
         self.lost: list[RowKey] = []
@@ -120,6 +136,7 @@ class Measurements:
         self._by_storage: dict[int, list[_Pending]] = defaultdict(list)
         self._by_identity: dict[int, _Pending] = {}
         self._bytes = 0
+        self._most_pending = min(_PENDING_BYTES, held.memory.limit)
 
     def add(
         self,
@@ -149,7 +166,7 @@ class Measurements:
         self._unplaced.append(pending)
         self._by_identity[id(tensor)] = pending
         self._bytes += size
-        if self._bytes > _PENDING_BYTES:
+        if self._bytes > self._most_pending:
             self.flush()
 
     def measure_before_change(self, tensor: torch.Tensor) -> None:
@@ -199,11 +216,21 @@ class Measurements:
         tensors = tuple(pending.tensor for pending in alike)
         size = first.bytes * len(alike)
         group = Group(tensors, rows, first.batch_dim, first.neuron_limit, self.sample_indices, size)
-        if _may_wait(first.tensor) and staged.take(group.bytes):
+        if _may_wait(first.tensor) and self.held.take(group.bytes + group.bytes_of_results, Rank.TENSORS):
             kept = tuple(settled(pending.tensor, owned=pending.owned) for pending in alike)
-            self.done.append(Deferred(replace(group, tensors=kept)))
+            self.done.append(Deferred(replace(group, tensors=kept), self.held))
         else:
-            self.done += measure_group(group, self.faults)
+            self._measure_now(group)
+
+    def _measure_now(self, group: Group) -> None:
+        """Measure a group here and now; without detail, or not at all, if even its results have no room."""
+        if not self.held.take(group.bytes_of_results, Rank.DETAIL):
+            self.held.is_complete = False
+            group = group.without_detail()
+            if self.held.is_lost or not self.held.take(group.bytes_of_results, Rank.STATISTICS):
+                self.held.is_lost = True
+                return
+        self.done += measure_group(group, self.faults)
 
 
 def measure_group(group: Group, faults: list[Exception]) -> list[MeasuredRows]:
@@ -221,7 +248,7 @@ def _measured(group: Group) -> MeasuredRows:
     batched = group.batch_dim is not None
     stack = stack_of(list(group.tensors), group.batch_dim)
     results = measure(stack, batched=batched, samples=group.samples, neuron_limit=group.neuron_limit)
-    return MeasuredRows(group.rows, results, batched)
+    return MeasuredRows(group.rows, results, batched, group.is_complete)
 
 
 def stack_of(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor:

@@ -5,28 +5,37 @@ from __future__ import annotations
 import time
 import traceback
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from stepscope.recorder.assemble import assemble
 from stepscope.recorder.background import Background
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob
+from stepscope.recorder.memory import Memory, Rank
 from stepscope.recorder.scalars import Point, read
+from stepscope.recorder.shortfall import Shortfall
 from stepscope.recorder.spectral import SpectralNorms
 from stepscope.store import TrialWriter
 from stepscope.store.records import ModuleInfo, Note, TrialEnd
+
+_POINT_BYTES = 512
+_TEXT_BYTES = 256
+"""What a point of a curve, and a note besides its letters, take while they wait."""
 
 
 class TrialOutput:
     """One trial on its way to the disk; every call returns at once, unless too much is waiting.
 
-    ``written`` counts the bytes of its steps.
+    What waits is held in ``memory``: when that is full, a step loses its detail, then itself. ``written`` counts the
+    bytes of its steps.
     """
 
-    def __init__(self, writer: TrialWriter, faults: Faults) -> None:
+    def __init__(self, writer: TrialWriter, faults: Faults, memory: Memory) -> None:
         self._writer = writer
         self._faults = faults
+        self._memory = memory
+        self._shortfall = Shortfall(faults, memory.limit)
         self._norms = SpectralNorms()
         self._failed: deque[Exception] = deque(maxlen=64)
         self._background = Background(self._failed.append)
@@ -36,7 +45,7 @@ class TrialOutput:
     @property
     def waited(self) -> float:
         """Seconds that training waited for the writer's thread."""
-        return self._background.waited
+        return self._memory.waited
 
     @property
     def path(self) -> Path:
@@ -47,19 +56,50 @@ class TrialOutput:
         return self._writer.name
 
     def step(self, job: StepJob) -> None:
+        """Let a step be written; waits a little if many are waiting, and leaves it out if it has no room."""
+        held = job.held
+        if held.is_lost or not held.take(job.bytes_of_structure, Rank.STATISTICS):
+            held.release()
+            self._shortfall.skipped(job.number)
+            return
+        if not held.is_complete:
+            self._shortfall.without_detail(job.number)
+        if skipped := self._shortfall.told():
+            self.message(skipped, job.number)
+        self._memory.waited += self._background.wait_for_others(held.patience)
         self._background.submit(lambda: self._write_step(job))
 
     def _write_step(self, job: StepJob) -> None:
-        record = assemble(job, self._norms)
-        self._failed.extend(job.measured.faults)
-        self.written += self._writer.write_step(record)
+        try:
+            record = assemble(job, self._norms)
+            self._failed.extend(job.measured.faults)
+            self.written += self._writer.write_step(record)
+        finally:
+            job.held.release()
 
     def scalars(self, points: Sequence[Point]) -> None:
+        """Let points of curves be written."""
         if points:
-            self._background.submit(lambda: self._writer.write_scalars([read(point) for point in points]))
+            write = self._writer.write_scalars
+            self._submit(lambda: write([read(point) for point in points]), _POINT_BYTES * len(points))
 
     def note(self, note: Note) -> None:
-        self._background.submit(lambda: self._writer.write_note(note))
+        """Let a note be written."""
+        self._submit(lambda: self._writer.write_note(note), _TEXT_BYTES + 4 * len(note.text))
+
+    def _submit(self, job: Callable[[], object], size: int) -> None:
+        """Let a small thing be written, if there is room for it; it does not wait."""
+        if not self._memory.take(size, Rank.STATISTICS):
+            self._shortfall.lost_points()
+            return
+
+        def run() -> None:
+            try:
+                job()
+            finally:
+                self._memory.give_back(size)
+
+        self._background.submit(run)
 
     def network(self, modules: tuple[ModuleInfo, ...]) -> None:
         """Write the module tree, if it is another than the last one."""
@@ -82,6 +122,8 @@ class TrialOutput:
 
     def close(self, error: BaseException | None) -> None:
         """Write what waits, and how the trial ended."""
+        if skipped := self._shortfall.told():
+            self.message(skipped, 0)
         self._background.close()
         try:
             self._writer.close(_end(error))

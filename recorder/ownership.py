@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+_SMALL = 4096
 _ALONE = 2
 """References to a storage: the tensor's own, and that of the Python object through which it is asked."""
 
@@ -26,6 +27,8 @@ def _is_ours_alone(tensor: torch.Tensor) -> bool:
     try:
         storage = tensor.untyped_storage()
         counted = torch._C._storage_Use_Count(storage._cdata) <= _ALONE
-        return bool(counted and storage.resizable() and not storage.is_shared())
+        # A small part of it would keep all of it alive.
+        is_most = storage.nbytes() <= 2 * tensor.numel() * tensor.element_size() + _SMALL
+        return bool(counted and is_most and storage.resizable() and not storage.is_shared())
     except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
         return False

@@ -21,6 +21,7 @@ from stepscope.recorder.cost import Cost, CostMeter
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.memory import Memory
 from stepscope.recorder.network import network, omissions
 from stepscope.recorder.optimizer_curves import OptimizerCurves
 from stepscope.recorder.optimizer_watch import plain
@@ -31,6 +32,7 @@ from stepscope.recorder.scalars import Point, make_point
 from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
+from stepscope.recorder.sizes import as_bytes
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import TrialWriter
@@ -64,6 +66,9 @@ class Recorder:
         strict: raise errors instead of warning.
         if_exists: ``"number"`` (write to ``bugged-2``), ``"fail"`` or ``"overwrite"``.
         gradients, updates, optimizer_state, buffers: what to record besides values.
+        max_memory: how much may be held between training and the disk, in bytes or as a text such as ``"1GB"``. When
+            that is full, training waits a little (0.2 s a step at most); then a step loses its neurons and samples,
+            and at last the step is left out; the recording says so.
 
     Raises:
         RecorderError: an argument makes no sense.
@@ -87,8 +92,10 @@ class Recorder:
         updates: bool = True,
         optimizer_state: bool = True,
         buffers: bool = True,
+        max_memory: int | str = "256MiB",
     ) -> None:
         _check(samples, neurons, config)
+        self._memory = Memory(as_bytes(max_memory, "max_memory", least=1 << 20))
         self._schedule = as_schedule(Every(100) if schedule is None else schedule)
         self._options = Options(
             samples=samples,
@@ -129,7 +136,7 @@ class Recorder:
             neuron_limit=self._options.neurons,
         )
         try:
-            self._output = TrialOutput(TrialWriter(folder, info, if_exists=if_exists), self.faults)
+            self._output = TrialOutput(TrialWriter(folder, info, if_exists=if_exists), self.faults, self._memory)
         except OSError as error:
             self.enabled = False
             self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")
@@ -261,12 +268,13 @@ class Recorder:
         if not wanted:
             return self._nothing
         own_hooks = self._auto is None
-        session = StepSession(self._watched, self._options, self.faults, current, kind or "", optimizer_hooks=own_hooks)
+        session = StepSession(
+            self._watched, self._options, self.faults, current, kind or "", self._memory, optimizer_hooks=own_hooks
+        )
         try:
             session.start()
         except Exception:
-            session.stop()
-            session.release()
+            session.drop()
             raise
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
@@ -291,8 +299,7 @@ class Recorder:
         if session is None:
             return
         if undecided or self._closed or not self._is_own_process():
-            session.stop()
-            session.release()
+            session.drop()
             return
         if error is not None:
             session.facts["exception"] = f"{type(error).__name__}: {error}"
@@ -339,8 +346,7 @@ class Recorder:
     def _abandon(self) -> None:
         session, self._session, self._current = self._session, None, self._nothing
         if session is not None:
-            session.stop()
-            session.release()
+            session.drop()
 
     @property
     def session(self) -> StepSession | None:

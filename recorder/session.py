@@ -18,6 +18,7 @@ from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob, to_host
 from stepscope.recorder.measurements import Measurements
+from stepscope.recorder.memory import Holding, Memory, Rank
 from stepscope.recorder.module_watch import ModuleWatch
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_watch import OptimizerWatch
@@ -40,6 +41,7 @@ class StepSession(Listener):
         faults: Faults,
         number: int,
         kind: str,
+        memory: Memory,
         *,
         optimizer_hooks: bool = True,
     ) -> None:
@@ -52,7 +54,8 @@ class StepSession(Listener):
         self.backward_calls = 0
         self.trace = Trace()
         self.register = Register(self.trace, faults, self._on_named)
-        self.measurements = Measurements(options.samples)
+        self.held = Holding(memory)
+        self.measurements = Measurements(options.samples, self.held)
         self.gradients = GradientWatch(faults)
         self.optimizers = OptimizerWatch(self, watched.optimizers)
         self._optimizer_hooks = optimizer_hooks
@@ -104,8 +107,17 @@ class StepSession(Listener):
             self._terms.settle()
             self._tell_lost()
             return self._job()
+        except BaseException:
+            self.held.release()
+            raise
         finally:
             self.release()
+
+    def drop(self) -> None:
+        """End the step without a trace of it."""
+        self.stop()
+        self.release()
+        self.held.release()
 
     def release(self) -> None:
         """Let go of every tensor of the user's."""
@@ -129,11 +141,17 @@ class StepSession(Listener):
             places=self.trace.places,
             named_nodes=self.trace.named,
             measured=to_host(self.measurements.done),
-            spectral=self.optimizers.matrices,
+            spectral=self._matrices(),
             sample_indices=self.measurements.sample_indices,
             categories=self.categories,
             facts=self.facts,
+            held=self.held,
         )
+
+    def _matrices(self) -> list[tuple[Named, torch.Tensor]]:
+        """The matrices to be decomposed, as long as there is room for them."""
+        matrices, self.optimizers.matrices = self.optimizers.matrices, []
+        return [(named, matrix) for named, matrix in matrices if self.held.take(matrix.nbytes, Rank.TENSORS)]
 
     def _tell_lost(self) -> None:
         for error in self.measurements.faults:

@@ -20,6 +20,7 @@ from stepscope.recorder.moments import (
     moments_of,
     pieces,
 )
+from stepscope.store.records import HISTOGRAM_BINS
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,13 @@ def measure(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neu
         neuron_samples=None if chosen is None else _take(chosen, kept),
         neurons_total=total,
     )
+
+
+def bytes_of_results(elements: int, batch: int, *, batched: bool, samples: int, neuron_limit: int) -> int:
+    """What the results for one tensor of that many elements take, in bytes; at most."""
+    kept = min(neuron_limit, elements // batch if batched and batch else elements)
+    fixed = 8 * (8 + HISTOGRAM_BINS) + (8 * (12 + 4 * samples) if batched else 0)
+    return fixed + 8 * kept * (3 + samples if batched else 1)
 
 
 def neuron_positions(total: int, limit: int) -> list[int]:

@@ -166,6 +166,7 @@ class StepRecord:
         samples: for each of the S kept samples, its index in the batch.
         categories: for each of the S kept samples, its category; empty if the user gave none.
         facts: anything else that is true of the step (``{"micro_batches": 4}``); plain msgpack values.
+        dropped: the rows whose neurons and samples were measured by nobody, because the writer was behind.
     """
 
     number: int
@@ -184,6 +185,7 @@ class StepRecord:
     samples: tuple[int, ...] = ()
     categories: tuple[str, ...] = ()
     facts: Mapping[str, Any] = field(default_factory=dict)
+    dropped: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

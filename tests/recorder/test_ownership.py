@@ -12,9 +12,7 @@ import torch
 from torch import nn
 
 from stepscope.recorder import Every, Recorder
-from stepscope.recorder import measurements as measuring
 from stepscope.recorder.ownership import settled
-from stepscope.recorder.staging import Budget
 from stepscope.store import open_trial
 
 
@@ -91,19 +89,27 @@ def test_what_others_hold_is_copied() -> None:
 def test_what_is_over_the_budget_is_measured_at_once(
     held: tuple[Recorder, threading.Event], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(measuring, "staged", Budget(100))
+    monkeypatch.setattr(held[0]._memory, "limit", 100_000)
     with held[0].step() as step:
-        step.record("large", torch.ones(100, 3))
+        step.record("large", torch.ones(100, 300))
         step.record("small", torch.ones(4, 3))
     assert mean_of(*held, "large") == 1
     assert mean_of(*held, "small") == 1
 
 
-def test_the_budget_is_given_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    budget = Budget(1000)
-    monkeypatch.setattr(measuring, "staged", budget)
+def test_the_memory_is_given_back(tmp_path: Path) -> None:
     with Recorder(tmp_path, schedule=Every(1)) as recorder:
-        for _ in range(5):
-            with recorder.step() as step:
+        for number in range(6):
+            with recorder.step(kind=None if number % 2 else "train") as step:
                 step.record("x", torch.ones(4, 3))
-    assert budget.take(1000) and not budget.take(1)
+                if number == 1:
+                    recorder.drop_step()
+            recorder.note("a note")
+            recorder.scalar("loss", 0.1)
+        recorder.flush()
+        assert recorder._memory.held == 0 < recorder._memory.peak
+
+
+def test_a_small_part_of_a_large_memory_is_copied() -> None:
+    part = torch.ones(100_000)[:2].detach()
+    assert settled(part, owned=False) is not part
