@@ -32,6 +32,8 @@ KINDS = {
     "note": 4,
     "message": 5,
     "end": 6,
+    "resumed": 7,
+    "restart": 8,
     "layout": 16,
     "graph": 17,
     "step": 32,

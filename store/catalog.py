@@ -87,6 +87,11 @@ class Catalog:
                 self.problems[f"{self._file.name}: {error}"] = None
         return found
 
+    def readable(self) -> frozenset[bytes]:
+        """The digests of all that can be read."""
+        self.layouts(), self.graphs()
+        return frozenset((*self._layouts, *self._graphs))
+
     def _read(self, digest: bytes, places: Mapping[bytes, BlockPlace], kind: str) -> Any:
         place = places.get(digest)
         if place is None:

@@ -1,4 +1,4 @@
-"""Claiming the folder of a new trial: nothing that exists is lost unless that was asked for."""
+"""Claiming the folder of a trial: nothing that exists is lost unless that was asked for."""
 
 from __future__ import annotations
 
@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import Literal
 
 from stepscope.store import lock
-from stepscope.store.errors import StoreError, TrialExistsError, TrialInUseError
+from stepscope.store.errors import NotARecordingError, StoreError, TrialExistsError, TrialInUseError
 from stepscope.store.files import SUFFIX
+from stepscope.store.keepsake import is_keepsake
 
 IfExists = Literal["number", "fail", "overwrite"]
 
@@ -26,6 +27,25 @@ def claim(group: Path, name: str, if_exists: IfExists) -> Path:
     if not lock.take(path):
         raise _in_use(path)
     return path
+
+
+def claim_unused(path: Path) -> None:
+    """Make a folder for a trial of exactly this name, or take one in which no trial ever got as far as a file."""
+    if path.is_symlink() or (path.exists() and not path.is_dir()):
+        raise NotARecordingError(f"{path} is no folder of a trial; give another trial name")
+    path.mkdir(parents=True, exist_ok=True)
+    foreign = [entry.name for entry in path.iterdir() if not _is_ours(entry)]
+    if foreign:
+        raise NotARecordingError(f"{path} holds {foreign[0]!r}, and no recording; give another trial name")
+    reclaim(path)
+
+
+def reclaim(path: Path) -> None:
+    """Take the lock of a trial that exists, to go on with it."""
+    if path.is_symlink():
+        raise NotARecordingError(f"{path} is a link; give the folder that it leads to")
+    if not lock.take(path):
+        raise _in_use(path)
 
 
 def _make_room(path: Path, if_exists: IfExists) -> Path:
@@ -51,7 +71,7 @@ def _remove_trial(path: Path) -> None:
 
 
 def _is_ours(entry: Path) -> bool:
-    return entry.suffix == SUFFIX or entry.name.startswith(lock.LOCK_NAME)
+    return entry.suffix == SUFFIX or is_keepsake(entry) or entry.name.startswith(lock.LOCK_NAME)
 
 
 def _in_use(path: Path) -> TrialInUseError:

@@ -9,6 +9,7 @@ from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import NotARecordingError, damaged_unless
 from stepscope.store.records import ModuleInfo, Note, Scalar, TrialEnd, TrialInfo
+from stepscope.store.resumption import Resumption, resumption_from_plain
 
 
 class Message(NamedTuple):
@@ -40,10 +41,22 @@ class Journal:
         self.info = TrialInfo(name, 0.0, {}, {}, 0, 0)
         self.has_info = False
         self.end: TrialEnd | None = None
+        self.resumptions: tuple[Resumption, ...] = ()
         self.network: tuple[ModuleInfo, ...] = ()
         self.notes: tuple[Note, ...] = ()
         self.messages: tuple[Message, ...] = ()
         self.scalars: dict[tuple[str, str], list[Scalar]] = {}
+
+    @property
+    def config(self) -> Mapping[str, Any]:
+        """The config of the last resumption that changed it, or that of the start."""
+        return next((r.config for r in reversed(self.resumptions) if r.config is not None), self.info.config)
+
+    @property
+    def environment(self) -> Mapping[str, Any]:
+        """The environment of the last resumption that changed it, or that of the start."""
+        known = (r.environment for r in reversed(self.resumptions) if r.environment is not None)
+        return next(known, self.info.environment)
 
     def take(self, kind: str, header: Mapping[str, Any]) -> None:
         """Take in a block.
@@ -65,6 +78,15 @@ class Journal:
             self.messages = (*self.messages, Message(codec.step_from_plain(header["step"]), str(header["text"])))
         elif kind == "end":
             self.end = codec.end_from_plain(header)
+        elif kind == "resumed":
+            self.resumptions, self.end = (*self.resumptions, resumption_from_plain(header)), None
+        elif kind == "restart":
+            self._restart(codec.step_from_plain(header["step"]))
         elif kind == "scalars":
             for point in codec.scalars_from_plain(header["scalars"]):
                 self.scalars.setdefault((point.group, point.name), []).append(point)
+
+    def _restart(self, step: int) -> None:
+        """Points from this step on belong to what was superseded; notes and messages are kept as they are."""
+        for name, points in self.scalars.items():
+            self.scalars[name] = [point for point in points if point.step < step]

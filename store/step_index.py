@@ -23,11 +23,11 @@ class StepEntry(NamedTuple):
 
 
 class StepIndex:
-    """The recorded steps by number; the last one of equal number counts.
+    """The recorded steps by number; the last one of equal number counts, and those before a restart do not.
 
     Attributes:
         numbers: all numbers, in order; kinds: their kinds.
-        repeated: the numbers that occur more than once in the file.
+        repeated: the numbers that occur more than once in the file, or were superseded.
         last_detail: the step whose detail lies furthest back in its file.
     """
 
@@ -51,6 +51,22 @@ class StepIndex:
         Raises:
             DamagedError: it makes no sense.
         """
+        if place.kind == "restart":
+            with damaged_unless("a restart"):
+                self._supersede(codec.step_from_plain(header["step"]))
+        else:
+            self._take_step(place, header)
+
+    def _supersede(self, step: int) -> None:
+        """Training went back to this step: those from it on are no part of its history any more."""
+        gone = {number for number in self._entries if number >= step}
+        self.repeated |= gone
+        for number in gone:
+            del self._entries[number]
+        if self.last_detail in gone:
+            self.last_detail = max(self._entries, key=lambda number: self._entries[number].detail, default=None)
+
+    def _take_step(self, place: BlockPlace, header: dict[str, Any]) -> None:
         with damaged_unless("a step"):
             number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])

@@ -20,6 +20,7 @@ from stepscope.store.journal import Message
 from stepscope.store.layout import Layout
 from stepscope.store.nodes import Node, collect_nodes
 from stepscope.store.records import STATISTICS, ModuleInfo, Note, TrialEnd, TrialInfo
+from stepscope.store.resumption import Resumption
 from stepscope.store.series import Series, SeriesQuestion, Source, gather
 from stepscope.store.step import Step
 from stepscope.store.table import Library, Table, TableQuestion, converted, tables
@@ -68,13 +69,18 @@ class Trial:
 
     @property
     def config(self) -> Mapping[str, Any]:
-        """The hyper-parameters that the user gave."""
-        return self.info.config
+        """The hyper-parameters that the user gave; those of the last resumption, if it changed them."""
+        return self._contents.journal.config
 
     @property
     def environment(self) -> Mapping[str, Any]:
-        """Versions, device, source revision, command."""
-        return self.info.environment
+        """Versions, device, source revision, command; those of the last resumption, if it changed them."""
+        return self._contents.journal.environment
+
+    @property
+    def resumptions(self) -> tuple[Resumption, ...]:
+        """When the trial was gone on with, from which step on, and with what other config or environment."""
+        return self._contents.journal.resumptions
 
     @property
     def network(self) -> tuple[ModuleInfo, ...]:
@@ -309,7 +315,7 @@ class Trial:
 
     @property
     def repeated_steps(self) -> Set[int]:
-        """The numbers of steps that were written more than once; the last one counts."""
+        """The numbers of steps that were written more than once, or superseded; the last one counts."""
         return self._contents.index.repeated
 
     def _read_step(self, number: int) -> Step:

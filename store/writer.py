@@ -20,6 +20,9 @@ from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.frames import compress
 from stepscope.store.names import checked_trial_name
 from stepscope.store.records import Graph, ModuleInfo, Note, Scalar, StepRecord, TensorInfo, TrialEnd, TrialInfo
+from stepscope.store.resume import Earlier, resumption_messages, resumption_of
+from stepscope.store.resume import resume as resume_trial
+from stepscope.store.resumption import resumption_to_plain
 from stepscope.store.step_block import check_record, encode_step
 
 _REMEMBERED = 256
@@ -37,19 +40,25 @@ class TrialWriter:
         info: what is known at the start; ``info.trial`` is the wanted name.
         if_exists: ``"number"`` writes to ``name-2``, ``name-3``, ...; ``"fail"`` raises; ``"overwrite"`` deletes the
             old trial first.
+        resume: go on with the trial of exactly this name, if there is one, whatever ``if_exists`` says. Its steps
+            stay; ``rewind`` says which of them are superseded.
 
     Raises:
         TrialInUseError: a process that may be alive writes to the trial of this name.
         TrialExistsError: the trial exists, with ``if_exists="fail"``.
+        NotARecordingError: with ``resume=True``, the folder is none of a trial, or in a newer format.
         StoreError: the name cannot be a folder's name.
         OSError: the folder cannot be written to.
     """
 
-    def __init__(self, folder: Path | str, info: TrialInfo, *, if_exists: IfExists = "number") -> None:
+    def __init__(
+        self, folder: Path | str, info: TrialInfo, *, if_exists: IfExists = "number", resume: bool = False
+    ) -> None:
         group, name = Path(folder), checked_trial_name(info.trial)
         first = encode_block("trial", codec.trial_to_plain(info))
         group.mkdir(parents=True, exist_ok=True)
-        self.path = claim(group, name, if_exists)
+        self.path = group / name if resume else claim(group, name, if_exists)
+        self.earlier = resume_trial(self.path) if resume else None
         self.name = self.path.name
         self._known: set[bytes] = set()
         self._layouts: dict[tuple[TensorInfo, ...], bytes] = {}
@@ -59,11 +68,33 @@ class TrialWriter:
         self._opened: list[AppendFile] = []
         try:
             self._journal, self._catalog, self._steps, self._detail, self._columns = map(self._open, FILE_NAMES)
-            self._journal.append(first)
+            if self.earlier is None or self.earlier.config is None:
+                self._journal.append(first)
+            if self.earlier is not None:
+                self._write_resumption(self.earlier, info)
         except BaseException:
             self.close(None)
             raise
         self._column_writer = ColumnWriter(self._columns.append)
+
+    def _write_resumption(self, earlier: Earlier, info: TrialInfo) -> None:
+        self._known |= earlier.digests
+        self._append_journal("resumed", resumption_to_plain(resumption_of(earlier, info)))
+        for text in resumption_messages(earlier, info):
+            self.write_message(text, earlier.next_step)
+
+    @property
+    def next_step(self) -> int:
+        """The number after the last step that was recorded when the trial was resumed; 0 for a new one."""
+        return 0 if self.earlier is None else self.earlier.next_step
+
+    def rewind(self, step: int) -> int:
+        """Training goes on from an earlier step: those from this number on are superseded, and kept on the disk."""
+        before = self._bytes()
+        self._journal.check_place()
+        self._steps.append(encode_block("restart", {"step": step}))
+        self._append_journal("restart", {"step": step})
+        return self._bytes() - before
 
     def write_step(self, record: StepRecord) -> int:
         """Append a step; returns the bytes that were written. The step's own block comes last: it completes it."""
