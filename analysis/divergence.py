@@ -32,14 +32,17 @@ class Divergence:
     more: int = 0
 
 
-def first_divergence(trial: Trial, other: Trial, *, tolerance: float = 1e-5) -> Divergence | None:
+def first_divergence(
+    trial: Trial, other: Trial, *, tolerance: float = 1e-5, limit: int | None = None
+) -> Divergence | None:
     """The first difference, step by step and then in the order of the data; None if all common steps agree.
 
     Args:
         trial, other: two recordings.
         tolerance: relative differences up to it count as none: float32 has about seven digits.
+        limit: of how many common steps, from the first one on; all unless given.
     """
-    for number in np.intersect1d(trial.steps, other.steps).tolist():
+    for number in np.intersect1d(trial.steps, other.steps)[:limit].tolist():
         found = differences_at(trial, trial.step(number), other.step(number), tolerance=tolerance)
         if found:
             return found[0]

@@ -33,24 +33,27 @@ def open_screen(browser: Browser, url: str) -> Screen:
 def walk(screen: Screen) -> None:
     """The tutorial, picture by picture."""
     screen.open("?trial=bugged").settle()
-    take(screen, "tutorial-1-start")
+    screen.page.wait_for_selector("#page-findings .card .spark")
+    take(screen, "tutorial-1-findings")
+    screen.inspect("?trial=bugged").settle()
+    take(screen, "tutorial-2-network")
     screen.select("loss")
-    take(screen, "tutorial-2-loss")
+    take(screen, "tutorial-3-loss")
     screen.page.locator("#inspector .neighbours .link", has_text="target").click()
     screen.settle()
-    take(screen, "tutorial-3-target")
+    take(screen, "tutorial-4-target")
     screen.select("answer")
-    take(screen, "tutorial-4-answer")
+    take(screen, "tutorial-5-answer")
     screen.choose("compare", "fixed")
     screen.page.locator("#inspector .link.stat", has_text="min").first.click()
     screen.settle().choose("kind", "length 8")
     screen.settle()
-    take(screen, "tutorial-5-compared")
+    take(screen, "tutorial-6-compared")
 
 
 def pages(screen: Screen) -> None:
     """The picture on top of the README, and one of each other page that has much to see."""
-    screen.open("?trial=bugged&compare=fixed&node=subnet_out&color=std").settle()
+    screen.inspect("?trial=bugged&compare=fixed&node=subnet_out&color=std").settle()
     take(screen, "dashboard")
     screen.page.locator("#theme-switch").click()
     screen.settle()

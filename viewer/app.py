@@ -10,7 +10,7 @@ from typing import Any
 
 from dash import ClientsideFunction, Dash, Input, Output, State, no_update
 
-from stepscope.store import Tensor
+from stepscope.store import Tensor, Trial
 from stepscope.store.errors import StoreError
 from stepscope.viewer.at import PARTS, diagnosed_at, keys_of
 from stepscope.viewer.custom import CustomPage
@@ -18,12 +18,13 @@ from stepscope.viewer.diagnoses import Diagnoses
 from stepscope.viewer.figures import empty
 from stepscope.viewer.grids import network_columns, neuron_columns, tensor_columns
 from stepscope.viewer.layout import page
-from stepscope.viewer.markup import el
+from stepscope.viewer.markup import Markup, el
 from stepscope.viewer.page_state import page_state
 from stepscope.viewer.resolve import Resolved, resolve
 from stepscope.viewer.selection import Selection, from_json
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import curves, findings, network, texts
+from stepscope.viewer.views.about import about, against
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
@@ -190,8 +191,7 @@ class Answers:
             figure, caption = scalars(trial, other, selection)
             return {"scalars-chart": figure, "scalars-caption": caption}
         if selection.view == "findings":
-            markup = findings.page(trial, self.diagnoses.of(trial), self.diagnoses.hints_of(trial))
-            return {"page-markup": {"into": "page-findings", "markup": markup}}
+            return {"page-markup": {"into": "page-findings", "markup": self._findings_page(trial, other)}}
         if selection.view in ("notes", "config"):
             make = texts.notes_page if selection.view == "notes" else texts.config_page
             return {"page-markup": {"into": f"page-{selection.view}", "markup": make(trial, other)}}
@@ -208,6 +208,14 @@ class Answers:
             "network-rows": network.network_rows(now),
             "page-markup": {"into": "network-caption", "markup": network.network_caption(now)},
         }
+
+    def _findings_page(self, trial: Trial, other: Trial | None) -> Markup:
+        known = self.diagnoses
+        beside = [about(trial)]
+        if other is not None:
+            parted, looked_at = known.parted(trial, other)
+            beside.append(against(trial, other, parted, looked_at=looked_at))
+        return findings.page(trial, known.of(trial), known.hints_of(trial), beside)
 
 
 _PAGE_OUTPUTS = {

@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 from stepscope.analysis.overview import continued
 from stepscope.store import Group, Trial
 from stepscope.store.errors import StoreError
-from stepscope.viewer.page_state import PageState
+from stepscope.viewer.page_state import NEEDS_STEPS, PageState
 from stepscope.viewer.selection import Selection, to_json
 from stepscope.viewer.views.moment import moment
 
@@ -20,7 +20,7 @@ def keys_of(state: PageState, group: Group | None, size: tuple[int, int]) -> dic
     """The key of each part; None for a part that is not on the screen."""
     keys: dict[str, Key] = dict.fromkeys(PARTS)
     selection = state.resolved.selection
-    if group is None or not selection.trial or (state.welcome is not None and selection.view in ("inspect", "steps")):
+    if group is None or not selection.trial or (state.welcome is not None and selection.view in NEEDS_STEPS):
         return keys
     try:
         trial = group[selection.trial]

@@ -6,10 +6,16 @@ import logging
 import threading
 from pathlib import Path
 
+import numpy as np
+
 from stepscope.analysis import Finding, diagnose
+from stepscope.analysis.divergence import Divergence, first_divergence
 from stepscope.analysis.hints import Hints, hints
 from stepscope.store import Trial
 from stepscope.viewer.at import diagnosed_at
+
+_COMPARED_STEPS = 400
+"""How many common steps are compared at most; reading thousands would keep the page waiting."""
 
 log = logging.getLogger("stepscope.viewer")
 
@@ -20,6 +26,7 @@ class Diagnoses:
     def __init__(self) -> None:
         self._found: dict[Path, tuple[str, tuple[Finding, ...]]] = {}
         self._hints: dict[Path, tuple[str, Hints]] = {}
+        self._parted: dict[tuple[Path, Path], tuple[str, tuple[Divergence | None, int]]] = {}
         self._lock = threading.Lock()
 
     def of(self, trial: Trial) -> tuple[Finding, ...]:
@@ -40,9 +47,27 @@ class Diagnoses:
                 known = self._hints[trial.path] = (when, _hints(trial))
             return known[1]
 
+    def parted(self, trial: Trial, other: Trial) -> tuple[Divergence | None, int]:
+        """Where two trials part first, and how many common steps were looked at."""
+        when, pair = f"{diagnosed_at(trial)}, {diagnosed_at(other)}", (trial.path, other.path)
+        with self._lock:
+            known = self._parted.get(pair)
+            if known is None or known[0] != when:
+                known = self._parted[pair] = (when, _parted(trial, other))
+            return known[1]
+
     def known(self, trial: Trial) -> tuple[Finding, ...]:
         """The findings that were computed last, without computing any."""
         return self._found.get(trial.path, ("", ()))[1]
+
+
+def _parted(trial: Trial, other: Trial) -> tuple[Divergence | None, int]:
+    common = min(len(np.intersect1d(trial.steps, other.steps)), _COMPARED_STEPS)
+    try:
+        return first_divergence(trial, other, limit=_COMPARED_STEPS), common
+    except Exception:
+        log.exception("%s and %s could not be compared", trial.name, other.name)
+        return None, 0
 
 
 def _hints(trial: Trial) -> Hints:

@@ -38,9 +38,16 @@ def _is_cell(cell: Markup | str) -> bool:
     return isinstance(cell, list) and str(cell[0]).partition(".")[0] == "td"
 
 
-def spark(steps: list[int], values: list[float | None], mark: int | None = None) -> Markup:
-    """A small curve without axes; None is a gap. ``mark`` is a step at which a line is drawn."""
-    return ["spark", {"steps": steps, "values": values, "mark": mark}]
+def spark(
+    steps: list[int], values: list[float | None], mark: int | None = None, axis: tuple[float, float] | None = None
+) -> Markup:
+    """A small curve; None is a gap.
+
+    Args:
+        mark: a step at which a line is drawn.
+        axis: the values at the lower and the upper edge; the curve's own unless given.
+    """
+    return ["spark", {"steps": steps, "values": values, "mark": mark, "axis": axis and list(axis)}]
 
 
 def note(text: str) -> Markup:

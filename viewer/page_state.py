@@ -22,6 +22,9 @@ from stepscope.viewer.views.graph_overlay import BY_CHANGE, BY_TYPE
 ANY_KIND = "\u2217"
 """The value of the control that means: steps of all kinds."""
 
+NEEDS_STEPS = ("findings", "inspect", "steps")
+"""Pages that a trial without steps cannot fill."""
+
 
 @dataclass(frozen=True)
 class PageState:
@@ -89,7 +92,7 @@ def page_state(source: Source, wish: Selection, changed: str, size: tuple[int, i
         _neighbours(trial, selection),
         status.badge(trial),
         status.notices(trial, resolved.notice, group.problems),
-        status.no_steps(trial) if len(trial.steps) == 0 and selection.view in ("inspect", "steps") else None,
+        status.no_steps(trial) if len(trial.steps) == 0 and selection.view in NEEDS_STEPS else None,
         trial.state == "running",
         tuple((node.name, node.name) for node in trial.nodes),
     )

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 from urllib.parse import parse_qs, urlencode
 
-VIEWS = ("inspect", "findings", "steps", "scalars", "network", "notes", "config", "custom")
+VIEWS = ("findings", "inspect", "steps", "scalars", "network", "notes", "config", "custom")
 ALL = "all"
 """The sample choice that means: over all elements."""
 
@@ -18,7 +18,7 @@ class Selection:
 
     Attributes:
         trial, compare: names of trials; empty for none.
-        view: the page.
+        view: the page; an address that names a node and no page means ``"inspect"``.
         kind: a kind of step; empty for any.
         step, iteration: numbers; None for the last.
         node, role: what is selected in the graph; ``lag`` is how many iterations ago the role was made.
@@ -35,7 +35,7 @@ class Selection:
 
     trial: str = ""
     compare: str = ""
-    view: str = "inspect"
+    view: str = "findings"
     kind: str = ""
     step: int | None = None
     iteration: int | None = None
@@ -68,7 +68,7 @@ def to_query(selection: Selection) -> str:
     pairs: list[tuple[str, str]] = []
     for field in fields(Selection):
         value = getattr(selection, field.name)
-        if value == getattr(_DEFAULT, field.name):
+        if value == getattr(_DEFAULT, field.name) and not (field.name == "view" and selection.node):
             continue
         if isinstance(value, tuple):
             pairs += [(field.name, item) for item in (value or ("",))]
@@ -96,6 +96,8 @@ def from_json(data: Mapping[str, Any] | None) -> Selection:
             if value is not _NOTHING:
                 changes[field.name] = value
     selection = Selection(**changes)
+    if changes.get("node") and "view" not in changes:
+        return replace(selection, view="inspect")
     return selection if selection.view in VIEWS else replace(selection, view=_DEFAULT.view)
 
 

@@ -77,8 +77,12 @@ class Screen:
         """Go to the page and wait until it has been filled."""
         self.page.goto(self.url + query)
         self.page.wait_for_selector("#badge .badge, #welcome .welcome", timeout=30_000)
-        if "view=" not in query and self.page.query_selector("#welcome .welcome") is None:
-            self.page.wait_for_selector("#graph [data-node]", timeout=30_000)
+        return self
+
+    def inspect(self, query: str = "?") -> Screen:
+        """Go to the page that shows the network, and wait until it has been drawn."""
+        self.open(f"{query}&view=inspect")
+        self.page.wait_for_selector("#graph [data-node]", timeout=30_000)
         return self
 
     def settle(self) -> Screen:

@@ -20,7 +20,7 @@ Open = Callable[..., Screen]
 
 def test_the_tutorial_leads_to_the_bug(demo: Path, screen_of: Open) -> None:
     """The README's walk: the loss stands still, its sources are looked at, the line of code is read."""
-    screen = screen_of(demo).open("?trial=bugged")
+    screen = screen_of(demo).inspect("?trial=bugged")
     page = screen.page
     page.locator("#graph [data-node=loss]").first.click()
     expect(page.locator("#inspector .name")).to_have_text("loss")
@@ -40,7 +40,7 @@ def test_the_tutorial_leads_to_the_bug(demo: Path, screen_of: Open) -> None:
 
 
 def test_the_row_of_the_papers_example_has_its_counterpart(demo: Path, screen_of: Open) -> None:
-    screen = screen_of(demo).open("?trial=bugged").find("subnet_out.hidden_state")
+    screen = screen_of(demo).inspect("?trial=bugged").find("subnet_out.hidden_state")
     assert screen.fact("shape") == "[128, 200], batch dimension 0"
     assert screen.fact("module") == "subnet_out.hidden_state (LeakyReLU)"
     trial = open_trial(demo / "bugged")
@@ -57,7 +57,7 @@ def test_the_row_of_the_papers_example_has_its_counterpart(demo: Path, screen_of
 
 
 def test_a_copied_address_opens_the_same_view(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=sick&compare=healthy&step=100&quantity=gradient&color=norm")
+    screen = screen_of(folder).inspect("?trial=sick&compare=healthy&step=100&quantity=gradient&color=norm")
     screen.select("model.head")
     address = screen.page.url
     again = screen_of(folder)
@@ -70,7 +70,7 @@ def test_a_copied_address_opens_the_same_view(folder: Path, screen_of: Open) -> 
 
 
 def test_the_selection_survives_steps_and_trials(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=healthy").select("model.head")
+    screen = screen_of(folder).inspect("?trial=healthy").select("model.head")
     before = screen.fact("step")
     screen.page.keyboard.press("Shift+ArrowLeft")
     screen.settle()
@@ -82,7 +82,7 @@ def test_the_selection_survives_steps_and_trials(folder: Path, screen_of: Open) 
 
 
 def test_keys_are_not_stolen_from_inputs(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=healthy").select("model.head")
+    screen = screen_of(folder).inspect("?trial=healthy").select("model.head")
     page = screen.page
     page.keyboard.press("/")
     page.keyboard.type("mlp.up")
@@ -94,7 +94,7 @@ def test_keys_are_not_stolen_from_inputs(folder: Path, screen_of: Open) -> None:
 
 
 def test_arrow_keys_walk_along_edges(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=healthy").select("model.head")
+    screen = screen_of(folder).inspect("?trial=healthy").select("model.head")
     names = [node.name for node in open_trial(folder / "healthy").nodes]
     screen.page.locator("#graph").focus()
     screen.page.keyboard.press("ArrowRight")
@@ -104,7 +104,7 @@ def test_arrow_keys_walk_along_edges(folder: Path, screen_of: Open) -> None:
 
 
 def test_a_non_finite_tensor_leads_the_eye(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=sick&step=250")
+    screen = screen_of(folder).inspect("?trial=sick&step=250")
     first = screen.page.locator("#overview section.bad .entry").first
     expect(screen.page.locator("#overview section.bad h4").first).to_contain_text("Not finite")
     first.click()
@@ -145,8 +145,32 @@ def test_the_heat_map_shows_all_nodes(folder: Path, screen_of: Open) -> None:
     assert names == [node.name for node in open_trial(folder / "sick").nodes if "value" in node.quantities]
 
 
+def test_what_is_wrong_is_what_opens_first(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged&compare=fixed")
+    page = screen.page.locator("#page-findings")
+    expect(page.locator(".card.error .name").first).to_have_text("subnet_out")
+    expect(page.locator(".card.error .source code").first).to_have_text("x = F.leaky_relu(x)")
+    expect(page.locator(".card.error .spark").first).to_be_visible()
+    expect(page.locator(".beside")).to_contain_text("activate_lasttrue, there false")
+    part = page.locator(".beside p", has_text="They part at step 0")
+    name = part.locator(".link").inner_text()
+    part.locator(".link").click()
+    expect(screen.page.locator("#inspector .name")).to_have_text(name)
+    screen.page.keyboard.press("Escape")
+    expect(screen.page.locator("#page-inspect")).to_be_visible()
+
+
+def test_a_click_into_the_time_shows_the_network_of_that_step(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged").settle()
+    screen.page.wait_for_selector("#page-findings .card")
+    screen.page.locator("#timeline .points path").first.click(force=True)
+    expect(screen.page.locator("#page-inspect")).to_be_visible()
+    screen.settle()
+    assert "step=0" in screen.page.url
+
+
 def test_a_finding_leads_to_its_place(demo: Path, screen_of: Open) -> None:
-    screen = screen_of(demo).open("?trial=bugged")
+    screen = screen_of(demo).inspect("?trial=bugged")
     finding = screen.page.locator("#findings .finding.error").first
     expect(finding).to_contain_text("can never reach its targets")
     traces = "document.querySelector('#timeline .js-plotly-plot').data.map(trace => trace.name)"
@@ -163,13 +187,15 @@ def test_a_finding_leads_to_its_place(demo: Path, screen_of: Open) -> None:
 
 def test_a_healthy_trial_has_no_findings(demo: Path, screen_of: Open) -> None:
     screen = screen_of(demo).open("?trial=fixed")
+    expect(screen.page.locator("#page-findings .card.calm")).to_contain_text("Nothing suspicious in")
+    screen.page.get_by_text("Look at the network all the same").click()
     expect(screen.page.locator("#findings")).to_contain_text("Nothing suspicious in")
 
 
 def test_a_live_trial_is_followed(tmp_path: Path, screen_of: Open) -> None:
     writer = SyntheticTrial(tmp_path / "live", Synthetic(trial="live"))
     writer.write(3)
-    screen = screen_of(tmp_path / "live").open()
+    screen = screen_of(tmp_path / "live").inspect()
     expect(screen.page.locator(".badge.live")).to_contain_text("step 20")
     screen.page.locator("#follow").click()
     writer.write(2)
@@ -188,7 +214,7 @@ def test_an_empty_folder_says_what_to_do(tmp_path: Path, screen_of: Open) -> Non
 
 
 def test_a_failed_trial_says_why(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=sick")
+    screen = screen_of(folder).inspect("?trial=sick")
     expect(screen.page.locator(".badge.failed")).to_be_visible()
     expect(screen.page.locator("#notices")).to_contain_text("This trial failed")
 
@@ -205,7 +231,7 @@ def test_a_damaged_trial_shows_the_rest(tmp_path: Path, screen_of: Open) -> None
 
 
 def test_light_and_dark(folder: Path, screen_of: Open) -> None:
-    screen = screen_of(folder).open("?trial=healthy")
+    screen = screen_of(folder).inspect("?trial=healthy")
     light = screen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     screen.page.locator("#theme-switch").click()
     screen.settle()
@@ -216,8 +242,8 @@ def test_light_and_dark(folder: Path, screen_of: Open) -> None:
 
 
 def test_two_tabs_do_not_disturb_each_other(folder: Path, screen_of: Open) -> None:
-    first = screen_of(folder).open("?trial=healthy").select("model.head")
-    tab = Screen(first.page.context.new_page(), first.url).open("?trial=sick&step=100")
+    first = screen_of(folder).inspect("?trial=healthy").select("model.head")
+    tab = Screen(first.page.context.new_page(), first.url).inspect("?trial=sick&step=100")
     tab.select("loss")
     assert first.fact("trial") == "healthy"
     first.page.keyboard.press("Shift+ArrowLeft")
@@ -249,7 +275,7 @@ def test_names_are_only_ever_text(tmp_path: Path, screen_of: Open) -> None:
 def test_a_thousand_nodes(tmp_path: Path, screen_of: Open) -> None:
     write_trial(tmp_path / "group", trial="big", steps=5, blocks=36)
     assert len(open_trial(tmp_path / "group" / "big").nodes) > 900
-    screen = screen_of(tmp_path / "group").open()
+    screen = screen_of(tmp_path / "group").inspect()
     assert screen.page.locator("#graph [data-node]").count() < 400  # modules are collapsed
     screen.find("model.blocks.20.mlp.down.weight")
     assert screen.page.locator('#graph [data-node="model.blocks.20.mlp.down.weight"]').count() == 1

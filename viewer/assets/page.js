@@ -55,7 +55,7 @@
     known[id + ".value"] = value;
     if (id === "search") {
       if (value) {
-        app.change({ node: value, ...(app.wish.view === "steps" || !app.wish.view ? {} : { view: "inspect" }) });
+        app.change({ node: value, ...(app.wish.view === "steps" ? {} : { view: "inspect" }) });
         setTimeout(() => set("search", { value: (known["search.value"] = null) }), 50);
       }
     } else if (id === "step") {
@@ -189,7 +189,7 @@
   // ------------------------------------------------------------------ what Dash calls
 
   const clicks = {
-    timeline: (point) => ({ step: Number(point.x), follow: false }),
+    timeline: (point) => ({ step: Number(point.x), follow: false, ...(shows("findings") ? { view: "inspect" } : {}) }),
     history: (point) => ({ step: Number(point.x), follow: false }),
     "scalars-chart": (point) => ({ step: Number(point.x), view: "inspect", follow: false }),
     "steps-chart": (point) => {
@@ -198,6 +198,8 @@
       return { step: Number(point.x), follow: false, view: "inspect", ...(node ? { node: String(node) } : {}) };
     },
   };
+
+  const shows = (view) => element("app").dataset.view === view;
 
   function traceOf(id, point) {
     const chart = document.querySelector("#" + id + " .js-plotly-plot");
@@ -240,6 +242,7 @@
       if (!state) return;
       const { selection } = state;
       app.state = state;
+      if (!app.wish.view) app.wish.view = state.selection.view; // the server chose the page; it stays
       address(state);
       showView(state);
       showControls(state);

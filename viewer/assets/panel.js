@@ -4,8 +4,9 @@
   const TAGS = new Set(
     ("div span bdi p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article").split(" "));
 
-  // A small curve of `steps` and `values` (null is a gap), with a line at the step `mark`.
-  function spark({ steps, values, mark }) {
+  // A small curve of `steps` and `values` (null is a gap), with a line at the step `mark`; `axis` are its lowest and
+  // highest value, unless they are the curve's own.
+  function spark({ steps, values, mark, axis }) {
     const make = (name, attributes) => {
       const element = document.createElementNS("http://www.w3.org/2000/svg", name);
       for (const [key, value] of Object.entries(attributes)) element.setAttribute(key, value);
@@ -13,7 +14,7 @@
     };
     const picture = make("svg", { class: "spark", viewBox: "0 0 200 44", preserveAspectRatio: "none" });
     const known = values.filter((value) => value !== null);
-    const low = Math.min(...known), high = Math.max(...known);
+    const [low, high] = axis || [Math.min(...known), Math.max(...known)];
     const first = steps[0], span = Math.max(1, steps[steps.length - 1] - first);
     const x = (step) => 2 + (196 * (step - first)) / span;
     const y = (value) => (high > low ? 41 - (38 * (value - low)) / (high - low) : 22);

@@ -2,24 +2,18 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from stepscope.analysis import Evidence, Finding, rule_names
+from stepscope.analysis import Finding, rule_names
 from stepscope.analysis.hints import Hint, Hints
 from stepscope.store import Trial
-from stepscope.store.errors import StoreError
-from stepscope.viewer.markup import Markup, el, note, spark, table
-from stepscope.viewer.numbers import count, short
-from stepscope.viewer.sampling import min_max
+from stepscope.viewer.markup import Markup, el, note
+from stepscope.viewer.numbers import count
+from stepscope.viewer.views.evidence import charts
 from stepscope.viewer.views.inspector import code_line
 
 _IN_PANEL = 6
 _ON_PAGE = 40
-_POINTS = 160
 _NO_HINTS = Hints()
 _SIGNS = {"error": "error", "warning": "warning", "info": "note"}
 
@@ -62,34 +56,46 @@ def _entry(finding: Finding) -> Markup:
     )
 
 
-def page(trial: Trial, findings: Sequence[Finding], hints: Hints = _NO_HINTS) -> Markup:
-    """Every finding with its evidence, what usually causes it, what to try, and what follows; the hints below."""
-    cards = [_card(trial, finding) for finding in findings[:_ON_PAGE]] or [_calm(trial)]
+def page(trial: Trial, findings: Sequence[Finding], hints: Hints = _NO_HINTS, beside: Sequence[Markup] = ()) -> Markup:
+    """Every finding with its evidence, what usually causes it, what to try, and what follows.
+
+    Args:
+        beside: sections that stand beside the findings, above the hints.
+    """
+    cards = [_card(trial, finding) for finding in findings[:_ON_PAGE]] or [_all_calm(trial)]
     more = note(f"and {len(findings) - _ON_PAGE} more") if len(findings) > _ON_PAGE else None
-    return el("div.page", el("h2", f"Findings in {trial.name}"), *cards, more, _rules(), _hints(hints))
+    return el(
+        "div.page.first",
+        el("div.cards", el("h2", f"Findings in {trial.name}"), *cards, more),
+        el("div.beside", *beside, _hints(hints), _rules()),
+    )
+
+
+def _all_calm(trial: Trial) -> Markup:
+    look = el("button.link", "Look at the network all the same", act={"view": "inspect"})
+    return el("section.card.calm", el("b", "Nothing suspicious"), _calm(trial), look)
 
 
 def _hints(hints: Hints) -> Markup | None:
     if not hints.comparisons:
         return None
-    head: list[Markup | str] = ["tensor", "statistic", "moves", "strength", "changes"]
-    rows: list[list[Markup | str]] = [
-        [
-            el("button.link.tensor", hint.node, act=_curve(hint)),
-            hint.statistic if hint.quantity == "value" else f"{hint.statistic} of the {hint.quantity}",
-            "with the loss" if hint.kind == "with" else "one recorded step before the loss",
-            f"{hint.strength:+.2f}".replace("-", "−"),
-            str(hint.steps),
-        ]
-        for hint in hints.hints
-    ]
     explained = (
         f"Out of {count(hints.comparisons)} comparisons, those that are hardly an accident (1% over all of them). What "
         "moves with the loss may be its cause or its effect."
     )
     none = note(f"Nothing moves with the loss beyond what {count(hints.comparisons)} comparisons give by accident.")
-    found = [note(explained), table(head, rows)] if rows else [none]
+    found = [note(explained), *map(_hint, hints.hints)] if hints.hints else [none]
     return el("section", el("h3", "Hints"), *found)
+
+
+def _hint(hint: Hint) -> Markup:
+    what = hint.statistic if hint.quantity == "value" else f"{hint.statistic} of the {hint.quantity}"
+    when = "" if hint.kind == "with" else ", one recorded step before"
+    strength = f"{hint.strength:+.2f}".replace("-", "−")
+    title = f"rank correlation of {hint.steps} changes from step to step{when}"
+    number = el("span.num", strength, title=title)
+    return el("button.entry", el("span.tensor", el("bdi", hint.node)), el("span", f"{what}{when}"), number,
+              act=_curve(hint))  # fmt: skip
 
 
 def _curve(hint: Hint) -> dict[str, object]:
@@ -114,7 +120,7 @@ def _card(trial: Trial, finding: Finding) -> Markup:
         el("div.name", finding.node) if finding.node else None,
         el("p", finding.summary),
         code_line(finding.source),
-        el("div.evidence", *(_chart(trial, item, finding.step) for item in finding.evidence[:4])),
+        el("div.evidence", *charts(trial, finding)),
         _paragraph("Usual causes. ", finding.causes),
         _paragraph("What to try. ", finding.remedy),
         _others(finding),
@@ -145,27 +151,3 @@ def _consequences(finding: Finding) -> Markup | None:
     lines = [el("button.link", f"{item.node}: {item.summary}", act=place(item)) for item in finding.consequences[:6]]
     more = note(f"and {len(finding.consequences) - 6} more") if len(finding.consequences) > 6 else None
     return el("div.consequences", el("span.label", "what follows from it"), *(el("div", line) for line in lines), more)
-
-
-def _chart(trial: Trial, item: Evidence, onset: int | None) -> Markup | None:
-    try:
-        steps, values = trial.series(
-            item.node, statistic=item.statistic, quantity=item.quantity, role=item.role, iteration=item.iteration
-        )
-    except StoreError:
-        return None
-    kept, thin = min_max(steps, values, _POINTS)
-    finite = thin[np.isfinite(thin)]
-    log = bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > 1000)
-    drawn = np.log10(thin, where=thin > 0, out=np.full(thin.shape, np.nan)) if log else thin
-    name = item.statistic if item.quantity == "value" else f"{item.statistic} of the {item.quantity}"
-    points = [value if math.isfinite(value) else None for value in drawn.tolist()]
-    caption = el("div.label", f"{item.node}, {name}: {item.text}", title=_span(finite, log=log))
-    return el("div.chart-small", spark(kept.tolist(), points, onset), caption)
-
-
-def _span(finite: NDArray[np.float64], *, log: bool) -> str:
-    if not len(finite):
-        return "nothing finite"
-    axis = ", on a logarithmic axis" if log else ""
-    return f"from {short(float(finite.min()))} to {short(float(finite.max()))}{axis}"

@@ -69,13 +69,18 @@ def _facts(trial: Trial) -> dict[str, Any]:
     return facts
 
 
-def _cost(trial: Trial) -> dict[str, Any]:
-    """As the recorder measured it up to its last recorded step."""
+def cost_of(trial: Trial) -> dict[str, Any] | None:
+    """What recording has cost, as the recorder measured it up to its last recorded step; None if it is not known."""
     try:
         cost = trial.step(int(trial.steps[-1])).facts.get("cost") if len(trial.steps) else None
     except StoreError:
-        cost = None
-    if not isinstance(cost, dict):
+        return None
+    return cost if isinstance(cost, dict) else None
+
+
+def _cost(trial: Trial) -> dict[str, Any]:
+    cost = cost_of(trial)
+    if cost is None:
         return {}
     least = "at least " if cost.get("is_lower_bound") else ""
     recorded = max(1, int(cost.get("recorded", 1)))
