@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.attention import ATTENTION, AttentionWatch
 from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
@@ -62,6 +63,7 @@ class StepSession(Listener):
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
         self._targets = TargetFinder(self.register)
         self._terms = LossTerms(self.register)
+        self._attention = AttentionWatch(self.register, faults)
         names = watched.names()
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
         self._weights: dict[int, tuple[Named, WatchedTensor]] = {}
@@ -101,6 +103,7 @@ class StepSession(Listener):
             with torch.no_grad(), _no_autocast():
                 self.optimizers.finish()
                 self.gradients.take(self.measure_later)
+                self._attention.take(self.measurements)
                 # Drops the last references to the graph, and with it those to most tensors' memory but our own.
                 self.trace.release()
                 self.measurements.flush()
@@ -123,6 +126,7 @@ class StepSession(Listener):
         """Let go of every tensor of the user's."""
         self.trace.release()
         self.gradients.release()
+        self._attention.release()
         self._modules.release()
         self._weights = {}
         self._to_name = {}
@@ -228,6 +232,8 @@ class StepSession(Listener):
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._targets.look(name, args, kwargs, self._modules)
+        if name in ATTENTION:
+            self._attention.look(name, args, kwargs, self._modules.current)
 
     def on_loss_function(self, name: str, result: torch.Tensor) -> None:
         if not self._modules.inside_watched:  # there it is the output of a module, and has its name
