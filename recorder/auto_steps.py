@@ -30,8 +30,12 @@ class AutoSteps:
             handles = [optimizer.register_step_pre_hook(self._before), optimizer.register_step_post_hook(self._after)]
             if not self._handles:
                 handles.append(optimizer.register_step_post_hook(self._next))
-                self._recorder.begin_step(self._kind)
+                self.begin()
             self._handles[id(optimizer)] = handles
+
+    def begin(self) -> None:
+        """Begin the next step."""
+        self._recorder.begin_step(self._kind)
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -50,4 +54,4 @@ class AutoSteps:
 
     def _next(self, *_: Any) -> None:
         self._recorder.end_step()
-        self._recorder.begin_step(self._kind)
+        self.begin()

@@ -107,6 +107,10 @@ class TrialOutput:
             self._network = modules
             self._background.submit(lambda: self._writer.write_network(modules))
 
+    def rewind(self, step: int) -> None:
+        """Write that what was recorded from this step on is superseded."""
+        self._background.submit(lambda: self._writer.rewind(step))
+
     def message(self, text: str, step: int) -> None:
         self._background.submit(lambda: self._writer.write_message(text, step))
 

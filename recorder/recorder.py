@@ -28,6 +28,7 @@ from stepscope.recorder.optimizer_watch import plain
 from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.patterns import Given
+from stepscope.recorder.resuming import check_start, check_step, warn_of_damage
 from stepscope.recorder.scalars import Point, make_point
 from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
@@ -56,7 +57,7 @@ class Recorder:
     Args:
         folder: the group's folder; made if it is missing.
         trial: the trial's name; the date and time unless given. A trial that exists is never overwritten: see
-            ``if_exists``.
+            ``if_exists`` and ``resume``.
         schedule: which steps are recorded: ``Every(100)``, ``Every("1%")``, ``Backoff(10)``,
             ``Steps({...})``, or a dict of schedules per kind, ``{"train": Every(100), "test": Every(1)}``.
         samples: of how many samples of each batch the raw values and statistics are kept.
@@ -65,6 +66,10 @@ class Recorder:
         enabled: False turns everything into nothing, without touching the disk.
         strict: raise errors instead of warning.
         if_exists: ``"number"`` (write to ``bugged-2``), ``"fail"`` or ``"overwrite"``.
+        resume: go on with this trial after a crash (or its end); if there is none, start it. Numbers of steps go on
+            after the last recorded one.
+        start_step: the number of the first step, 0 unless given: where your checkpoint is from. Of a resumed trial,
+            what was recorded from this step on is superseded (nothing is deleted); see ``next_step`` and ``rewind``.
         gradients, updates, optimizer_state, buffers: what to record besides values.
         max_memory: how much may be held between training and the disk, in bytes or as a text such as ``"1GB"``. When
             that is full, training waits a little (0.2 s a step at most); then a step loses its neurons and samples,
@@ -74,6 +79,7 @@ class Recorder:
         RecorderError: an argument makes no sense.
         stepscope.store.TrialExistsError: the trial exists and ``if_exists="fail"``.
         stepscope.store.TrialInUseError: another live recorder writes to this trial.
+        stepscope.store.NotARecordingError: what is to be resumed is no trial, or one in a newer format.
     """
 
     def __init__(
@@ -88,6 +94,8 @@ class Recorder:
         enabled: bool = True,
         strict: bool = False,
         if_exists: Literal["number", "fail", "overwrite"] = "number",
+        resume: bool = False,
+        start_step: int | None = None,
         gradients: bool = True,
         updates: bool = True,
         optimizer_state: bool = True,
@@ -95,6 +103,7 @@ class Recorder:
         max_memory: int | str = "256MiB",
     ) -> None:
         _check(samples, neurons, config)
+        check_start(trial, resume, start_step)
         self._memory = Memory(as_bytes(max_memory, "max_memory", least=1 << 20))
         self._schedule = as_schedule(Every(100) if schedule is None else schedule)
         self._options = Options(
@@ -106,7 +115,8 @@ class Recorder:
             buffers=buffers,
         )
         self._watched = Watched()
-        self._number = 0
+        self._number = start_step or 0
+        self._is_resumed = False
         self._seen: dict[str, int] = {}
         self._meter = CostMeter()
         if isinstance(self._schedule, Metered):
@@ -124,9 +134,13 @@ class Recorder:
         self.faults = Faults(strict=strict, on_fault=self._note_fault)
         self._output: TrialOutput | None = None
         if enabled:
-            self._open(folder, trial, config or {}, if_exists)
+            self._open(folder, trial, config or {}, if_exists, resume)
+            if self._is_resumed and start_step is not None:
+                self.rewind(start_step)
 
-    def _open(self, folder: str | Path, trial: str | None, config: Mapping[str, Any], if_exists: Any) -> None:
+    def _open(
+        self, folder: str | Path, trial: str | None, config: Mapping[str, Any], if_exists: Any, resume: bool
+    ) -> None:
         info = TrialInfo(
             trial=datetime.now().strftime("%Y-%m-%d %H.%M.%S") if trial is None else str(trial),
             started=time.time(),
@@ -136,11 +150,15 @@ class Recorder:
             neuron_limit=self._options.neurons,
         )
         try:
-            self._output = TrialOutput(TrialWriter(folder, info, if_exists=if_exists), self.faults, self._memory)
+            writer = TrialWriter(folder, info, if_exists=if_exists, resume=resume)
         except OSError as error:
             self.enabled = False
             self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")
             return
+        if writer.earlier is not None:
+            self._is_resumed, self._number = True, writer.next_step
+            warn_of_damage(writer, self.faults)
+        self._output = TrialOutput(writer, self.faults, self._memory)
         atexit.register(self._close_at_exit)
 
     # ------------------------------------------------------------------ facts
@@ -159,6 +177,11 @@ class Recorder:
     def active(self) -> bool:
         """Whether the step that is open now is being recorded."""
         return self._session is not None
+
+    @property
+    def next_step(self) -> int:
+        """The number that the next step gets: keep it in your checkpoints, and give it as ``start_step``."""
+        return self._number
 
     @property
     def current(self) -> Step:
@@ -240,7 +263,8 @@ class Recorder:
 
         Args:
             kind: what kind of step; schedules count each kind by itself. None: say so later, with ``decide``.
-            number: the number of the step, if you count yourself; must grow.
+            number: the number of the step, if you count yourself; must grow, but for the first one of a resumed
+                trial: that supersedes what was recorded from there on.
         """
         if not self.enabled:
             return self._nothing
@@ -259,9 +283,15 @@ class Recorder:
             return self._nothing
         if self._session is not None:
             raise StepError(f"step {self._session.number} is still open: steps do not nest, this one is ignored")
+        if number is not None and self._is_resumed:
+            self._go_back(number)
+        self._is_resumed = False
         current = self._number if number is None else number
         if current < self._number:
-            raise StepError(f"step({number=}): the last one was {self._number - 1}; numbers of steps must grow")
+            raise StepError(
+                f"step({number=}): the last one was {self._number - 1}; numbers of steps must grow, "
+                "unless rewind(...) says that training was set back"
+            )
         self._number = current + 1
         wanted = kind is None or self._wants(current, kind)
         self._meter.step_begins(kind or "", recorded=wanted)
@@ -278,6 +308,32 @@ class Recorder:
             raise
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
+
+    @guarded("rewind()")
+    def rewind(self, step: int) -> None:
+        """Say that training was set back, by a checkpoint: the next step has this number.
+
+        What was recorded from there on (steps and curves) is superseded: it stays on the disk, and is shown no more.
+        An open step is left out. Notes stay.
+
+        >>> model.load_state_dict(checkpoint["model"]); recorder.rewind(checkpoint["step"])     # doctest: +SKIP
+
+        Args:
+            step: the number of the next step, 0 or more.
+        """
+        if not self._is_usable():
+            return
+        check_step("rewind", step)
+        self._abandon()
+        self._go_back(step)
+        if self._auto is not None:
+            self._auto.begin()
+
+    def _go_back(self, step: int) -> None:
+        self._flush_scalars()
+        self._is_resumed, self._number = False, step
+        if self._output is not None:
+            self._output.rewind(step)
 
     def _wants(self, number: int, kind: str) -> bool:
         seen = self._seen.get(kind, 0)
