@@ -38,7 +38,10 @@ class StepscopeCallback(Callback):
     divided by the number of accumulated batches.
 
     Training is the same with it as without it, and trouble in the recorder becomes one warning. In distributed
-    training, the process of rank 0 records. Each ``fit`` makes a trial of its own.
+    training, the process of rank 0 records. Each ``fit`` makes a trial of its own, unless ``resume`` is given.
+
+    >>> callback = StepscopeCallback("runs/x", trial="large", resume=True)              # doctest: +SKIP
+    >>> Trainer(callbacks=[callback]).fit(model, ckpt_path="last")                      # doctest: +SKIP
 
     Args:
         folder: the group's folder.
@@ -47,6 +50,8 @@ class StepscopeCallback(Callback):
         config: joins the hyper-parameters.
         enabled: False turns the callback into nothing.
         strict: let errors of the recorder end the training instead of warning.
+        resume: go on with the trial of this name, if there is one. With ``ckpt_path``, it goes on at the step at which
+            the checkpoint was saved: what was recorded from there on is superseded, and stays on the disk.
         if_exists, samples, neurons, gradients, updates, optimizer_state, buffers: as for ``Recorder``.
 
     Raises:
@@ -64,6 +69,7 @@ class StepscopeCallback(Callback):
         enabled: bool = True,
         strict: bool = False,
         if_exists: Literal["number", "fail", "overwrite"] = "number",
+        resume: bool = False,
         samples: int = 5,
         neurons: int = 256,
         gradients: bool = True,
@@ -73,11 +79,13 @@ class StepscopeCallback(Callback):
     ) -> None:
         self._open: Callable[..., Recorder] = partial(
             Recorder, folder, schedule=as_schedule(Every(50) if schedule is None else schedule), trial=trial,
-            strict=strict, if_exists=if_exists, samples=samples, neurons=neurons, gradients=gradients,
+            strict=strict, if_exists=if_exists, resume=resume, samples=samples, neurons=neurons, gradients=gradients,
             updates=updates, optimizer_state=optimizer_state, buffers=buffers,
         )  # fmt: skip
         self._config = dict(config or {})
         self._enabled = enabled
+        self._resume = resume
+        self._start_step: int | None = None
         self._fit: FitRecording | None = None
         self.faults = Faults(strict=strict)
         self.recorder: Recorder | None = None
@@ -87,13 +95,26 @@ class StepscopeCallback(Callback):
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._enabled and trainer.is_global_zero:
-            self.recorder = self._open(config={**self._hyper_parameters(trainer, pl_module), **self._config})
+            config = {**self._hyper_parameters(trainer, pl_module), **self._config}
+            self.recorder = self._open(config=config, start_step=self._start_step)
+            self._start_step = None
             self._fit = FitRecording(self.recorder, trainer, pl_module)
 
     @guarded("reading hyper-parameters", default={})
     def _hyper_parameters(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:
         data = getattr(trainer, "datamodule", None)
         return {**dict(module.hparams), **({} if data is None else dict(data.hparams))}
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps of the recording: the number of the next step."""
+        return {} if self.recorder is None else {"next_step": self.recorder.next_step}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Training goes on from a checkpoint; with some strategies, it is read after the ``fit`` has begun."""
+        if self._resume and self._fit is not None:
+            self._fit.recorder.rewind(state_dict["next_step"])
+        elif self._resume:
+            self._start_step = state_dict["next_step"]
 
     def on_train_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._fit is not None:
