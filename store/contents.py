@@ -28,8 +28,8 @@ class Contents:
         journal, catalog, index, chunks: what the blocks of the files said.
     """
 
-    def __init__(self, folder: Path) -> None:
-        self.files = {name: BlockFile(file_path(folder, name)) for name in FILE_NAMES}
+    def __init__(self, folder: Path, open_file: Callable[[Path], BlockFile] = BlockFile) -> None:
+        self.files = {name: open_file(file_path(folder, name)) for name in FILE_NAMES}
         self.journal = Journal(folder.name)
         self.catalog = Catalog(self.files["catalog"])
         self.index = StepIndex()

@@ -27,6 +27,10 @@ class DamagedError(StoreError):
     """A part of a recording cannot be read; the rest can."""
 
 
+class UnreachableError(StoreError, OSError):
+    """A remote file system does not answer, or refuses."""
+
+
 class UnknownNameError(StoreError, KeyError):
     """A node, role, statistic, trial or step was asked for that does not exist."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from stepscope.store.address import is_address
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import NotARecordingError, StoreError, unknown
 from stepscope.store.files import file_path
@@ -51,8 +52,11 @@ class Group:
         if name not in self._names:
             raise unknown("trial", name, self._names)
         if name not in self._trials:
-            self._trials[name] = Trial(self.path / name)
+            self._trials[name] = self._open(name)
         return self._trials[name]
+
+    def _open(self, name: str) -> Trial:
+        return Trial(self.path / name)
 
     def __len__(self) -> int:
         return len(self._names)
@@ -82,15 +86,23 @@ class Group:
         return self._starts[entry.name]
 
 
-def is_trial(path: Path) -> bool:
-    """Whether a folder holds a recording of a trial."""
-    return file_path(path, "journal").is_file()
+def is_trial(path: Path | str) -> bool:
+    """Whether a folder, or an address, holds a recording of a trial."""
+    if is_address(path):
+        from stepscope.store.remote.trial import is_remote_trial
+
+        return is_remote_trial(path)
+    return file_path(Path(path), "journal").is_file()
 
 
 def open_group(path: Path | str) -> Group:
-    """Open a folder of trials, or the folder of a single one.
+    """Open a folder of trials, or the folder of a single one; or the address of either (``s3://bucket/runs``).
 
     Raises:
         NotARecordingError: there is no such folder.
     """
+    if is_address(path):
+        from stepscope.store.remote.group import RemoteGroup
+
+        return RemoteGroup(path)
     return Group(path)

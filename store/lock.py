@@ -52,7 +52,7 @@ def is_held(trial: Path) -> bool:
 
 def take(trial: Path) -> bool:
     """Take the lock for this process; False if a process that may be alive holds it."""
-    with _one_at_a_time(trial):
+    with one_at_a_time(trial):
         if is_held(trial):
             return False
         pid = os.getpid()
@@ -71,7 +71,7 @@ def release(trial: Path) -> None:
 
 
 @contextlib.contextmanager
-def _one_at_a_time(folder: Path) -> Iterator[None]:
+def one_at_a_time(folder: Path) -> Iterator[None]:
     """Keep other processes out meanwhile, where the file system can; the system ends this when a process dies."""
     if fcntl is None:
         yield

@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store import lock
+from stepscope.store.address import is_address
+from stepscope.store.block_file import BlockFile
 from stepscope.store.columns import Chunk
 from stepscope.store.contents import Contents
 from stepscope.store.errors import NotARecordingError, UnknownNameError, unknown
@@ -54,11 +56,14 @@ class Trial:
         self.refresh()
 
     def _start_over(self) -> None:
-        self._contents = Contents(self.path)
+        self._contents = Contents(self.path, self._open_file)
         self._cache: OrderedDict[int, Step] = OrderedDict()
         self._nodes: tuple[Node, ...] = ()
         self._nodes_by_name: dict[str, Node] = {}
         self._nodes_version = -1
+
+    def _open_file(self, path: Path) -> BlockFile:
+        return BlockFile(path)
 
     # ------------------------------------------------------------------ facts
 
@@ -343,11 +348,15 @@ class Trial:
 
 
 def open_trial(path: Path | str) -> Trial:
-    """Open a trial's folder.
+    """Open a trial's folder, or its address (``s3://bucket/runs/bugged``).
 
     Raises:
         NotARecordingError: it holds no recording, or one of a newer format.
     """
+    if is_address(path):
+        from stepscope.store.remote.trial import open_remote_trial
+
+        return open_remote_trial(path)
     return Trial(path)
 
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepscope.store.columns import Chunk, batch_columns
 from stepscope.store.errors import StoreError
-from stepscope.store.group import open_group
+from stepscope.store.group import Group, open_group
 from stepscope.store.step import Step
 from stepscope.store.trial import Trial
 
@@ -31,12 +31,12 @@ def verify(folder: Path | str) -> list[str]:
         NotARecordingError: there is no such folder.
     """
     group = open_group(folder)
-    return [f"{name}: {problem}" for name in group.names for problem in _problems_of(group.path / name)]
+    return [f"{name}: {problem}" for name in group.names for problem in _problems_of(group, name)]
 
 
-def _problems_of(path: Path) -> list[str]:
+def _problems_of(group: Group, name: str) -> list[str]:
     try:
-        trial = Trial(path)
+        trial = group[name]
         found = [*_each_step(trial), *_each_chunk(trial)]
         return list(dict.fromkeys((*trial.problems, *found)))
     except (StoreError, OSError) as error:

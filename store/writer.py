@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +44,10 @@ class TrialWriter:
         resume: go on with the trial of exactly this name, if there is one, whatever ``if_exists`` says. Its steps
             stay; ``rewind`` says which of them are superseded.
 
+    Attributes:
+        path, name: the trial's folder, and its name.
+        troubles: what went wrong beside the writing itself; for whoever writes to tell of.
+
     Raises:
         TrialInUseError: a process that may be alive writes to the trial of this name.
         TrialExistsError: the trial exists, with ``if_exists="fail"``.
@@ -66,6 +71,7 @@ class TrialWriter:
         self._closed = False
         self._process = os.getpid()
         self._opened: list[AppendFile] = []
+        self.troubles: deque[Exception] = deque(maxlen=64)
         try:
             self._journal, self._catalog, self._steps, self._detail, self._columns = map(self._open, FILE_NAMES)
             if self.earlier is None or self.earlier.config is None:

@@ -1,0 +1,106 @@
+"""Claiming a remote trial: its name, and that nobody else writes to it."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from stepscope.store import codec
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import PREFIX_SIZE
+from stepscope.store.claim import IfExists
+from stepscope.store.errors import NotARecordingError, StoreError, TrialExistsError, TrialInUseError
+from stepscope.store.files import file_path
+from stepscope.store.journal import started
+from stepscope.store.remote.folder import RemoteFolder
+from stepscope.store.remote.manifest import MANIFEST, Manifest, RemoteWriter, read_manifest
+
+
+def free_name(remote: RemoteFolder, name: str, if_exists: IfExists) -> str:
+    """The name that a new trial is going to have; with ``"overwrite"``, an old one is removed.
+
+    Raises:
+        TrialExistsError: there is one, with ``if_exists="fail"``.
+        TrialInUseError: somebody who may be alive writes to it.
+        UnreachableError: nobody knows.
+    """
+    if if_exists not in ("number", "fail", "overwrite"):
+        raise StoreError(f"if_exists={if_exists!r}: expected 'number', 'fail' or 'overwrite'")
+    there = read_manifest(remote, name)
+    if there is None:
+        return name
+    if there.is_live:
+        raise in_use(remote, name, there)
+    if if_exists == "fail":
+        raise TrialExistsError(
+            f"{remote.address}/{name} exists; give another trial name, or if_exists='number' or 'overwrite'"
+        )
+    if if_exists == "overwrite":
+        remote.remove_folder(name)
+        return name
+    return next(other for other in _numbered(name) if read_manifest(remote, other) is None)
+
+
+def claim(remote: RemoteFolder, trial: Path) -> tuple[str, Manifest]:
+    """Get the place for a local trial: the one that it had before, or a new one, under another name if need be.
+
+    Returns:
+        The trial's name there, and its manifest, with this process as the writer.
+
+    Raises:
+        TrialInUseError: somebody else who may be alive is uploading the same trial.
+        NotARecordingError: the local trial has not even a beginning.
+    """
+    identity = trial_identity(trial)
+    writer = RemoteWriter(socket.gethostname(), os.getpid(), secrets.token_hex(8), time.time())
+    for name in _numbered(trial.name):
+        there = read_manifest(remote, name)
+        if there is None:
+            new = Manifest(identity, started(BlockFile(file_path(trial, "journal"))), writer=writer)
+            if remote.create(f"{name}/{MANIFEST}", new.to_bytes()):
+                return name, new
+        elif there.trial == identity:
+            if there.is_live and not _is_of_this_machine(there):
+                raise in_use(remote, name, there)
+            there = there.with_writer(writer)
+            remote.write(f"{name}/{MANIFEST}", there.to_bytes())
+            return name, there
+    raise AssertionError("there is always another number")
+
+
+def trial_identity(trial: Path) -> str:
+    """What tells a trial from any other: a digest of its journal's first block, which never changes.
+
+    Raises:
+        NotARecordingError: there is none.
+    """
+    journal = BlockFile(file_path(trial, "journal"))
+    for place, _ in journal.new_blocks():
+        length = PREFIX_SIZE + place.header_length
+        return codec.digest(journal.read(place.offset, length)).hex()
+    raise NotARecordingError(f"{trial} is no recording of a trial: its journal is empty")
+
+
+def in_use(remote: RemoteFolder, name: str, manifest: Manifest) -> TrialInUseError:
+    assert manifest.writer is not None
+    return TrialInUseError(
+        f"{remote.address}/{name} is being written to by process {manifest.writer.pid} on {manifest.writer.host}; "
+        "close that recorder first, or give this one another trial name"
+    )
+
+
+def _is_of_this_machine(manifest: Manifest) -> bool:
+    """Then the lock of the local trial has told already that its writer is dead, or is this one."""
+    return manifest.writer is not None and manifest.writer.host == socket.gethostname()
+
+
+def _numbered(name: str) -> Iterator[str]:
+    yield name
+    number = 2
+    while True:
+        yield f"{name}-{number}"
+        number += 1

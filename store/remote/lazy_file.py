@@ -1,0 +1,56 @@
+"""A file of a remote trial that is fetched page by page, when it is asked for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepscope.store.block_file import BlockFile
+from stepscope.store.errors import DamagedError, UnreachableError
+from stepscope.store.remote.trial_copy import TrialCopy
+
+PAGE = 512 << 10
+
+
+class LazyFile(BlockFile):
+    """Keeps each page that was fetched, in a folder beside the trial's other files."""
+
+    def __init__(self, path: Path, copy: TrialCopy) -> None:
+        super().__init__(path)
+        self._copy = copy
+
+    def size(self) -> int:
+        file = self._copy.manifest.files.get(self.name)
+        return 0 if file is None else file.size
+
+    def was_replaced(self) -> bool:
+        return False  # the copy knows, and so does who made this file
+
+    def read(self, offset: int, length: int) -> bytes:
+        end = offset + length
+        if offset < 0 or length < 0 or end > self.size():
+            raise DamagedError(f"{self.name} has no {length} bytes at byte {offset}")
+        pages = range(offset // PAGE, -(-end // PAGE))
+        data = b"".join(self._page(number, min(end - number * PAGE, PAGE)) for number in pages)
+        start = offset - pages.start * PAGE
+        return data[start : start + length]
+
+    def _page(self, number: int, length: int) -> bytes:
+        """At least so many bytes of a page; the last page of a file that grows is fetched again when it has to be."""
+        path = self._folder() / f"{number:08}"
+        data = path.read_bytes() if path.is_file() else b""
+        if len(data) < length:
+            data = self._fetch(number * PAGE)
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            beside = path.with_suffix(".part")
+            beside.write_bytes(data)
+            beside.replace(path)
+        return data
+
+    def _fetch(self, start: int) -> bytes:
+        try:
+            return self._copy.read(self.name, start, min(start + PAGE, self.size()))
+        except UnreachableError as error:
+            raise DamagedError(f"{self.name} cannot be fetched: {error}") from error
+
+    def _folder(self) -> Path:
+        return self.path.with_suffix(".pages") / f"{self._copy.manifest.files[self.name].generation:04}"

@@ -1,0 +1,133 @@
+"""The thread that uploads a trial while it is being written. What fails there never stops the writing."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from stepscope.store import lock
+from stepscope.store.errors import StoreError, TrialInUseError, UnreachableError
+from stepscope.store.files import SUFFIX
+from stepscope.store.group import is_trial
+from stepscope.store.remote.claim import claim
+from stepscope.store.remote.folder import RemoteFolder
+from stepscope.store.remote.uploader import Uploader
+
+INTERVAL = 5.0
+"""Seconds between two uploads: so far is a reader behind."""
+_LONGEST_PAUSE = 60.0
+
+
+class Mirror:
+    """Uploads one local trial again and again until it is closed, then once more, then removes it here.
+
+    Args:
+        trial: the local folder.
+        remote: where its group is to be.
+        on_trouble: told of the first failure of several in a row, on the mirror's thread.
+        interval: seconds between uploads.
+    """
+
+    def __init__(
+        self, trial: Path, remote: RemoteFolder, on_trouble: Callable[[Exception], None], *, interval: float = INTERVAL
+    ) -> None:
+        self._trial = trial
+        self._remote = remote
+        self._on_trouble = on_trouble
+        self._interval = interval
+        self._uploader: Uploader | None = None
+        self._failures = 0
+        self._deadline = 0.0
+        self._closing = threading.Event()
+        self._process = os.getpid()
+        self._thread = threading.Thread(target=self._run, name="stepscope-mirror", daemon=True)
+        self._thread.start()
+
+    def close(self, wait: float) -> None:
+        """Upload what waits, for at most so many seconds; what is left stays in the spool."""
+        if os.getpid() != self._process or self._closing.is_set():
+            return
+        self._deadline = time.monotonic() + wait
+        self._closing.set()
+        self._thread.join(wait + 1)
+        if is_trial(self._trial):
+            self._on_trouble(
+                UnreachableError(
+                    f"the end of {self._trial.name!r} is not at {self._remote.address} yet; it is kept here: "
+                    f"stepscope upload {self._trial} {self._remote.address}"
+                )
+            )
+
+    def _run(self) -> None:
+        while True:
+            last = self._closing.wait(self._pause() if self._uploader or self._failures else 0)
+            done = self._try(last)
+            if done and (last or self._uploader is None):
+                return
+            if last and time.monotonic() + self._pause() > self._deadline:
+                return
+            if last:
+                time.sleep(self._pause())
+
+    def _pause(self) -> float:
+        if not self._failures:
+            return self._interval
+        return min(self._interval * 2.0 ** (self._failures - 1), _LONGEST_PAUSE)
+
+    def _try(self, last: bool) -> bool:
+        """One upload; whether it went well, or can never."""
+        try:
+            if self._uploader is None:
+                self._uploader = Uploader(self._trial, self._remote, *claim(self._remote, self._trial))
+                self._upload_rests()
+            self._uploader.upload(last=last)
+        except TrialInUseError as error:
+            self._uploader = None
+            self._on_trouble(error)
+            return True
+        except Exception as error:
+            if not self._failures and not last:
+                self._on_trouble(error)
+            self._failures += 1
+            return False
+        self._failures = 0
+        if last:
+            remove_uploaded(self._trial)
+        return True
+
+    def _upload_rests(self) -> None:
+        """Upload what recorders that died have left in the same spool."""
+        for other in sorted(self._trial.parent.iterdir()):
+            if other != self._trial and is_trial(other):
+                with contextlib.suppress(StoreError, OSError):
+                    upload_rest(other, self._remote)
+                    remove_uploaded(other)
+
+
+def upload_rest(trial: Path, remote: RemoteFolder) -> str:
+    """Upload what is missing of a local trial that nobody writes to any more; returns its name there.
+
+    Raises:
+        TrialInUseError: somebody who may be alive writes to it, here or there.
+        UnreachableError: it did not work.
+    """
+    if not lock.take(trial):
+        raise TrialInUseError(f"{trial} is being written to; upload it when its recorder has ended")
+    try:
+        uploader = Uploader(trial, remote, *claim(remote, trial))
+        uploader.upload(last=True)
+        return uploader.name
+    finally:
+        lock.release(trial)
+
+
+def remove_uploaded(trial: Path) -> None:
+    """Remove a trial from the spool, once all of it is at its address; what is not a recording's is left."""
+    for file in (*trial.glob(f"*{SUFFIX}"), trial / lock.LOCK_NAME):
+        file.unlink(missing_ok=True)
+    with contextlib.suppress(OSError):
+        trial.rmdir()

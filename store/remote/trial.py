@@ -1,0 +1,78 @@
+"""A remote trial as a reader sees it: the trial in its local copy, which follows the remote one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from stepscope.store.address import shown, split
+from stepscope.store.block_file import BlockFile
+from stepscope.store.errors import NotARecordingError
+from stepscope.store.names import checked_trial_name
+from stepscope.store.remote.folder import RemoteFolder
+from stepscope.store.remote.lazy_file import LazyFile
+from stepscope.store.remote.manifest import read_manifest
+from stepscope.store.remote.places import cache_folder
+from stepscope.store.remote.trial_copy import LAZY, TrialCopy
+from stepscope.store.trial import Trial
+
+
+class RemoteTrial(Trial):
+    """A trial at an address; ``path`` is its local copy. Everything else is as with a local trial.
+
+    Attributes:
+        address: where the trial is.
+    """
+
+    def __init__(self, copy: TrialCopy) -> None:
+        self._copy = copy
+        self.address = copy.address
+        if not copy.refresh():
+            raise NotARecordingError(f"there is no trial at {copy.address}")
+        super().__init__(copy.folder)
+
+    def _open_file(self, path: Path) -> BlockFile:
+        return LazyFile(path, self._copy) if path.name == LAZY else super()._open_file(path)
+
+    @property
+    def last_change(self) -> float:
+        """When something new was last uploaded, in seconds since the epoch."""
+        return self._copy.manifest.changed
+
+    def refresh(self) -> bool:
+        """Fetch and read what was uploaded since the last look. Returns whether there was anything new.
+
+        Raises:
+            UnreachableError: the address does not answer.
+        """
+        with self._lock:
+            before = self._copy.manifest
+            self._copy.refresh()
+            if self._copy.is_other_than(before):
+                self._start_over()
+            return super().refresh()
+
+
+def open_remote_trial(address: str) -> RemoteTrial:
+    """Open the trial at an address.
+
+    Raises:
+        NotARecordingError: there is none.
+        UnreachableError: it does not answer.
+    """
+    group, name = split(address)
+    checked_trial_name(name)
+    remote = RemoteFolder(group)
+    if read_manifest(remote, name) is None:
+        raise NotARecordingError(f"there is no trial at {shown(address)}{_hint(RemoteFolder(address))}")
+    return RemoteTrial(TrialCopy(remote, name, cache_folder(group) / name))
+
+
+def is_remote_trial(address: str) -> bool:
+    """Whether there is a trial at an address, and not a group or nothing."""
+    group, name = split(address)
+    return not group.endswith(":/") and read_manifest(RemoteFolder(group), name) is not None
+
+
+def _hint(remote: RemoteFolder) -> str:
+    inside = next((name for name in remote.names() if read_manifest(remote, name) is not None), None)
+    return f"; but there is a group with {inside!r}: give one of its trials, or open_group(...)" if inside else ""
