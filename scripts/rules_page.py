@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import re
+import textwrap
 from dataclasses import MISSING, fields
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def _section(name: str, rule: type[Rule]) -> str:
 def _settings(rule: type[Rule], text: str) -> str:
     defaults = {field.name: field.default for field in fields(rule) if field.default is not MISSING}
     rows = ["| setting | default | |", "|---|---|---|"]
-    for entry in re.split(r"\n(?=\S)", inspect.cleandoc(text)):
+    for entry in re.split(r"\n(?=\S)", textwrap.dedent(text).strip()):
         names, _, meaning = entry.partition(":")
         shown = ", ".join(
             f"`{_value(defaults[name.strip()])}`" for name in names.split(",") if name.strip() in defaults

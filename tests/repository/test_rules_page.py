@@ -23,3 +23,8 @@ def test_every_rule_is_documented(name: str) -> None:
     text = RULES[name].__doc__ or ""
     assert "Symptom:" in text and "How it is measured:" in text and "Remedy:" in text
     assert RULES[name].causes and RULES[name].remedy
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_every_line_of_the_settings_has_a_default(name: str) -> None:
+    assert "` |  | " not in SCRIPT["_section"](name, RULES[name])
