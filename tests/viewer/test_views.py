@@ -11,7 +11,7 @@ import pytest
 
 from stepscope.store import Group, open_trial
 from stepscope.store.records import STATISTICS
-from stepscope.viewer.app import Answers
+from stepscope.viewer.answers import Answers
 from stepscope.viewer.graph import tensor_key
 from stepscope.viewer.resolve import resolve
 from stepscope.viewer.selection import Selection
