@@ -118,6 +118,8 @@ class TrialOutput:
         """Tell of what failed on the thread since the last call; raises it if the recorder is strict."""
         while self._failed:
             self._faults.report(self._failed.popleft(), "writing")
+        while self._writer.troubles:
+            self._faults.report(self._writer.troubles.popleft(), "uploading")
 
     def flush(self) -> None:
         """Wait until everything given so far is on disk."""

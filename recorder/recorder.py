@@ -36,7 +36,7 @@ from stepscope.recorder.session import StepSession
 from stepscope.recorder.sizes import as_bytes
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
-from stepscope.store import TrialWriter
+from stepscope.store import open_writer
 from stepscope.store.records import Note, TrialInfo
 
 
@@ -55,7 +55,7 @@ class Recorder:
     ``strict``.
 
     Args:
-        folder: the group's folder; made if it is missing.
+        folder: the group's folder, or its address (``"s3://bucket/runs"``); made if it is missing.
         trial: the trial's name; the date and time unless given. A trial that exists is never overwritten: see
             ``if_exists`` and ``resume``.
         schedule: which steps are recorded: ``Every(100)``, ``Every("1%")``, ``Backoff(10)``,
@@ -150,7 +150,7 @@ class Recorder:
             neuron_limit=self._options.neurons,
         )
         try:
-            writer = TrialWriter(folder, info, if_exists=if_exists, resume=resume)
+            writer = open_writer(folder, info, if_exists=if_exists, resume=resume)
         except OSError as error:
             self.enabled = False
             self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")

@@ -12,11 +12,14 @@ from stepscope.store.errors import (
     TrialExistsError,
     TrialInUseError,
     UnknownNameError,
+    UnreachableError,
 )
 from stepscope.store.group import Group, open_group
 from stepscope.store.histogram import Histogram
 from stepscope.store.journal import Message
 from stepscope.store.nodes import Node
+from stepscope.store.opening import open_writer
+from stepscope.store.remote.transfer import download, upload
 from stepscope.store.series import Series
 from stepscope.store.step import Step
 from stepscope.store.tensor import Row, Tensor
@@ -41,7 +44,11 @@ __all__ = [
     "TrialInUseError",
     "TrialWriter",
     "UnknownNameError",
+    "UnreachableError",
+    "download",
     "open_group",
     "open_trial",
+    "open_writer",
+    "upload",
     "verify",
 ]

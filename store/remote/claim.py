@@ -12,37 +12,11 @@ from pathlib import Path
 from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import PREFIX_SIZE
-from stepscope.store.claim import IfExists
-from stepscope.store.errors import NotARecordingError, StoreError, TrialExistsError, TrialInUseError
+from stepscope.store.errors import NotARecordingError, TrialInUseError
 from stepscope.store.files import file_path
 from stepscope.store.journal import started
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.manifest import MANIFEST, Manifest, RemoteWriter, read_manifest
-
-
-def free_name(remote: RemoteFolder, name: str, if_exists: IfExists) -> str:
-    """The name that a new trial is going to have; with ``"overwrite"``, an old one is removed.
-
-    Raises:
-        TrialExistsError: there is one, with ``if_exists="fail"``.
-        TrialInUseError: somebody who may be alive writes to it.
-        UnreachableError: nobody knows.
-    """
-    if if_exists not in ("number", "fail", "overwrite"):
-        raise StoreError(f"if_exists={if_exists!r}: expected 'number', 'fail' or 'overwrite'")
-    there = read_manifest(remote, name)
-    if there is None:
-        return name
-    if there.is_live:
-        raise in_use(remote, name, there)
-    if if_exists == "fail":
-        raise TrialExistsError(
-            f"{remote.address}/{name} exists; give another trial name, or if_exists='number' or 'overwrite'"
-        )
-    if if_exists == "overwrite":
-        remote.remove_folder(name)
-        return name
-    return next(other for other in _numbered(name) if read_manifest(remote, other) is None)
 
 
 def claim(remote: RemoteFolder, trial: Path) -> tuple[str, Manifest]:
@@ -57,7 +31,7 @@ def claim(remote: RemoteFolder, trial: Path) -> tuple[str, Manifest]:
     """
     identity = trial_identity(trial)
     writer = RemoteWriter(socket.gethostname(), os.getpid(), secrets.token_hex(8), time.time())
-    for name in _numbered(trial.name):
+    for name in numbered(trial.name):
         there = read_manifest(remote, name)
         if there is None:
             new = Manifest(identity, started(BlockFile(file_path(trial, "journal"))), writer=writer)
@@ -98,7 +72,8 @@ def _is_of_this_machine(manifest: Manifest) -> bool:
     return manifest.writer is not None and manifest.writer.host == socket.gethostname()
 
 
-def _numbered(name: str) -> Iterator[str]:
+def numbered(name: str) -> Iterator[str]:
+    """``bugged``, ``bugged-2``, ``bugged-3``, ..."""
     yield name
     number = 2
     while True:

@@ -9,12 +9,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from stepscope.store import lock
 from stepscope.store.errors import StoreError, TrialInUseError, UnreachableError
-from stepscope.store.files import SUFFIX
 from stepscope.store.group import is_trial
 from stepscope.store.remote.claim import claim
 from stepscope.store.remote.folder import RemoteFolder
+from stepscope.store.remote.spool import remove_uploaded, spooled_beside
+from stepscope.store.remote.transfer import upload_trial
 from stepscope.store.remote.uploader import Uploader
 
 INTERVAL = 5.0
@@ -101,33 +101,6 @@ class Mirror:
 
     def _upload_rests(self) -> None:
         """Upload what recorders that died have left in the same spool."""
-        for other in sorted(self._trial.parent.iterdir()):
-            if other != self._trial and is_trial(other):
-                with contextlib.suppress(StoreError, OSError):
-                    upload_rest(other, self._remote)
-                    remove_uploaded(other)
-
-
-def upload_rest(trial: Path, remote: RemoteFolder) -> str:
-    """Upload what is missing of a local trial that nobody writes to any more; returns its name there.
-
-    Raises:
-        TrialInUseError: somebody who may be alive writes to it, here or there.
-        UnreachableError: it did not work.
-    """
-    if not lock.take(trial):
-        raise TrialInUseError(f"{trial} is being written to; upload it when its recorder has ended")
-    try:
-        uploader = Uploader(trial, remote, *claim(remote, trial))
-        uploader.upload(last=True)
-        return uploader.name
-    finally:
-        lock.release(trial)
-
-
-def remove_uploaded(trial: Path) -> None:
-    """Remove a trial from the spool, once all of it is at its address; what is not a recording's is left."""
-    for file in (*trial.glob(f"*{SUFFIX}"), trial / lock.LOCK_NAME):
-        file.unlink(missing_ok=True)
-    with contextlib.suppress(OSError):
-        trial.rmdir()
+        for other in spooled_beside(self._trial):
+            with contextlib.suppress(StoreError, OSError):
+                upload_trial(other, self._remote)

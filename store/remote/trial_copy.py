@@ -17,7 +17,7 @@ from stepscope.store.remote.manifest import Manifest, RemoteFile, RemoteWriter, 
 
 LAZY = f"detail{SUFFIX}"
 """Histograms and neurons are most of a trial, and few of them are ever looked at: they are fetched when asked for."""
-_STATE = "fetched.json"
+STATE = "fetched.json"
 _AT_ONCE = 16 << 20
 _TRIES = 5
 
@@ -154,15 +154,15 @@ class TrialCopy:
     def _state(self) -> dict[str, Any]:
         """Which trial this is a copy of, and of which generation each file is."""
         try:
-            state = json.loads((self.folder / _STATE).read_text("utf-8"))
+            state = json.loads((self.folder / STATE).read_text("utf-8"))
             return {"trial": str(state["trial"]), "generations": dict(state["generations"])}
         except (OSError, ValueError, KeyError, TypeError):
             return {}
 
     def _write_state(self, state: dict[str, Any]) -> None:
-        beside = self.folder / f"{_STATE}.part"
+        beside = self.folder / f"{STATE}.part"
         beside.write_text(json.dumps(state), "utf-8")
-        beside.replace(self.folder / _STATE)
+        beside.replace(self.folder / STATE)
 
     def _start_over(self, trial: str) -> dict[str, Any]:
         """Another trial has this name now."""

@@ -10,10 +10,10 @@ from stepscope.store.claim import IfExists
 from stepscope.store.errors import UnreachableError
 from stepscope.store.names import checked_trial_name
 from stepscope.store.records import TrialEnd, TrialInfo
-from stepscope.store.remote.claim import free_name
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.mirror import INTERVAL, Mirror
 from stepscope.store.remote.places import spool_folder
+from stepscope.store.remote.prepare import may_wait, prepare
 from stepscope.store.writer import TrialWriter
 
 WAIT = 60.0
@@ -28,13 +28,14 @@ class RemoteTrialWriter(TrialWriter):
 
     Args:
         address: the group's address.
-        info, if_exists: as for ``TrialWriter``. While the address does not answer, a trial with
-            ``if_exists="number"`` is written all the same, and gets its place there later.
+        info, if_exists, resume: as for ``TrialWriter``. While the address does not answer, a new trial is written all
+            the same if ``if_exists="number"``, and gets its place there later; so is one that is resumed, if it is
+            still in the spool.
         interval: seconds between two uploads.
         wait: for how many seconds at most ``close`` waits until everything is uploaded.
 
     Raises:
-        UnreachableError: the address does not answer, and ``if_exists`` must know what is there.
+        UnreachableError: the address does not answer, and what is there has to be known.
     """
 
     _mirror: Mirror | None = None
@@ -45,21 +46,21 @@ class RemoteTrialWriter(TrialWriter):
         info: TrialInfo,
         *,
         if_exists: IfExists = "number",
+        resume: bool = False,
         interval: float = INTERVAL,
         wait: float = WAIT,
     ) -> None:
-        self._remote, self._wait = RemoteFolder(address), wait
-        name, unreachable = checked_trial_name(info.trial), None
+        remote, spool, name, troubles = RemoteFolder(address), spool_folder(address), info.trial, []
+        self._wait = wait
         try:
-            name = free_name(self._remote, name, if_exists)
+            name = prepare(remote, spool, checked_trial_name(name), if_exists, resume)
         except UnreachableError as error:
-            if if_exists != "number":
+            if not may_wait(spool / name, if_exists, resume):
                 raise
-            unreachable = error
-        super().__init__(spool_folder(address), replace(info, trial=name), if_exists="number")
-        if unreachable is not None:
-            self.troubles.append(unreachable)
-        self._mirror = Mirror(self.path, self._remote, self.troubles.append, interval=interval)
+            troubles.append(error)
+        super().__init__(spool, replace(info, trial=name), resume=resume)
+        self.troubles.extend(troubles)
+        self._mirror = Mirror(self.path, remote, self.troubles.append, interval=interval)
 
     def close(self, end: TrialEnd | None) -> None:
         try:
