@@ -107,6 +107,28 @@ def unshuffle(raw: bytes, width: int) -> bytes:
     return np.frombuffer(raw, np.uint8).reshape(width, -1).T.tobytes()
 
 
+def planes(raw: bytes, width: int) -> list[bytes]:
+    """The first bytes of all numbers, the second, ...: as frames of their own, they compress better than as one."""
+    return [plane.tobytes() for plane in np.frombuffer(raw, np.uint8).reshape(-1, width).T]
+
+
+def join_planes(stored: bytes, lengths: Sequence[int], count: int) -> bytes:
+    """The bytes of ``count`` numbers out of one frame for each of their bytes, which lie one behind the other.
+
+    Raises:
+        DamagedError: a frame is damaged, or holds another number of bytes.
+        ValueError: the frames do not fill what is stored.
+    """
+    if sum(lengths) != len(stored) or any(length < 0 for length in lengths):
+        raise ValueError("the frames of a page have other lengths than the page")
+    joined = np.empty((count, len(lengths)), np.uint8)
+    start = 0
+    for place, length in enumerate(lengths):
+        joined[:, place] = np.frombuffer(decompress(stored[start : start + length], count), np.uint8)
+        start += length
+    return joined.tobytes()
+
+
 def compress(raw: bytes) -> bytes:
     """Bytes as a frame.
 

@@ -1,0 +1,208 @@
+"""Finds for each row of a step the coding that makes it smallest: what repeats, what is a multiple, what is near.
+
+Nothing is remembered from one step to the next, and every row finds its references within its own step, so that
+damage does not spread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.store.codings import CHOICE, COPY, DIFFERENCE, LITERAL, PLAIN, Choices, Words, differences
+from stepscope.store.multiples import Scales, find_multiples
+from stepscope.store.records import TensorInfo
+from stepscope.store.sampled import sampled
+
+SMALL = 8
+"""Rows of fewer numbers stay as they are."""
+
+KEY_ROWS = 8
+"""Of the iterations of a tensor, one in so many is no difference: reading one does not mean reading all before it."""
+
+_WORD_BITS = 25.5
+"""What a number costs that is written as it is: about six bits of the exponent can be saved."""
+_DIFFERENCE_BITS = 2.0
+_CHOICE_BITS = 1.0
+_PROMISING_BITS = 25.0
+_DEEPEST = 16
+"""How many rows at most a row may hang on, one behind the other."""
+
+Numbers = NDArray[Any]
+_Link = tuple[int, int]
+_NOTHING = np.zeros(0, np.uint8)
+
+
+@dataclass(frozen=True)
+class CodedPart:
+    """What becomes of the rows of a part.
+
+    ``coding``, ``reference`` and ``literals`` have one entry a row; ``numbers``, ``differences`` and ``choices`` are
+    the pieces, one a row, most of them empty.
+    """
+
+    coding: NDArray[np.int32]
+    reference: NDArray[np.int32]
+    literals: NDArray[np.int32]
+    numbers: list[Numbers]
+    differences: list[Numbers]
+    choices: list[Numbers]
+
+
+def code_part(tensors: Sequence[TensorInfo], pieces: Sequence[Numbers], scales: Scales) -> CodedPart:
+    """Choose codings for flat arrays of numbers, one a row; those that are not 4 bytes wide are only ever copied."""
+    coder = _Coder(tensors, pieces)
+    coder.find_copies()
+    for group in coder.groups():
+        coder.find_differences(group)
+        coder.find_multiples(group, scales)
+    return coder.finish()
+
+
+class _Group:
+    """Rows of equally many numbers, as words."""
+
+    def __init__(self, rows: Sequence[int], pieces: Sequence[Numbers]) -> None:
+        self.rows = rows
+        self._words = np.stack([pieces[row].view(np.uint32) for row in rows])
+        self._places = {row: place for place, row in enumerate(rows)}
+
+    def words(self, rows: Sequence[int]) -> Words:
+        """``(k, n)`` of these rows."""
+        found: Words = self._words[[self._places[row] for row in rows]]
+        return found
+
+    def few_words(self, rows: Sequence[int]) -> Words:
+        """Some of each row."""
+        places = np.array([self._places[row] for row in rows])
+        found: Words = self._words[places[:, None], sampled(self._words.shape[1])]
+        return found
+
+
+class _Coder:
+    def __init__(self, tensors: Sequence[TensorInfo], pieces: Sequence[Numbers]) -> None:
+        self._tensors = tensors
+        self._pieces = pieces
+        self._coding = [PLAIN] * len(pieces)
+        self._reference = list(range(len(pieces)))
+        self._bits = [_WORD_BITS * piece.size for piece in pieces]
+        self._extra: dict[int, Numbers] = {}
+
+    def find_copies(self) -> None:
+        """Rows whose bytes an earlier row has too."""
+        first: dict[tuple[int, bytes], int] = {}
+        for row, piece in enumerate(self._pieces):
+            if piece.size >= SMALL:
+                source = first.setdefault((piece.itemsize, piece.tobytes()), row)
+                if source != row:
+                    self._take(row, source, COPY, 0)
+
+    def groups(self) -> Iterator[_Group]:
+        rows: dict[int, list[int]] = {}
+        for row, piece in enumerate(self._pieces):
+            if piece.itemsize == 4 and piece.size >= SMALL:
+                rows.setdefault(piece.size, []).append(row)
+        for own in rows.values():
+            yield _Group(own, self._pieces)
+
+    def find_differences(self, group: _Group) -> None:
+        """Rows near those of the same tensor in the iteration before."""
+        links = [link for link in self._earlier_iterations(group.rows) if self._coding[link[0]] == PLAIN]
+        if not links:
+            return
+        own, before = zip(*links, strict=True)
+        bits = _bit_lengths(differences(group.few_words(own), group.few_words(before))).mean(axis=1)
+        links = [links[index] for index in np.flatnonzero(bits < _PROMISING_BITS)]
+        if not links:
+            return
+        own, before = zip(*links, strict=True)
+        found = differences(group.words(own), group.words(before))
+        costs = _bit_lengths(found).sum(axis=1) + _DIFFERENCE_BITS * found.shape[1]
+        for (row, source), words, cost in zip(links, found, costs.tolist(), strict=True):
+            if cost < self._bits[row]:
+                self._take(row, source, DIFFERENCE, cost)
+                self._extra[row] = words
+
+    def find_multiples(self, group: _Group, scales: Scales) -> None:
+        """Rows of zeros, and of multiples of what a neighbour has."""
+        own, near = zip(*self._neighbours([row for row in group.rows if self._coding[row] != COPY]), strict=True)
+        found = find_multiples(group.words(own), group.words(near), scales)
+        costs = _WORD_BITS * found.literals + _CHOICE_BITS * found.choices.shape[1]
+        for place, choices, cost in zip(found.rows.tolist(), found.choices, costs.tolist(), strict=True):
+            if cost < self._bits[own[place]]:
+                self._take(own[place], near[place], CHOICE, cost)
+                self._extra[own[place]] = choices
+
+    def finish(self) -> CodedPart:
+        coding, reference = np.array(self._coding, np.int32), np.array(self._reference, np.int32)
+        too_deep = _too_deep(reference)
+        coding[too_deep], reference[too_deep] = PLAIN, np.flatnonzero(too_deep)
+        codings = coding.tolist()
+        extra = [self._extra.get(row, _NOTHING) for row in range(len(codings))]
+        numbers = [_numbers(*row) for row in zip(self._pieces, codings, extra, strict=True)]
+        literals = [len(own) if c == CHOICE else 0 for own, c in zip(numbers, codings, strict=True)]
+        return CodedPart(
+            coding,
+            reference,
+            np.array(literals, np.int32),
+            numbers,
+            [own if c == DIFFERENCE else _NOTHING for own, c in zip(extra, codings, strict=True)],
+            [own if c == CHOICE else _NOTHING for own, c in zip(extra, codings, strict=True)],
+        )
+
+    def _take(self, row: int, source: int, coding: int, cost: float) -> None:
+        self._coding[row], self._reference[row], self._bits[row] = coding, source, cost
+
+    def _earlier_iterations(self, rows: Sequence[int]) -> Iterator[_Link]:
+        last: dict[tuple[str, str, str], _Link] = {}
+        for row in rows:
+            tensor = self._tensors[row]
+            key = (tensor.node, tensor.role, tensor.quantity)
+            before, number = last.get(key, (row, -1))
+            last[key] = row, number + 1
+            if (number + 1) % KEY_ROWS:
+                yield row, before
+
+    def _neighbours(self, rows: Sequence[int]) -> Iterator[_Link]:
+        """Each row with the one that flows into it: values come from the row before, gradients from the row behind."""
+        last: dict[tuple[str, int], int] = {}
+        for row in rows:
+            tensor = self._tensors[row]
+            before = last.get((tensor.quantity, tensor.iteration))
+            last[tensor.quantity, tensor.iteration] = row
+            if not _is_gradient(tensor.quantity):
+                yield row, row if before is None else before
+            elif before is not None:
+                yield before, row
+        yield from ((row, row) for (quantity, _), row in last.items() if _is_gradient(quantity))
+
+
+def _is_gradient(quantity: str) -> bool:
+    return quantity.startswith("gradient")
+
+
+def _numbers(piece: Numbers, coding: int, extra: Choices) -> Numbers:
+    """What of a row is written as numbers."""
+    if coding == CHOICE:
+        literals: Numbers = piece[extra == LITERAL]
+        return literals
+    return piece if coding == PLAIN else _NOTHING
+
+
+def _too_deep(reference: NDArray[np.int32]) -> NDArray[np.bool_]:
+    """The rows that hang on too many others or, by way of others, on themselves."""
+    depth = np.zeros(len(reference), np.int32)
+    leans = reference != np.arange(len(reference))
+    for _ in range(_DEEPEST + 1):
+        depth = np.where(leans, depth[reference] + 1, 0)
+    return np.asarray(depth > _DEEPEST)
+
+
+def _bit_lengths(words: Words) -> NDArray[np.int32]:
+    """Roughly how many bits words have, 0 to 32."""
+    lengths: NDArray[np.int32] = (words.astype(np.float32).view(np.int32) >> 23) - 126
+    return np.maximum(lengths, 0)
