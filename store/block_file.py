@@ -75,8 +75,8 @@ class BlockFile:
             return False
         return (there.st_ino, there.st_dev) != (own.st_ino, own.st_dev)
 
-    def new_blocks(self) -> Iterator[tuple[BlockPlace, dict[str, Any]]]:
-        """The blocks that were completed since the last call, with their headers.
+    def new_blocks(self, *, unknown: bool = False) -> Iterator[tuple[BlockPlace, dict[str, Any]]]:
+        """The blocks that were completed since the last call, with their headers; ``unknown`` ones too if asked for.
 
         A block whose prefix or header is damaged is skipped: the search goes on at the next one.
         """
@@ -95,7 +95,7 @@ class BlockFile:
                 continue
             place, header = found
             self._scanned = place.end
-            if place.kind != UNKNOWN_KIND:
+            if unknown or place.kind != UNKNOWN_KIND:
                 yield place, header
 
     def block(self, offset: int, kind: str) -> tuple[BlockPlace, dict[str, Any]]:

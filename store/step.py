@@ -18,6 +18,7 @@ from stepscope.store.frames import unpack_array
 from stepscope.store.layout import Layout
 from stepscope.store.records import WHOLE_STEP, Graph
 from stepscope.store.step_block import StepHeader
+from stepscope.store.step_index import LOST_DETAIL
 from stepscope.store.tensor import Row, Tensor
 
 
@@ -27,6 +28,8 @@ class Step:
     Attributes:
         number, kind, time, seconds: as in ``StepRecord``.
         samples: the indices of the kept samples in the batch; ``categories`` their labels, or empty.
+        lost: the parts that were lost when the recording was damaged, if it was repaired since: ``"statistics"``,
+            ``"detail"``, ``"graph 0"``, ...; reading one raises ``DamagedError``.
     """
 
     def __init__(
@@ -45,6 +48,7 @@ class Step:
         self.samples = header.samples
         self.categories = header.categories
         self.layout = layout
+        self.lost = header.lost
         self._header = header
         self._graph_of = graph_of
         self._place = place
@@ -143,6 +147,8 @@ class Step:
     @cached_property
     def detail(self) -> Detail:
         """Where histograms and neurons are; for ``Tensor``."""
+        if LOST_DETAIL in self.lost:
+            raise DamagedError(f"the histograms and neurons of step {self.number} were lost when its file was damaged")
         return Detail(self._detail_file, self._header.detail, self.number, len(self.layout.tensors))
 
     @cached_property

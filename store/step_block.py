@@ -26,7 +26,10 @@ from stepscope.store.records import (
 
 @dataclass(frozen=True)
 class StepHeader:
-    """What a step's header says, checked; ``detail`` is the offset of its block in the detail file."""
+    """What a step's header says, checked; ``detail`` is the offset of its block in the detail file.
+
+    ``lost`` are the parts that a repair found to be damaged beyond help.
+    """
 
     number: int
     kind: str
@@ -38,6 +41,7 @@ class StepHeader:
     categories: tuple[str, ...]
     detail: int
     arrays: Mapping[str, ArrayEntry]
+    lost: tuple[str, ...] = ()
 
 
 def parse_step(header: Mapping[str, Any], place: BlockPlace) -> StepHeader:
@@ -58,6 +62,7 @@ def parse_step(header: Mapping[str, Any], place: BlockPlace) -> StepHeader:
             categories=tuple(map(str, header["categories"])),
             detail=int(header["detail"]),
             arrays=array_entries(header["arrays"], place.payload_length),
+            lost=tuple(map(str, header.get("lost", ()))),
         )
 
 

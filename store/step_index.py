@@ -12,6 +12,10 @@ from stepscope.store import codec
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.errors import damaged_unless
 
+LOST_DETAIL = "detail"
+NO_DETAIL = -1
+"""The offset of the detail of a step that has lost it."""
+
 
 class StepEntry(NamedTuple):
     """A recorded step: where its block is, and what is needed of it without reading it again."""
@@ -70,6 +74,8 @@ class StepIndex:
         with damaged_unless("a step"):
             number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
+            if LOST_DETAIL in header.get("lost", ()):
+                detail = NO_DETAIL
         if number in self._entries:
             self.repeated.add(number)
         # One object for equal digests: there are few layouts and many steps.

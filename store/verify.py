@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stepscope.store.columns import Chunk, batch_columns
 from stepscope.store.errors import StoreError
 from stepscope.store.group import Group, open_group
-from stepscope.store.step import Step
+from stepscope.store.step_parts import damaged_parts
 from stepscope.store.trial import Trial
 
 
@@ -46,31 +46,9 @@ def _problems_of(group: Group, name: str) -> list[str]:
 def _each_step(trial: Trial) -> Iterator[str]:
     for number in trial.steps.tolist():
         try:
-            yield from _read_step(trial.step(number))
+            yield from (part.sentence for part in damaged_parts(trial.step(number)))
         except StoreError as error:
             yield f"step {number}: {error}"
-
-
-def _read_step(step: Step) -> Iterator[str]:
-    """Everything of a step once; damage that costs a part of it is told, and the rest is read as well."""
-    parts = (step.rows, step.statistics, step.aggregates, step.per_sample, lambda: step.facts)
-    for part in parts:
-        try:
-            part()
-        except StoreError as error:
-            yield f"step {step.number}: {error}"
-    for iteration in step.iterations:
-        try:
-            step.graph(iteration)
-        except StoreError as error:
-            yield f"step {step.number}, iteration {iteration}: {error}"
-    for index, tensor in enumerate(step.layout.tensors):
-        try:
-            step.detail.histogram(index)
-            step.detail.neurons(index)
-        except StoreError as error:
-            yield f"step {step.number}: detail of {tensor.node!r}: {error}"
-            return  # mostly the whole page is lost; one sentence is enough
 
 
 def _each_chunk(trial: Trial) -> Iterator[str]:
