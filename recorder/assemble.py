@@ -14,6 +14,7 @@ from stepscope.recorder.measurements import MeasuredRows, RowKey
 from stepscope.recorder.settle import settle
 from stepscope.recorder.spectral import SpectralNorms
 from stepscope.recorder.statistics import Measured
+from stepscope.recorder.unclipped import BEFORE_CLIPPING
 from stepscope.store.records import (
     BATCH_AGGREGATES,
     HISTOGRAM_BINS,
@@ -24,7 +25,7 @@ from stepscope.store.records import (
     TensorInfo,
 )
 
-_QUANTITY_ORDER = ("value", "gradient", "update")
+_QUANTITY_ORDER = ("value", "gradient", BEFORE_CLIPPING, "update")
 
 
 @dataclass(frozen=True)

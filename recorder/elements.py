@@ -25,3 +25,11 @@ def elements(tensor: torch.Tensor) -> torch.Tensor:
     if tensor.layout == torch.jagged:
         return tensor.values()
     return torch.cat([part.reshape(-1) for part in tensor.unbind()])
+
+
+def storage_of(tensor: torch.Tensor) -> int:
+    """The address of the memory that a tensor and its views share; 0 for tensors without one of their own."""
+    try:
+        return tensor.untyped_storage().data_ptr()
+    except (RuntimeError, NotImplementedError, ValueError):
+        return 0

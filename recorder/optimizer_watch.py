@@ -97,6 +97,7 @@ class OptimizerWatch:
             self._have_gradient.add(id(parameter))
             # A copy: the optimizer, or zero_grad, may write to it before the step ends. What an optimizer uses is
             # recorded as it is, even if nobody took the loss scale out.
+            self._session.leaves.before_use(parameter, named)
             gradient = parameter.grad.detach()
             gradient = gradient.clone() if used else self._session.gradients.scale.unscaled_leaf(gradient)
             self._session.measure_later(gradient, named, "gradient")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterable
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,6 +19,7 @@ from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob, to_host
+from stepscope.recorder.leaf_gradients import LeafGradients
 from stepscope.recorder.measurements import Measurements
 from stepscope.recorder.memory import Holding, Memory, Rank
 from stepscope.recorder.module_watch import ModuleWatch
@@ -58,6 +60,7 @@ class StepSession(Listener):
         self.held = Holding(memory)
         self.measurements = Measurements(options.samples, self.held)
         self.gradients = GradientWatch(faults)
+        self.leaves = LeafGradients(faults, self.gradients.scale, partial(self.measure_later, owned=True))
         self.optimizers = OptimizerWatch(self, watched.optimizers)
         self._optimizer_hooks = optimizer_hooks
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
@@ -84,6 +87,8 @@ class StepSession(Listener):
                     self._keep_weight(key, weight)
         named = {key: named for key, (named, _) in self._weights.items()}
         self.optimizers.start(named, hooks=self._optimizer_hooks)
+        if self.options.gradients:
+            self.leaves.start({id(leaf): (named, leaf) for named, leaf in self.watched_leaves()})
         self._modules.start()
         self._stack.enter_context(uncompiled())
         self._tracer.install()
@@ -94,6 +99,7 @@ class StepSession(Listener):
         self._tracer.remove()
         self._stack.close()
         self.gradients.stop()
+        self.leaves.stop()
         self.optimizers.stop()
 
     def finish(self) -> StepJob:
@@ -126,6 +132,7 @@ class StepSession(Listener):
         """Let go of every tensor of the user's."""
         self.trace.release()
         self.gradients.release()
+        self.leaves.release()
         self._attention.release()
         self._modules.release()
         self._weights = {}
@@ -209,18 +216,24 @@ class StepSession(Listener):
 
     # ------------------------------------------------------------------ what the tracer tells
 
-    def before_change(self, tensor: torch.Tensor) -> None:
+    def before_change(self, tensor: torch.Tensor, operation: str) -> None:
         self.measurements.measure_before_change(tensor)
+        self.leaves.before_change(tensor, operation)
+
+    def before_replaced_gradient(self, tensor: torch.Tensor, gradient: object) -> None:
+        self.leaves.before_replaced(tensor, gradient)
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
         self.gradients.probing = False
+        self.leaves.before_backward(grouped=bool(self.gradients.loss_group))
         for tensor in tensors:
             if not self.gradients.scale.start(tensor):
                 self._name_loss(tensor)
 
     def on_grad(self, begins: bool) -> None:
         self.gradients.probing = begins
+        self.leaves.on_grad(begins)
 
     def on_scaled(self, loss: torch.Tensor, scaled: torch.Tensor, scale: torch.Tensor) -> None:
         with UNSEEN():

@@ -17,7 +17,7 @@ from stepscope.recorder.trace import Trace, tensors_in
 UNSEEN = torch._C.DisableTorchFunction
 """Inside it, the recorder's own tensor calls are not seen."""
 
-_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER, _GRAD = range(6)
+_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER, _GRAD, _FOREACH = range(7)
 
 _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argument, and its position
     "relu": 1, "relu6": 1, "selu": 1, "hardswish": 1, "hardsigmoid": 1, "silu": 1, "mish": 1,
@@ -44,15 +44,18 @@ def _classify(function: Callable[..., Any]) -> int:
     if name.startswith("__i") and name not in ("__index__", "__int__", "__iter__", "__invert__"):
         return _IN_PLACE
     if name.endswith("_") and not name.endswith("__"):
-        return _IN_PLACE if not name.startswith("_foreach") else _PURE
+        return _IN_PLACE if not name.startswith("_foreach") else _FOREACH
     return _MAYBE_IN_PLACE if name in _INPLACE_ARGUMENT else _PURE
 
 
 class Listener:
     """What the tracer tells of besides the trace; the session implements it."""
 
-    def before_change(self, tensor: torch.Tensor) -> None:
+    def before_change(self, tensor: torch.Tensor, operation: str) -> None:
         """An in-place operation is about to change this tensor."""
+
+    def before_replaced_gradient(self, tensor: torch.Tensor, gradient: object) -> None:
+        """The ``.grad`` of a tensor is about to be set."""
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         """``backward`` is about to be called on these tensors."""
@@ -94,14 +97,16 @@ class Tracer(TorchFunctionMode):
             return func(*args, **kwargs)
         try:
             category = self._category(func)
-            if category:
+            if category or "out" in kwargs:
                 self._before(category, func, args, kwargs)
         except Exception as error:
             self._fail(error)
             return func(*args, **kwargs)
         result = func(*args, **kwargs)
         try:
-            if result is not None or category in (_IN_PLACE, _SETTER):
+            if category == _FOREACH:
+                self._after_foreach(func.__name__, args)
+            elif result is not None or category in (_IN_PLACE, _SETTER):
                 self._after(category, func, args, kwargs, result)
         except Exception as error:
             self._fail(error)
@@ -151,9 +156,21 @@ class Tracer(TorchFunctionMode):
             return
         if func.__name__ == UNSCALING:
             self._listener.on_unscaled(args[0])
+        if category == _SETTER and _attribute(func) == "grad":
+            self._listener.before_replaced_gradient(*args[:2])
+        if category == _FOREACH:
+            for tensor in tensors_in(args[0]):
+                self._listener.before_change(tensor, func.__name__)
         changed = _changed_argument(category, func, args, kwargs)
-        if changed is not None:
-            self._listener.before_change(changed)
+        for tensor in tensors_in(kwargs.get("out")) if changed is None else (changed,):
+            self._listener.before_change(tensor, func.__name__)
+
+    def _after_foreach(self, name: str, args: tuple[Any, ...]) -> None:
+        """Each tensor of a list was changed in place, by its partners in the other lists and by what is no list."""
+        partners = [arg for arg in args if isinstance(arg, (list, tuple))]
+        common = [arg for arg in args if isinstance(arg, torch.Tensor)]
+        for row in zip(*partners, strict=False):
+            self._write(name.strip("_"), [t for t in (*row, *common) if isinstance(t, torch.Tensor)], [], row[0])
 
     def _after(self, category: int, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], result: Any) -> None:
         if category == _BACKWARD:
@@ -209,6 +226,10 @@ def _changed_argument(category: int, func: Any, args: tuple[Any, ...], kwargs: d
         position = _INPLACE_ARGUMENT[func.__name__]
         inplace = kwargs.get("inplace", args[position] if len(args) > position else False)
         return first if inplace is True else None
-    if category == _SETTER and getattr(getattr(func, "__self__", None), "__name__", "") != "data":
+    if category == _FOREACH or (category == _SETTER and _attribute(func) != "data"):
         return None
     return first
+
+
+def _attribute(setter: Any) -> str:
+    return getattr(getattr(setter, "__self__", None), "__name__", "")

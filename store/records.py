@@ -65,8 +65,9 @@ The outermost finite bins also count what is larger in magnitude than they are, 
 class TensorInfo:
     """What a row of a step record is: the facts about a tensor that seldom change between steps.
 
-    ``quantity`` is ``"value"``, ``"gradient"``, ``"gradient:<loss group>"``, ``"update"`` or the name of an optimizer
-    state such as ``"exp_avg"``. ``batch_dim`` is None for tensors without a batch (parameters, losses).
+    ``quantity`` is ``"value"``, ``"gradient"``, ``"gradient:<loss group>"``, ``"gradient:backward <n>"``,
+    ``"gradient before clipping"``, ``"update"`` or the name of an optimizer state such as ``"exp_avg"``. ``batch_dim``
+    is None for tensors without a batch (parameters, losses).
     """
 
     node: str
