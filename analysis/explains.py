@@ -31,6 +31,8 @@ _SILENCE: dict[str, Relation] = {
 }
 
 EXPLAINS: dict[str, dict[str, Relation]] = {
+    "masked-attention": {**_LOSS, "non-finite": "anywhere", "constant-output": "anywhere"},
+    "future-leak": {"overfitting": "anywhere"},
     "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "single-class": {
         **_LOSS,
@@ -91,12 +93,16 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "dropout-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "loss-spike": "anywhere"},
     "learning-rate": {
         **_BLOW_UP,
+        "attention-logits": "anywhere",
+        "attention-collapse": "anywhere",
         "dead-units": "anywhere",
         "saturated-activation": "anywhere",
         "constant-output": "anywhere",
         "no-gradient": "anywhere",
         "vanishing-gradient": "anywhere",
     },
+    "attention-logits": {**_LOSS, "attention-collapse": "anywhere", "dtype-range": "anywhere"},
+    "attention-collapse": {**_LOSS, "vanishing-gradient": "upstream"},
     "dead-units": {**_SILENCE, "dead-units": "downstream"},
     "saturated-activation": {**_SILENCE, "saturated-activation": "downstream"},
     "module-never-called": {},
@@ -118,8 +124,11 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
 """For each rule the rules whose findings it can explain, in the order of preference as a cause.
 
 ``non-finite`` explains, besides, whatever begins when it is there, and is itself explained only by what began before
-it while the run blew up: a division by zero has its own cause.
+it while the run blew up (a division by zero has its own cause), or by what makes it at once.
 """
+
+AT_ONCE = frozenset(["masked-attention"])
+"""What makes non-finite numbers in the very step in which it is seen first: a softmax over nothing."""
 
 ORDER = {rule: index for index, rule in enumerate(EXPLAINS)}
 """The rank of a rule as a cause: what looks at how the run was set up comes before what looks at its course."""

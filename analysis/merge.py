@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stepscope.analysis.explains import EXPLAINS, ORDER, Relation
+from stepscope.analysis.explains import AT_ONCE, EXPLAINS, ORDER, Relation
 from stepscope.analysis.finding import LEVELS, Finding
 from stepscope.analysis.view import View
 
@@ -43,13 +43,20 @@ def _explains(cause: Finding, finding: Finding, view: View) -> bool:
     if cause.level == "info" or not finding.confidence:
         return False
     if cause.rule == "non-finite":
-        return finding.rule != "non-finite" and _began(finding) >= _began(cause) > _first_step(view)
+        consequence = finding.rule != "non-finite" and finding.rule not in AT_ONCE
+        return consequence and _began(finding) >= _began(cause) > _first_step(view)
     relation = EXPLAINS.get(cause.rule, {}).get(finding.rule)
     if relation is None or _cause_rank(cause, view) >= _cause_rank(finding, view):
         return False
-    if finding.rule == "non-finite" and not (_began(cause) < _began(finding) and _blew_up(view, _began(finding))):
+    if finding.rule == "non-finite" and not _makes_non_finite(cause, finding, view):
         return False
     return _stands(relation, cause.node, finding.node, view)
+
+
+def _makes_non_finite(cause: Finding, finding: Finding, view: View) -> bool:
+    if cause.rule in AT_ONCE:
+        return _began(cause) == _began(finding)
+    return _began(cause) < _began(finding) and _blew_up(view, _began(finding))
 
 
 def _stands(relation: Relation, cause: str, node: str, view: View) -> bool:

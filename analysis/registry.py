@@ -10,6 +10,8 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.accumulated_gradients import AccumulatedGradients
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
 from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
+from stepscope.analysis.rules.attention_collapse import AttentionCollapse
+from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
@@ -17,6 +19,7 @@ from stepscope.analysis.rules.dead_units import DeadUnits
 from stepscope.analysis.rules.dropout_mode import DropoutMode
 from stepscope.analysis.rules.dtype_range import DtypeRange
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
+from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.input_scale import InputScale
@@ -26,6 +29,7 @@ from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
+from stepscope.analysis.rules.masked_attention import MaskedAttention
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
@@ -76,6 +80,10 @@ RULES: dict[str, type[Rule]] = {
         AdamEpsilon,
         TargetScale,
         DtypeRange,
+        AttentionCollapse,
+        AttentionLogits,
+        MaskedAttention,
+        FutureLeak,
         LossStart,
         LossDivergence,
         LossSpike,
