@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
+from stepscope.store.bf16 import from_bf16
 from stepscope.store.block_file import BlockFile
-from stepscope.store.detail_table import COLUMNS, HISTOGRAM, SAMPLES, STATISTICS, sizes_of, widths_of
+from stepscope.store.detail_table import (
+    COLUMNS,
+    HISTOGRAM,
+    SAMPLES,
+    STATISTICS,
+    TOTAL,
+    WIDTHS,
+    page_width,
+    sizes_of,
+)
 from stepscope.store.errors import DamagedError, damaged_unless
 from stepscope.store.frames import ArrayEntry, array_entries, decompress, unpack_array, unshuffle
+from stepscope.store.left_out import LeftOut, Thinning
 from stepscope.store.records import HISTOGRAM_BINS, NEURON_STATISTICS, Neurons
 
 
@@ -36,6 +48,9 @@ class _Page(NamedTuple):
 class Detail:
     """A step's detail block; pages are read when they are asked for.
 
+    Attributes:
+        left_out: what is missing of it.
+
     Raises:
         DamagedError: its block cannot be read, or is of another step.
     """
@@ -50,6 +65,7 @@ class Detail:
         self._last_pages: dict[int, _Page] = {}
         self._row_ends: dict[int, list[int]] = {}
         with damaged_unless(f"the detail of step {number}"):
+            self.left_out = _left_out(header, rows)
             arrays = array_entries(header["arrays"], place.payload_length)
             self._table = self._array(arrays["table"], (rows, COLUMNS))
             pages = self._array(arrays["pages"], None)
@@ -74,11 +90,18 @@ class Detail:
         if not width:
             return None
         with damaged_unless("neurons"):
-            raw = np.frombuffer(self._raw(SAMPLES, row), "<f4" if width == 4 else "<f8").reshape(samples, kept)
+            raw = np.frombuffer(self._raw(SAMPLES, row), WIDTHS[width]).reshape(samples, kept)
             statistics = None
             if has_statistics:
                 statistics = np.frombuffer(self._raw(STATISTICS, row), "<f4").reshape(len(NEURON_STATISTICS), kept)
+        if width == 2:
+            return Neurons(total, statistics, from_bf16(raw), "bf16")
         return Neurons(total, statistics, raw)
+
+    def left_out_of(self, row: int) -> str:
+        """Why neurons of a row are missing, in words; empty if there never were any, or if they are all there."""
+        thinned = self.left_out.thinning and self._table[row, TOTAL] > 0
+        return self.left_out.sentence if thinned or row in self.left_out.dropped else ""
 
     def _array(self, entry: ArrayEntry, shape: tuple[int, ...] | None) -> NDArray[np.int64]:
         if shape is not None and entry.shape != shape:
@@ -89,6 +112,8 @@ class Detail:
     def _raw(self, part: int, row: int) -> bytes:
         """The bytes of a row in a part. The last page of each part is kept: its next row is often asked for next."""
         ends = self._ends(part)
+        if ends[row] == ends[row + 1]:
+            return b""
         page = self._last_pages.get(part)
         if page is None or not page.first <= row < page.end:
             page = self._last_pages[part] = self._page(part, row, ends)
@@ -111,5 +136,9 @@ class Detail:
             raise ValueError("a page reaches out of its block")
         raw = decompress(self._file.read(start, length), ends[end] - ends[first])
         if pages.shuffled[number]:
-            raw = unshuffle(raw, int(widths_of(self._table, part)[first]))
+            raw = unshuffle(raw, page_width(self._table, part, first, end))
         return _Page(first, end, raw)
+
+
+def _left_out(header: Mapping[str, Any], rows: int) -> LeftOut:
+    return LeftOut(Thinning(header.get("thinned", 0)), frozenset(map(int, header.get("dropped", ()))), rows)

@@ -15,12 +15,10 @@ FIRST_BIN, END_BIN, TOTAL, KEPT, KEPT_SAMPLES, WIDTH, HAS_STATISTICS = range(7)
 
 COLUMNS = 7
 
+WIDTHS = {2: "<u2", 4: "<f4", 8: "<f8"}
+"""How raw values of each width are stored; those of two bytes are the bits of a bfloat16."""
 
-def widths_of(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
-    """The bytes of a number in each row of a part; rows without raw values go along with narrow ones."""
-    if part == SAMPLES:
-        return np.where(table[:, WIDTH] == 8, 8, 4)
-    return np.full(len(table), 4, np.int64)
+_USUAL_WIDTH = 4
 
 
 def sizes_of(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
@@ -31,3 +29,29 @@ def sizes_of(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
     elif part == STATISTICS:
         sizes = 4 * len(NEURON_STATISTICS) * table[:, KEPT] * (table[:, HAS_STATISTICS] != 0)
     return sizes
+
+
+def page_width(table: NDArray[np.int64], part: int, first: int, end: int) -> int:
+    """The bytes of a number in the page of rows ``first`` to ``end - 1``: that of the first row with raw values."""
+    widths = table[first:end, WIDTH]
+    used = widths[widths > 0]
+    return int(used[0]) if part == SAMPLES and len(used) else _USUAL_WIDTH
+
+
+def widths_of(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
+    """The bytes of a number in each row of a part; rows without raw values go along with those in front of them."""
+    widths = table[:, WIDTH]
+    used = np.flatnonzero(widths)
+    if part != SAMPLES or not len(used):
+        return np.full(len(table), _USUAL_WIDTH, np.int64)
+    nearest = np.searchsorted(used, np.arange(len(table)), side="right") - 1
+    return widths[used[np.maximum(nearest, 0)]]
+
+
+def without(table: NDArray[np.int64], part: int) -> NDArray[np.int64]:
+    """The table of the same rows, of which a part was taken away. How many neurons there were stays known."""
+    thinned = table.copy()
+    thinned[:, KEPT_SAMPLES if part == SAMPLES else HAS_STATISTICS] = 0
+    nothing = (thinned[:, KEPT_SAMPLES] == 0) & (thinned[:, HAS_STATISTICS] == 0)
+    thinned[nothing, WIDTH] = 0
+    return thinned

@@ -14,6 +14,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+Precision = Literal["float32", "bf16"]
+"""Of raw values of neurons in a recording. ``"float32"``: exactly as they were, also if they are float64."""
+
 TensorType = Literal["input", "parameter", "buffer", "calculated", "target", "loss"]
 
 WHOLE_STEP = -1
@@ -88,12 +91,14 @@ class Neurons:
     kept, or as many as the limit: then number ``i`` of ``n`` is neuron ``i * total // n``.
 
     ``statistics`` is ``(3, n)``, rows as in ``NEURON_STATISTICS``, or None where there is no batch dimension.
-    ``samples`` is ``(kept samples, n)``: the raw values; without a batch dimension it is ``(1, n)``.
+    ``samples`` is ``(kept samples, n)``: the raw values; without a batch dimension it is ``(1, n)``. ``precision`` is
+    ``"bf16"`` if these were rounded to bfloat16 when they were written.
     """
 
     total: int
     statistics: NDArray[np.float32] | None
     samples: NDArray[np.float32] | NDArray[np.float64]
+    precision: Precision = "float32"
 
 
 @dataclass(frozen=True)

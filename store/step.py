@@ -16,6 +16,7 @@ from stepscope.store.detail import Detail
 from stepscope.store.errors import DamagedError, UnknownNameError, damaged_unless, unknown
 from stepscope.store.frames import unpack_array
 from stepscope.store.layout import Layout
+from stepscope.store.left_out import DetailState
 from stepscope.store.records import WHOLE_STEP, Graph
 from stepscope.store.step_block import StepHeader
 from stepscope.store.step_index import LOST_DETAIL
@@ -150,6 +151,20 @@ class Step:
         if LOST_DETAIL in self.lost:
             raise DamagedError(f"the histograms and neurons of step {self.number} were lost when its file was damaged")
         return Detail(self._detail_file, self._header.detail, self.number, len(self.layout.tensors))
+
+    @property
+    def left_out(self) -> str:
+        """What is missing of its detail and why, in words; empty if nothing is.
+
+        Neurons may be missing because the recording is kept within a limit of bytes ("thinned"), or because the writer
+        was behind ("dropped"); statistics and histograms never are.
+        """
+        return self.detail.left_out.sentence
+
+    @property
+    def detail_state(self) -> DetailState:
+        """Whether the detail is ``"full"``, or was ``"thinned"`` or ``"dropped"``; ``left_out`` says more."""
+        return self.detail.left_out.state
 
     @cached_property
     def _rows(self) -> tuple[Row, ...]:

@@ -63,6 +63,11 @@ class Tensor:
         """Counts of all elements by sign and magnitude."""
         return Histogram(self.step.detail.histogram(self.row.index))
 
+    @property
+    def left_out(self) -> str:
+        """Why neurons are missing that were there, or could have been, in words; empty if that is not so."""
+        return self.step.detail.left_out_of(self.row.index)
+
     @cached_property
     def neurons(self) -> Neurons | None:
         """The kept neurons, or None."""

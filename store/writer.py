@@ -16,7 +16,7 @@ from stepscope.store.append_file import AppendFile
 from stepscope.store.blocks import encode_block
 from stepscope.store.claim import IfExists, claim
 from stepscope.store.columns import ColumnWriter
-from stepscope.store.detail_block import encode_detail
+from stepscope.store.detail_block import pack_detail
 from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.frames import compress
 from stepscope.store.names import checked_trial_name
@@ -109,7 +109,7 @@ class TrialWriter:
         before = self._bytes()
         layout = self._intern_layout(record.tensors)
         graphs = self._intern_graphs(record.graphs)
-        detail = self._detail.append(encode_detail(record))
+        detail = self._detail.append(pack_detail(record).encode())
         try:
             self._steps.append(encode_step(record, layout, graphs, detail))
         except Exception:
