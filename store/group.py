@@ -58,6 +58,18 @@ class Group:
     def _open(self, name: str) -> Trial:
         return Trial(self.path / name)
 
+    @property
+    def opened(self) -> tuple[Trial, ...]:
+        """The trials that were asked for so far."""
+        return tuple(self._trials.values())
+
+    def is_live(self, name: str) -> bool:
+        """Whether a trial is being written to; False if it cannot be read."""
+        try:
+            return self[name].state == "running"
+        except (StoreError, OSError):
+            return False
+
     def __len__(self) -> int:
         return len(self._names)
 

@@ -28,7 +28,7 @@ def make_app(source: Source, custom: CustomPage | None = None) -> Dash:
     """
     app = Dash(
         __name__,
-        title=f"{source.folder.name or 'stepscope'} – stepscope",
+        title=f"{source.title or 'stepscope'} – stepscope",
         update_title="",  # nothing: the tab must not flicker at each poll
         assets_folder=str(Path(str(resources.files("stepscope.viewer"))) / "assets"),
         serve_locally=True,

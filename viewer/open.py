@@ -10,11 +10,11 @@ import webbrowser
 from pathlib import Path
 
 
-def open_view(folder: Path, host: str, port: int, *, browser: bool, custom: Path | None) -> int:
+def open_view(folder: Path | str, host: str, port: int, *, browser: bool, custom: Path | None) -> int:
     """Serve the dashboard until interrupted; returns the exit code.
 
     Args:
-        folder: a group of trials, or a single one.
+        folder: the folder or address of a group of trials, or of a single one.
         host, port: where to listen; the next free port is taken.
         browser: whether to open one.
         custom: a file with the user's own page.
@@ -31,10 +31,11 @@ def open_view(folder: Path, host: str, port: int, *, browser: bool, custom: Path
     except ImportError as error:
         raise ValueError(f'the dashboard needs more packages ({error}); pip install "stepscope[viewer]"') from error
 
+    source = Source(folder)
     address = free_address(host, port)
-    app = make_app(Source(folder), CustomPage(custom) if custom is not None else None)
+    app = make_app(source, CustomPage(custom) if custom is not None else None)
     guard(app, address)
-    print(f"stepscope: {folder} is at {address.url} (Ctrl+C ends)", file=sys.stderr, flush=True)
+    print(f"stepscope: {source.name} is at {address.url} (Ctrl+C ends)", file=sys.stderr, flush=True)
     if browser and _has_screen():
         threading.Timer(0.6, webbrowser.open, (address.url,)).start()
     elif "SSH_CONNECTION" in os.environ:

@@ -72,7 +72,7 @@ def page_state(source: Source, wish: Selection, changed: str, size: tuple[int, i
     if group is None or not group.names:
         exists = group is not None
         empty = wish.with_changes(trial="", compare="", step=None, iteration=None)
-        return PageState(Resolved(empty), welcome=status.no_trials(source.folder, exists))
+        return PageState(Resolved(empty), welcome=status.no_trials(source.name, exists))
     resolved = resolve(wish, group, changed=changed)
     selection = resolved.selection
     try:

@@ -80,11 +80,8 @@ def resolve(wish: Selection, group: Group, *, changed: str = "") -> Resolved:
 def _default_trial(group: Group) -> str:
     """The newest running trial, else the first one."""
     for name in reversed(group.names):
-        try:
-            if group[name].state == "running":
-                return name
-        except StoreError:
-            continue
+        if group.is_live(name):
+            return name
     return group.names[0]
 
 

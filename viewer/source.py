@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
+import contextlib
+import logging
 import threading
+import time
 from pathlib import Path
 
-from stepscope.store import Group, Trial, open_group
+from stepscope.store import Group, NotARecordingError, Trial, open_group
+from stepscope.store.address import is_address, shown
 from stepscope.store.errors import StoreError
+
+_REMOTE_PAUSE = 2.0
+"""Seconds between two looks at an address: each is a request that may cost money."""
+
+log = logging.getLogger("stepscope.viewer")
 
 
 class Source:
-    """A group under a lock. ``version`` changes when anything new was read."""
+    """A group under a lock. ``version`` changes when anything new was read.
+
+    Attributes:
+        name: the folder or the address, as it may be shown.
+        title: its last part.
+    """
 
     def __init__(self, folder: Path | str) -> None:
-        self.folder = Path(folder)
+        self._place = folder if is_address(folder) else Path(folder)
+        self.name = shown(folder) if is_address(folder) else str(folder)
+        self.title = self.name.rpartition("/")[2] if is_address(folder) else Path(folder).name
         self._lock = threading.RLock()
         self._group: Group | None = None
         self._version = 0
+        self._looked = 0.0
+        self._open()
         self.refresh()
 
     @property
@@ -32,33 +50,45 @@ class Source:
         """
         with self._lock:
             if self._group is None:
-                raise StoreError(f"there is no folder {self.folder}")
+                raise StoreError(f"there is no folder {self.name}")
             return self._group[name]
 
     def refresh(self) -> int:
         """Read what is new; returns the version."""
         with self._lock:
-            if self._group is None:
-                self._open()
-            if self._group is not None:
-                changed = self._group.refresh()
-                for name in self._group.names:
-                    changed = self._refresh_trial(name) or changed
-                self._version += changed
+            if is_address(self._place) and time.monotonic() - self._looked < _REMOTE_PAUSE:
+                return self._version
+            try:
+                self._look()
+            except OSError as error:
+                log.warning("%s could not be refreshed: %s", self.name, error)
+            self._looked = time.monotonic()
             return self._version
 
-    def _open(self) -> None:
-        if self.folder.is_dir():
-            self._group = open_group(self.folder)
-            self._version += 1
+    def _look(self) -> None:
+        if self._group is None:
+            self._open()
+        if self._group is not None:
+            changed = self._group.refresh()
+            for trial in self._group.opened:
+                changed = _refresh_trial(trial) or changed
+            self._version += changed
 
-    def _refresh_trial(self, name: str) -> bool:
-        assert self._group is not None
-        try:
-            trial = self._group[name]
-            if trial.end is not None:
-                return False
-            before = trial.state
-            return trial.refresh() or trial.state != before
-        except (StoreError, OSError):
-            return False
+    def _open(self) -> None:
+        """Open the group, if there is one yet."""
+        if is_address(self._place):
+            with contextlib.suppress(NotARecordingError):
+                self._group = open_group(self._place)
+        elif Path(self._place).is_dir():
+            self._group = open_group(self._place)
+        self._version += self._group is not None
+
+
+def _refresh_trial(trial: Trial) -> bool:
+    if trial.end is not None:
+        return False
+    try:
+        before = trial.state
+        return trial.refresh() or trial.state != before
+    except (StoreError, OSError):
+        return False

@@ -6,7 +6,7 @@ import contextlib
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from stepscope.store.address import shown
+from stepscope.store.address import is_address, shown
 from stepscope.store.errors import StoreError, UnreachableError
 
 _HAS_FOLDERS = {"file", "local", "sftp", "ssh", "smb", "ftp", "hdfs", "webhdfs"}
@@ -20,10 +20,12 @@ class RemoteFolder:
         address: where it is, as it may be shown.
 
     Raises:
-        StoreError: fsspec, or what it needs for this protocol, is not installed, or there is no such protocol.
+        StoreError: this is no address, there is no such protocol, or what it needs is not installed.
     """
 
     def __init__(self, address: str) -> None:
+        if not is_address(address):
+            raise StoreError(f"{str(address)!r} is no address; expected one like s3://bucket/runs")
         self.address = shown(address)
         self._system, root = _file_system(address)
         self._root = root.rstrip("/")

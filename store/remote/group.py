@@ -46,6 +46,15 @@ class RemoteGroup(Group):
     def _open(self, name: str) -> Trial:
         return RemoteTrial(TrialCopy(self._remote, name, self.path / name))
 
+    def is_live(self, name: str) -> bool:
+        """Whether a trial is being written to; fetches nothing but its manifest."""
+        if name in self._trials:
+            return super().is_live(name)
+        with contextlib.suppress(StoreError):
+            manifest = read_manifest(self._remote, name)
+            return manifest is not None and manifest.is_live
+        return False
+
     def refresh(self) -> bool:
         """Look for new trials, and for trials that are gone; those are removed from the cache, too.
 

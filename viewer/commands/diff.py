@@ -6,13 +6,13 @@ import argparse
 import json
 import math
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from stepscope.analysis.divergence import Divergence, differences_at, first_divergence
 from stepscope.store import Trial
+from stepscope.store.address import place
 from stepscope.viewer.commands.opening import opened_trial
 from stepscope.viewer.numbers import count, short
 
@@ -22,8 +22,8 @@ _MOST = 8
 def add(commands: Any) -> None:
     text = "Say how two trials differ: config, nodes, the first tensor in which they part, the largest changes."
     parser = commands.add_parser("diff", help="say how two trials differ", description=text)
-    parser.add_argument("trial", type=Path, metavar="TRIAL")
-    parser.add_argument("other", type=Path, metavar="OTHER")
+    parser.add_argument("trial", type=place, metavar="TRIAL")
+    parser.add_argument("other", type=place, metavar="OTHER")
     parser.add_argument(
         "--tolerance", type=float, default=1e-5, help="relative differences that count as none (default: 1e-5)"
     )

@@ -7,11 +7,11 @@ import json
 import textwrap
 import time
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
 from stepscope.analysis import LEVELS, Finding, diagnose, rule_names
 from stepscope.store import Trial
+from stepscope.store.address import place
 from stepscope.viewer.commands.opening import opened, opened_trial
 from stepscope.viewer.numbers import count
 
@@ -23,7 +23,7 @@ _GROWTH = 1.1
 def add(commands: Any) -> None:
     text = "Say what is wrong with a trial, where, since when, and what to try. Exits with 1 if anything is."
     parser = commands.add_parser("doctor", help="say what is wrong with a trial", description=text)
-    parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    parser.add_argument("path", type=place, metavar="TRIAL", help="the folder or address of a trial, or of a group")
     parser.add_argument("--json", action="store_true", help="as JSON, for scripts; one document a trial")
     parser.add_argument(
         "--follow", action="store_true", help="stay with a live trial, and tell each finding when it appears"

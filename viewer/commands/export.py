@@ -14,6 +14,7 @@ from typing import IO, Any
 import numpy as np
 
 from stepscope.store import Group
+from stepscope.store.address import place
 from stepscope.store.table import Table
 from stepscope.viewer.commands.opening import opened
 from stepscope.viewer.numbers import count
@@ -22,7 +23,7 @@ from stepscope.viewer.numbers import count
 def add(commands: Any) -> None:
     text = "Write the statistics of a trial, or of all trials of a group, as one table: a row a tensor and step."
     parser = commands.add_parser("export", help="write the statistics as a table", description=text)
-    parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    parser.add_argument("path", type=place, metavar="TRIAL", help="the folder or address of a trial, or of a group")
     parser.add_argument("--format", choices=sorted(_WRITERS), default="csv", help="(default: csv)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the file to write")
     parser.add_argument("--quantity", action="append", metavar="NAME", help="only this quantity; may be repeated")

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import json
-from pathlib import Path
 from typing import Any
 
 from stepscope.store import Trial
+from stepscope.store.address import place
 from stepscope.store.group import is_trial
 from stepscope.store.records import STATISTICS
+from stepscope.store.remote.places import bytes_in
+from stepscope.store.remote.trial import RemoteTrial
 from stepscope.viewer.commands.opening import opened
 from stepscope.viewer.numbers import count, size
 
@@ -17,7 +19,7 @@ from stepscope.viewer.numbers import count, size
 def add(commands: Any) -> None:
     text = "Say what a trial, or each trial of a group, holds."
     parser = commands.add_parser("info", help="say what a trial holds", description=text)
-    parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    parser.add_argument("path", type=place, metavar="TRIAL", help="the folder or address of a trial, or of a group")
     parser.add_argument("--json", action="store_true", help="as JSON, for scripts")
     parser.set_defaults(run=run)
 
@@ -49,6 +51,8 @@ def trial_facts(trial: Trial) -> dict[str, Any]:
         "config": dict(trial.config),
         "environment": dict(trial.environment),
         "bytes": trial.bytes,
+        "address": trial.address if isinstance(trial, RemoteTrial) else "",
+        "cached": {"folder": str(trial.path), "bytes": bytes_in(trial.path)} if isinstance(trial, RemoteTrial) else {},
         "problems": list(trial.problems),
     }
 
@@ -66,6 +70,12 @@ def _text(facts: dict[str, Any]) -> str:
         ("scalars", ", ".join(facts["scalars"])),
         ("config", ", ".join(f"{name}={value}" for name, value in facts["config"].items())),
         ("size", size(facts["bytes"])),
+        ("address", facts["address"]),
+        ("cached", _cached(facts["cached"])),
         *(("damaged", problem) for problem in facts["problems"]),
     ]
     return "\n".join([facts["trial"], *(f"  {name:<11} {text}" for name, text in lines if text)])
+
+
+def _cached(facts: dict[str, Any]) -> str:
+    return f"{size(facts['bytes'])} in {facts['folder']} (delete it to clear the cache)" if facts else ""

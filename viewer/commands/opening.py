@@ -18,7 +18,7 @@ def add_server(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-browser", action="store_true", help="print the address, open nothing")
 
 
-def opened(path: Path) -> Group:
+def opened(path: Path | str) -> Group:
     """A group with at least one trial.
 
     Raises:
@@ -31,15 +31,14 @@ def opened(path: Path) -> Group:
     return group
 
 
-def opened_trial(path: Path) -> Trial:
-    """The trial of a folder.
+def opened_trial(path: Path | str) -> Trial:
+    """The trial of a folder, or at an address.
 
     Raises:
         ValueError: it is a group's folder, or holds no recording.
     """
+    group = opened(path)
     if not is_trial(path):
-        names = opened(path).names
-        raise ValueError(
-            f"{path} is a group of trials; give one of them: {', '.join(str(path / n) for n in names[:5])}"
-        )
-    return opened(path)[path.resolve().name]
+        trials = ", ".join(f"{str(path).rstrip('/')}/{name}" for name in group.names[:5])
+        raise ValueError(f"{path} is a group of trials; give one of them: {trials}")
+    return group[group.names[0]]

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
+from stepscope.store.address import place
 from stepscope.store.verify import verify
 from stepscope.viewer.commands.opening import opened
 from stepscope.viewer.numbers import count
@@ -14,7 +14,7 @@ from stepscope.viewer.numbers import count
 def add(commands: Any) -> None:
     text = "Read every byte of a trial, or of a group, and say what is damaged. Exits with 1 if anything is."
     parser = commands.add_parser("verify", help="say what of a recording is damaged", description=text)
-    parser.add_argument("path", type=Path, metavar="TRIAL", help="a trial's folder, or a group's")
+    parser.add_argument("path", type=place, metavar="TRIAL", help="the folder or address of a trial, or of a group")
     parser.set_defaults(run=run)
 
 

@@ -6,13 +6,19 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from stepscope.store.address import place
 from stepscope.viewer.commands.opening import add_server
 
 
 def add(commands: Any) -> None:
     text = "Open the dashboard on a folder of trials."
     parser = commands.add_parser("view", help="open the dashboard", description=text)
-    parser.add_argument("folder", type=Path, metavar="FOLDER", help="what the recorder wrote to: a group, or one trial")
+    parser.add_argument(
+        "folder",
+        type=place,
+        metavar="FOLDER",
+        help="what the recorder wrote to: the folder or address of a group or a trial",
+    )
     add_server(parser)
     parser.add_argument(
         "--visualization", type=Path, metavar="FILE.py",
@@ -24,9 +30,15 @@ def add(commands: Any) -> None:
 def run(options: argparse.Namespace) -> int:
     from stepscope.viewer.open import open_view
 
-    folder = options.folder
+    if isinstance(options.folder, Path):
+        _check_folder(options.folder)
+    return open_view(
+        options.folder, options.host, options.port, browser=not options.no_browser, custom=options.visualization
+    )
+
+
+def _check_folder(folder: Path) -> None:
     if folder.exists() and not folder.is_dir():
         raise ValueError(f"{folder} is a file; give the folder that the recorder wrote to")
     if not folder.exists():
         raise ValueError(f"there is no folder {folder}; give the folder that the recorder writes to, or make it first")
-    return open_view(folder, options.host, options.port, browser=not options.no_browser, custom=options.visualization)

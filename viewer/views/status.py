@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el
@@ -51,13 +50,13 @@ def _traceback(trial: Trial) -> str:
     return trial.end.traceback if trial.end is not None else ""
 
 
-def no_trials(folder: Path, exists: bool) -> Markup:
+def no_trials(folder: str, exists: bool) -> Markup:
     """The page of a folder in which there is nothing yet."""
     first = "There is no recording yet" if exists else "This folder does not exist yet"
     return el(
         "div.welcome",
         el("h2", first),
-        el("p", "Looking at ", el("code", str(folder)), ". This page fills as soon as a training run records there:"),
+        el("p", "Looking at ", el("code", folder), ". This page fills as soon as a training run records there:"),
         el("pre", _SCRIPT.format(folder=folder)),
         el("p", "Or see a broken run and its fix: ", el("code", "stepscope demo")),
     )
