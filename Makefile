@@ -7,7 +7,7 @@ LINK := .typecheck/stepscope
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE := 1
 
-.PHONY: help setup chromium demo test check fast slow exhaustive browser format bench clean
+.PHONY: help setup chromium demo test check fast slow exhaustive browser format bench bench-findings clean
 
 help:
 	@echo "make demo    train the broken example and its fix, record both, open the dashboard (NO_VIEW=1: only record)"
@@ -16,6 +16,7 @@ help:
 	@echo "make slow    the slow tests                     make browser the tests that drive a browser"
 	@echo "make exhaustive  thousands of random repetitions: kills, damaged files"
 	@echo "make format  rewrite the code's layout          make bench   the benchmarks, as tables"
+	@echo "make bench-findings  how often the findings tell what is wrong with broken runs, and accuse healthy ones"
 	@echo "make clean   remove the environment and what was built"
 
 setup: $(STAMP) $(LINK)
@@ -59,6 +60,9 @@ format: setup
 
 bench: setup
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(PY) $$script || exit 1; done
+
+bench-findings: setup
+	@$(PY) benchmarks/bench_findings.py
 
 clean:
 	rm -rf $(VENV) .typecheck build dist *.egg-info

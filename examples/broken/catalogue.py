@@ -1,0 +1,44 @@
+"""All runs by name."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from types import ModuleType
+
+from stepscope.examples.broken import (
+    generative,
+    healthy_sequences,
+    healthy_vectors,
+    inputs,
+    language,
+    loops,
+    modes,
+    numerics,
+    outputs,
+    rates,
+    signals,
+    wiring,
+)
+from stepscope.examples.broken.case import Case
+from stepscope.examples.broken.lab import Lab
+
+
+def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
+    return {
+        name: function
+        for name, function in vars(module).items()
+        if inspect.isfunction(function) and function.__module__ == module.__name__ and not name.startswith("_")
+    }
+
+
+BROKEN: dict[str, Case] = {
+    case.name: case
+    for module in (outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative)
+    for case in vars(module).values()
+    if isinstance(case, Case)
+}
+"""Runs with one mistake each."""
+
+HEALTHY: dict[str, Callable[[Lab], None]] = {**_runs_of(healthy_vectors), **_runs_of(healthy_sequences)}
+"""Runs without any."""
