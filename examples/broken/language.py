@@ -66,7 +66,8 @@ def causal_mask_missing(lab: Lab) -> None:
 
 
 @broken(
-    rules=("attention-entropy", "attention-collapse", "attention-logits", "attention"), words=("attention entropy", "attends", "attention logit", "saturat"),
+    rules=("attention-entropy", "attention-collapse", "attention-logits", "attention"),
+    words=("attention entropy", "attends", "attention logit", "saturat"),
     nodes=("model.attention", "model.attention.query", "model.attention.key", "model.attention.value"),
 )  # fmt: skip
 def attention_not_scaled(lab: Lab) -> None:
