@@ -11,7 +11,7 @@ from stepscope.store.errors import NotARecordingError, StoreError
 from stepscope.store.group import Group
 from stepscope.store.names import checked_trial_name
 from stepscope.store.remote.folder import RemoteFolder
-from stepscope.store.remote.manifest import read_manifest
+from stepscope.store.remote.manifest import find_trial
 from stepscope.store.remote.places import ADDRESS_FILE, cache_folder
 from stepscope.store.remote.trial import RemoteTrial, is_remote_trial
 from stepscope.store.remote.trial_copy import TrialCopy
@@ -51,7 +51,7 @@ class RemoteGroup(Group):
         if name in self._trials:
             return super().is_live(name)
         with contextlib.suppress(StoreError):
-            manifest = read_manifest(self._remote, name)
+            manifest = find_trial(self._remote, name)
             return manifest is not None and manifest.is_live
         return False
 
@@ -83,7 +83,7 @@ class RemoteGroup(Group):
 
     def _is_trial(self, name: str) -> bool:
         try:
-            manifest = read_manifest(self._remote, name)
+            manifest = find_trial(self._remote, name)
         except StoreError as error:
             self.problems[name] = str(error)
             return True

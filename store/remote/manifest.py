@@ -19,6 +19,7 @@ VERSION = 1
 SILENCE = 90.0
 """Seconds after which a writer that was not heard of counts as dead."""
 
+_JOURNAL = f"journal{SUFFIX}"
 _FILE_NAME = re.compile(rf"[a-z][a-z0-9_-]{{0,60}}{re.escape(SUFFIX)}")
 
 
@@ -92,6 +93,11 @@ class Manifest:
     writer: RemoteWriter | None = None
 
     @property
+    def is_started(self) -> bool:
+        """Whether there is anything to be read; before that, the name is only claimed."""
+        return _JOURNAL in self.files
+
+    @property
     def is_live(self) -> bool:
         """Whether somebody who may be alive writes to it."""
         return self.writer is not None and self.writer.is_alive()
@@ -136,9 +142,19 @@ def read_manifest(remote: RemoteFolder, name: str) -> Manifest | None:
         return _copied(remote.sizes(name), name)
 
 
+def find_trial(remote: RemoteFolder, name: str) -> Manifest | None:
+    """The manifest of a trial that can be read; None if there is none (yet).
+
+    Raises:
+        StoreError: it cannot be read.
+    """
+    manifest = read_manifest(remote, name)
+    return manifest if manifest is not None and manifest.is_started else None
+
+
 def _copied(sizes: Mapping[str, int], name: str) -> Manifest | None:
     files = {file: RemoteFile(0, (size,)) for file, size in sizes.items() if _FILE_NAME.fullmatch(file) and size}
-    return Manifest(f"copied {name}", 0.0, 0.0, files) if f"journal{SUFFIX}" in files else None
+    return Manifest(f"copied {name}", 0.0, 0.0, files) if _JOURNAL in files else None
 
 
 def _file_name(name: str) -> str:

@@ -10,7 +10,7 @@ from stepscope.store.errors import NotARecordingError
 from stepscope.store.names import checked_trial_name
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.lazy_file import LazyFile
-from stepscope.store.remote.manifest import read_manifest
+from stepscope.store.remote.manifest import find_trial
 from stepscope.store.remote.places import cache_folder
 from stepscope.store.remote.trial_copy import LAZY, TrialCopy
 from stepscope.store.trial import Trial
@@ -62,7 +62,7 @@ def open_remote_trial(address: str) -> RemoteTrial:
     group, name = split(address)
     checked_trial_name(name)
     remote = RemoteFolder(group)
-    if read_manifest(remote, name) is None:
+    if find_trial(remote, name) is None:
         raise NotARecordingError(f"there is no trial at {shown(address)}{_hint(RemoteFolder(address))}")
     return RemoteTrial(TrialCopy(remote, name, cache_folder(group) / name))
 
@@ -70,9 +70,9 @@ def open_remote_trial(address: str) -> RemoteTrial:
 def is_remote_trial(address: str) -> bool:
     """Whether there is a trial at an address, and not a group or nothing."""
     group, name = split(address)
-    return not group.endswith(":/") and read_manifest(RemoteFolder(group), name) is not None
+    return not group.endswith(":/") and find_trial(RemoteFolder(group), name) is not None
 
 
 def _hint(remote: RemoteFolder) -> str:
-    inside = next((name for name in remote.names() if read_manifest(remote, name) is not None), None)
+    inside = next((name for name in remote.names() if find_trial(remote, name) is not None), None)
     return f"; but there is a group with {inside!r}: give one of its trials, or open_group(...)" if inside else ""

@@ -13,7 +13,7 @@ from stepscope.store import lock
 from stepscope.store.errors import DamagedError, NotARecordingError
 from stepscope.store.files import SUFFIX
 from stepscope.store.remote.folder import RemoteFolder
-from stepscope.store.remote.manifest import Manifest, RemoteFile, RemoteWriter, read_manifest
+from stepscope.store.remote.manifest import Manifest, RemoteFile, RemoteWriter, find_trial
 
 LAZY = f"detail{SUFFIX}"
 """Histograms and neurons are most of a trial, and few of them are ever looked at: they are fetched when asked for."""
@@ -94,7 +94,7 @@ class TrialCopy:
     def _with_manifest(self, use: Callable[[Manifest], object]) -> bool:
         """Use the manifest; once more if its parts were superseded meanwhile. False if there is none."""
         for attempt in range(_TRIES):
-            manifest = read_manifest(self._remote, self._name)
+            manifest = find_trial(self._remote, self._name)
             if manifest is None:
                 return False
             try:
