@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -39,7 +38,7 @@ class Trace:
         self.named: dict[int, int] = {}  # node -> index of the named tensor
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}
-        self._changed: dict[int, list[int]] = {}  # storage -> nodes of in-place changes
+        self._changed: dict[int, tuple[int, ...]] = {}  # storage -> the last in-place change, the last with a gradient
         self._iteration_start = 0
         self._mark = f"stepscope {next(_numbers)}"
 
@@ -128,17 +127,24 @@ class Trace:
         self.put(tensor, node)
         key = _storage(tensor)
         if key:
-            self._changed.setdefault(key, []).append(node)
+            self._note_change(key, node)
 
     def release(self) -> None:
         """Drop everything that refers to tensors or to the autograd graph; the plain numbers stay."""
         self._of.clear()
         self._changed.clear()
 
+    def _note_change(self, storage: int, node: int) -> None:
+        """Behind the last change are all those before it; what a gradient passes may end one change earlier."""
+        with_gradient = (node,) if self.carries_grad[node] else self._changed.get(storage, ())[1:]
+        self._changed[storage] = (node, *with_gradient)
+
     def _hide_change(self, tensor: torch.Tensor, made_by: int, node: int) -> None:
         """Views that are read later come from the name that a changed tensor got, not from the change behind it."""
-        if node != made_by and self._changed and made_by in (changes := self._changed.get(_storage(tensor), [])):
-            changes.append(node)
+        if node != made_by and self._changed:
+            storage = _storage(tensor)
+            if made_by in self._changed.get(storage, ()):
+                self._note_change(storage, node)
 
     def _meet(self, tensor: torch.Tensor) -> int:
         if tensor.grad_fn is not None:
@@ -189,10 +195,9 @@ class Trace:
         return self._through_autograd(tensor, (known,))
 
     def _with_changes(self, tensor: torch.Tensor, known: int) -> int:
-        changes = self._changed.get(_storage(tensor), [])
-        if not changes or changes[-1] <= known:
+        later = [change for change in dict.fromkeys(self._changed.get(_storage(tensor), ())) if change > known]
+        if not later:
             return known
-        later = changes[bisect_right(changes, known) :]
         node = self.add((known, *later), tensor.requires_grad, self.operations[known], self.places[known])
         self.put(tensor, node)
         return node

@@ -190,9 +190,18 @@ class Tracer(TorchFunctionMode):
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
             changed = outputs[0]
-        self._write(name.strip("_"), inputs, outputs, changed)
+        if changed is None and kwargs.get("out") is not None:
+            self._write_to_several(name, inputs, outputs)
+        else:
+            self._write(name.strip("_"), inputs, outputs, changed)
         if name in LOSS_FUNCTIONS:
             self._listener.on_loss_function(name, outputs[0])
+
+    def _write_to_several(self, name: str, inputs: list[torch.Tensor], outs: list[torch.Tensor]) -> None:
+        """``torch.max(..., out=(values, indices))``"""
+        others = [tensor for tensor in inputs if not any(tensor is out for out in outs)]
+        for out in outs:
+            self._write(name, [*others, out], [], out)
 
     def _write(
         self, operation: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], changed: torch.Tensor | None

@@ -12,6 +12,7 @@ from torch import nn
 from stepscope.recorder import Recorder, Step
 from stepscope.store import Step as ReadStep
 from stepscope.store import open_trial
+from support.effort import effort
 
 BEFORE = "gradient before clipping"
 Model = nn.Sequential
@@ -341,3 +342,21 @@ def test_not_without_gradients(tmp_path: Path) -> None:
             nn.utils.clip_grad_norm_(model.parameters(), 0.5)
             loss_of(model).backward()
     assert {row.info.quantity for row in open_trial(tmp_path / "trial").step(0).rows()} == {"value", "update"}
+
+
+def test_work_grows_in_proportion_to_the_gradients_in_one_buffer(tmp_path: Path) -> None:
+    def clip(count: int) -> None:
+        model = nn.ParameterList([torch.ones(2) for _ in range(count)])
+        buffer = torch.zeros(count, 2)
+        for number, parameter in enumerate(model):
+            parameter.grad = buffer[number]
+        with Recorder(tmp_path, trial=f"{count}", schedule=1, strict=True) as recorder:
+            recorder.watch(model)
+            with recorder.step():
+                torch.stack(list(model)).sum().backward()
+                for parameter in model:
+                    parameter.grad.mul_(0.5)
+
+    clip(1)
+    nothing, small_one, large_one = (effort(lambda count=count: clip(count)) for count in (2, 40, 160))
+    assert large_one - nothing < 1.5 * 4 * (small_one - nothing)

@@ -100,6 +100,33 @@ def names_and_changes_in_place(step: Step, count: int) -> None:
         (x * 3.0).add_(1.0)
 
 
+def views_and_writes_to_their_base(step: Step, count: int) -> None:
+    base = torch.zeros(count, 2)
+    views = [base[number] for number in range(count)]
+    for number, view in enumerate(views):
+        step.record(f"view{number}", view)
+    for number in range(count):
+        base[number] = 1.0
+    for number, view in enumerate(views):
+        step.record(f"after{number}", view * 1.0)
+
+
+def views_named_before_each_write(step: Step, count: int) -> None:
+    base = torch.zeros(count, 2)
+    for number in range(count):
+        step.record(f"view{number}", base[number])
+        base[number] = 1.0
+
+
+def writes_through_views(step: Step, count: int) -> None:
+    base = torch.zeros(count, 2)
+    views = [base[number] for number in range(count)]
+    for number, view in enumerate(views):
+        view.add_(1.0)
+        step.record(f"view{number}", view)
+    step.record("base", base)
+
+
 def iterations(step: Step, count: int) -> None:
     state = leaf(step)
     for _ in range(count):
@@ -111,7 +138,8 @@ def iterations(step: Step, count: int) -> None:
 
 PROGRAMS: list[Program] = [
     chain, names, names_behind_one_chain, names_behind_a_recurrence, sum_of_many, custom_functions, changes_in_place,
-    names_and_changes_in_place, iterations,
+    names_and_changes_in_place, views_and_writes_to_their_base, views_named_before_each_write,
+    writes_through_views, iterations,
 ]  # fmt: skip
 
 

@@ -332,6 +332,62 @@ def test_a_change_of_the_base_reaches_its_views(tmp_path: Path) -> None:
     assert draw(program, tmp_path) == drawing("x -> column; w -> column")
 
 
+@pytest.mark.supports("Graph", "views, and changes through them")
+def test_a_change_without_gradient_does_not_hide_one_with_it(tmp_path: Path) -> None:
+    def program(step: Step) -> None:
+        x, w, noise = leaf(step, "x"), leaf(step, "w"), data(step, "noise")
+        base = x * 1
+        column = base[:, 0]
+        base.add_(w)
+        base.data.add_(noise)
+        step.record("column", column * 2)
+
+    assert draw(program, tmp_path) == drawing("x -> column; w -> column; noise ..> column")
+
+
+@pytest.mark.supports("Graph", "views, and changes through them")
+def test_each_view_is_changed_alone(tmp_path: Path) -> None:
+    """Views share their memory: what changes one may have changed the other, and is drawn so."""
+
+    def program(step: Step) -> None:
+        x, w, v = leaf(step, "x"), leaf(step, "w", 4), leaf(step, "v", 4)
+        base = x * 1
+        first, second = base[:, 0], base[:, 1]
+        first.add_(w)
+        second.add_(v)
+        step.record("y", base)
+
+    assert draw(program, tmp_path) == drawing("x -> y; w -> y; v -> y")
+
+
+@pytest.mark.supports("Graph", "in-place operations on lists of tensors (`torch._foreach_...`)")
+def test_changes_of_many_tensors_at_once(tmp_path: Path) -> None:
+    def program(step: Step) -> None:
+        x, w, v = leaf(step, "x"), data(step, "w"), data(step, "v")
+        averages = [w * 1, v * 1]
+        step.record("before", averages[0])
+        with torch.no_grad():
+            torch._foreach_lerp_(averages, [x, x + w], 0.5)
+        step.record("first", averages[0])
+        step.record("second", averages[1])
+
+    lines = "w ..> before; before ..> first; x ..> first; v ..> second; x ..> second; w ..> second"
+    assert draw(program, tmp_path) == drawing(lines)
+
+
+@pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
+def test_two_out_arguments(tmp_path: Path) -> None:
+    def program(step: Step) -> None:
+        x = data(step, "x")
+        values, indices = torch.zeros(4), torch.zeros(4, dtype=torch.long)
+        step.record("before", values)
+        torch.max(x, 1, out=(values, indices))
+        step.record("values", values)
+        step.record("indices", indices)
+
+    assert draw(program, tmp_path) == drawing("before ..> values; x ..> values; x ..> indices")
+
+
 @pytest.mark.supports("Graph", "in-place operations, `out=`, indexed assignment")
 def test_indexed_assignment(tmp_path: Path) -> None:
     def program(step: Step) -> None:
