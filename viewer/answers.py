@@ -24,6 +24,7 @@ from stepscope.viewer.views.about import about, against
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
+from stepscope.viewer.views.hints import hints_section, pending
 from stepscope.viewer.views.inspector import inspector, not_recorded, nothing_selected, unreadable
 from stepscope.viewer.views.moment import Moment, moment
 from stepscope.viewer.views.neurons import NeuronTable, neuron_table
@@ -177,10 +178,22 @@ class Answers:
             "page-markup": {"into": "network-caption", "markup": network.network_caption(now)},
         }
 
+    def late_page(self, shown: Json | None, state: Json) -> Any:
+        """The page of the findings again, with the hints, which take longer than the rest; no other page has such."""
+        if not shown or shown["into"] != "page-findings":
+            return no_update
+        _, trial, other = self.trials(state)
+        if self.diagnoses.known_hints(trial) is not None:
+            return no_update
+        self.diagnoses.hints_of(trial)
+        return {"into": "page-findings", "markup": self._findings_page(trial, other)}
+
     def _findings_page(self, trial: Trial, other: Trial | None) -> Markup:
         known = self.diagnoses
-        beside = [about(trial)]
+        beside: list[Markup | None] = [about(trial)]
         if other is not None:
             parted, looked_at = known.parted(trial, other)
             beside.append(against(trial, other, parted, looked_at=looked_at))
-        return findings.page(trial, known.of(trial), known.hints_of(trial), beside)
+        hints = known.known_hints(trial)
+        beside.append(pending() if hints is None else hints_section(hints))
+        return findings.page(trial, known.of(trial), beside)

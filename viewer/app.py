@@ -115,6 +115,9 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         found = answers.page(state)
         return tuple(found.get(name, no_update) for name in outputs)
 
+    late = (Input("page-markup", "data"), State("state", "data"))
+    app.callback(Output("page-late", "data"), *late, prevent_initial_call=True)(answers.late_page)
+
 
 _CHANGES = {
     "trial": "value", "compare": "value", "kind": "value", "iteration": "value", "quantity": "value",
@@ -142,4 +145,5 @@ def _connect_browser(app: Dash) -> None:
     for target in ("overview", "inspector", "findings"):
         browser("panel", Input(f"{target}-markup", "data"), State(target, "id"), prevent_initial_call=True)
     browser("diagnosed", Input("diagnosed", "data"), prevent_initial_call=True)
-    browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)
+    for page_part in ("page-markup", "page-late"):
+        browser("pageMarkup", Input(page_part, "data"), prevent_initial_call=True)

@@ -47,6 +47,11 @@ class Diagnoses:
                 known = self._hints[trial.path] = (when, _hints(trial))
             return known[1]
 
+    def known_hints(self, trial: Trial) -> Hints | None:
+        """The hints as of now if they have been computed already."""
+        when, found = self._hints.get(trial.path, ("", Hints()))
+        return found if when == diagnosed_at(trial) else None
+
     def parted(self, trial: Trial, other: Trial) -> tuple[Divergence | None, int]:
         """Where two trials part first, and how many common steps were looked at."""
         when, pair = f"{diagnosed_at(trial)}, {diagnosed_at(other)}", (trial.path, other.path)

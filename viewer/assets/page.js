@@ -285,7 +285,8 @@
     },
 
     pageMarkup(data) {
-      if (data) app.fill(data.into, data.markup);
+      const late = data && data.into === "page-findings" && app.state && app.state.selection.view !== "findings";
+      if (data && !late) app.fill(data.into, data.markup);
     },
   } });
 

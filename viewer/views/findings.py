@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from stepscope.analysis import Finding, rule_names
-from stepscope.analysis.hints import Hint, Hints
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count
@@ -14,7 +13,6 @@ from stepscope.viewer.views.inspector import code_line
 
 _IN_PANEL = 6
 _ON_PAGE = 40
-_NO_HINTS = Hints()
 _SIGNS = {"error": "error", "warning": "warning", "info": "note"}
 
 
@@ -56,50 +54,24 @@ def _entry(finding: Finding) -> Markup:
     )
 
 
-def page(trial: Trial, findings: Sequence[Finding], hints: Hints = _NO_HINTS, beside: Sequence[Markup] = ()) -> Markup:
+def page(trial: Trial, findings: Sequence[Finding], beside: Sequence[Markup | None] = ()) -> Markup:
     """Every finding with its evidence, what usually causes it, what to try, and what follows.
 
     Args:
-        beside: sections that stand beside the findings, above the hints.
+        beside: sections that stand beside the findings.
     """
     cards = [_card(trial, finding) for finding in findings[:_ON_PAGE]] or [_all_calm(trial)]
     more = note(f"and {len(findings) - _ON_PAGE} more") if len(findings) > _ON_PAGE else None
     return el(
         "div.page.first",
         el("div.cards", el("h2", f"Findings in {trial.name}"), *cards, more),
-        el("div.beside", *beside, _hints(hints), _rules()),
+        el("div.beside", *beside, _rules()),
     )
 
 
 def _all_calm(trial: Trial) -> Markup:
     look = el("button.link", "Look at the network all the same", act={"view": "inspect"})
     return el("section.card.calm", el("b", "Nothing suspicious"), _calm(trial), look)
-
-
-def _hints(hints: Hints) -> Markup | None:
-    if not hints.comparisons:
-        return None
-    explained = (
-        f"Out of {count(hints.comparisons)} comparisons, those that are hardly an accident (1% over all of them). What "
-        "moves with the loss may be its cause or its effect."
-    )
-    none = note(f"Nothing moves with the loss beyond what {count(hints.comparisons)} comparisons give by accident.")
-    found = [note(explained), *map(_hint, hints.hints)] if hints.hints else [none]
-    return el("section", el("h3", "Hints"), *found)
-
-
-def _hint(hint: Hint) -> Markup:
-    what = hint.statistic if hint.quantity == "value" else f"{hint.statistic} of the {hint.quantity}"
-    when = "" if hint.kind == "with" else ", one recorded step before"
-    strength = f"{hint.strength:+.2f}".replace("-", "−")
-    title = f"rank correlation of {hint.steps} changes from step to step{when}"
-    number = el("span.num", strength, title=title)
-    return el("button.entry", el("span.tensor", el("bdi", hint.node)), el("span", f"{what}{when}"), number,
-              act=_curve(hint))  # fmt: skip
-
-
-def _curve(hint: Hint) -> dict[str, object]:
-    return {"node": hint.node, "view": "inspect", "quantity": hint.quantity, "statistic": hint.statistic, "role": ""}
 
 
 def _rules() -> Markup:
