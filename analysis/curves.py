@@ -81,6 +81,18 @@ def loss_curves(view: View) -> Iterator[Curve]:
             yield Curve(place, kind, steps[kinds == kind], values[kinds == kind], history)
 
 
+def fallen(view: View) -> float:
+    """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
+    if len(view.objectives) > 1:  # they may work against each other
+        return np.inf
+    falls = [
+        (curve.low_start - curve.end) / max(abs(curve.low_start), 1e-12)
+        for curve in loss_curves(view)
+        if len(curve) >= LEAST_POINTS
+    ]
+    return max(falls, default=np.inf)
+
+
 def _turned(view: View) -> list[Place]:
     """Terms that are maximised: the only source of an objective that has the other sign in every step."""
     found = []

@@ -81,6 +81,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "no-gradient": "anywhere",
     },
+    "constant-clipping": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
     "learning-rate-decay": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
     "shrinking-weights": {
         "loss-plateau": "anywhere",

@@ -13,6 +13,7 @@ from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
+from stepscope.analysis.rules.constant_clipping import ConstantClipping
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
 from stepscope.analysis.rules.dead_units import DeadUnits
@@ -78,6 +79,7 @@ RULES: dict[str, type[Rule]] = {
         ShrinkingWeights,
         LearningRateDecay,
         AdamEpsilon,
+        ConstantClipping,
         TargetScale,
         DtypeRange,
         AttentionCollapse,

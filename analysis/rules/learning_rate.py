@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.curves import LEAST_POINTS, loss_curves
+from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.layers import Layer, layers, update_ratio
 from stepscope.analysis.optimizers import settings
@@ -56,16 +56,16 @@ class LearningRate(Rule):
             return
         ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
         early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
-        fallen = _fallen(view)
-        if ratio > self.absurd or (max(ratio, early) > self.large and fallen < self.fall):
-            yield self._finding(view, layer.weight, max(ratio, early), fallen, "high")
-        elif ratio < self.small and fallen < self.fall:
-            yield self._finding(view, layer.weight, ratio, fallen, "low")
+        part = fallen(view)
+        if ratio > self.absurd or (max(ratio, early) > self.large and part < self.fall):
+            yield self._finding(view, layer.weight, max(ratio, early), part, "high")
+        elif ratio < self.small and part < self.fall:
+            yield self._finding(view, layer.weight, ratio, part, "low")
 
-    def _finding(self, view: View, weight: str, ratio: float, fallen: float, how: str) -> Finding:
+    def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
         rates = sorted({f"{rate:g}" for rate in _rates(view)})
         told = f" of {', '.join(rates)}" if rates else ""
-        loss = "the loss has not fallen" if fallen <= 0 else f"the loss fell by {fallen:.1%}"
+        loss = "the loss has not fallen" if part <= 0 else f"the loss fell by {part:.1%}"
         summary = (
             f"The learning rate{told} is too {how}: a step changes the weights by {ratio:.1g} of their size (in the "
             f"median; {weight} is in the middle), where 0.001 is usual; {loss}."
@@ -81,18 +81,6 @@ def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
     """The entry in the middle, by its number."""
     ordered = sorted(entries, key=lambda entry: entry[0])
     return ordered[len(ordered) // 2]
-
-
-def _fallen(view: View) -> float:
-    """The part of the first loss that is gone at the end, of the curve that fell most; infinite if unknown."""
-    if len(view.objectives) > 1:  # they may work against each other
-        return np.inf
-    falls = [
-        (curve.low_start - curve.end) / max(abs(curve.low_start), 1e-12)
-        for curve in loss_curves(view)
-        if len(curve) >= LEAST_POINTS
-    ]
-    return max(falls, default=np.inf)
 
 
 def _rates(view: View) -> Iterable[float]:
