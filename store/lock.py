@@ -55,13 +55,17 @@ def take(trial: Path) -> bool:
     with one_at_a_time(trial):
         if is_held(trial):
             return False
-        pid = os.getpid()
-        owner = {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
         # Written beside and moved into place: nobody ever sees a lock without its owner.
-        beside = trial / f"{LOCK_NAME}.{pid}"
-        beside.write_text(json.dumps(owner), "utf-8")
+        beside = trial / f"{LOCK_NAME}.{os.getpid()}"
+        beside.write_text(json.dumps(this_process()), "utf-8")
         beside.replace(trial / LOCK_NAME)
         return True
+
+
+def this_process() -> dict[str, Any]:
+    """This process as the owner of a lock."""
+    pid = os.getpid()
+    return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
 
 
 def release(trial: Path) -> None:

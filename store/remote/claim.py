@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import secrets
-import socket
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from stepscope.store import codec
+from stepscope.store import codec, lock
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import PREFIX_SIZE
 from stepscope.store.errors import NotARecordingError, TrialInUseError
@@ -30,7 +28,7 @@ def claim(remote: RemoteFolder, trial: Path) -> tuple[str, Manifest]:
         NotARecordingError: the local trial has not even a beginning.
     """
     identity = trial_identity(trial)
-    writer = RemoteWriter(socket.gethostname(), os.getpid(), secrets.token_hex(8), time.time())
+    writer = RemoteWriter(**lock.this_process(), token=secrets.token_hex(8), beat=time.time())
     for name in numbered(trial.name):
         there = read_manifest(remote, name)
         if there is None:
@@ -69,7 +67,7 @@ def in_use(remote: RemoteFolder, name: str, manifest: Manifest) -> TrialInUseErr
 
 def _is_of_this_machine(manifest: Manifest) -> bool:
     """Then the lock of the local trial has told already that its writer is dead, or is this one."""
-    return manifest.writer is not None and manifest.writer.host == socket.gethostname()
+    return manifest.writer is not None and manifest.writer.host == lock.this_process()["host"]
 
 
 def numbered(name: str) -> Iterator[str]:

@@ -29,7 +29,7 @@ class RemoteFolder:
         self.address = shown(address)
         self._system, root = _file_system(address)
         self._root = root.rstrip("/")
-        self._needs_folders = bool(_HAS_FOLDERS.intersection(_protocols(self._system)))
+        self._has_folders = bool(_HAS_FOLDERS.intersection(_protocols(self._system)))
 
     def names(self, path: str = "") -> list[str]:
         """The names of what lies in a folder, in order; none if there is no such folder."""
@@ -60,13 +60,18 @@ class RemoteFolder:
     def write(self, path: str, data: bytes) -> None:
         """Write an object; one that exists is replaced."""
         with self._translated("written to"):
-            self._make_folder_of(path)
-            self._system.pipe_file(self._at(path), data)
+            if self._has_folders:  # there, a reader could see half of what is being written
+                self._make_folder_of(path)
+                self._system.pipe_file(f"{self._at(path)}.part", data)
+                self._system.mv(f"{self._at(path)}.part", self._at(path))
+            else:
+                self._system.pipe_file(self._at(path), data)
 
     def create(self, path: str, data: bytes) -> bool:
         """Write an object; False if there already is one, where the file system can tell."""
         with self._translated("written to"):
-            self._make_folder_of(path)
+            if self._has_folders:
+                self._make_folder_of(path)
             try:
                 self._system.pipe_file(self._at(path), data, mode="create")
             except FileExistsError:
@@ -92,8 +97,7 @@ class RemoteFolder:
         return f"{self._root}/{path}" if path else self._root
 
     def _make_folder_of(self, path: str) -> None:
-        if self._needs_folders:
-            self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
+        self._system.makedirs(self._at(path).rpartition("/")[0], exist_ok=True)
 
     @contextlib.contextmanager
     def _translated(self, doing: str) -> Iterator[None]:

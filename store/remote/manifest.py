@@ -10,13 +10,14 @@ from dataclasses import asdict, dataclass, field, replace
 from itertools import pairwise
 from typing import Any
 
+from stepscope.store import lock
 from stepscope.store.errors import DamagedError, NotARecordingError, damaged_unless
 from stepscope.store.files import SUFFIX
 from stepscope.store.remote.folder import RemoteFolder
 
 MANIFEST = "manifest.json"
 VERSION = 1
-SILENCE = 90.0
+SILENCE = 60.0
 """Seconds after which a writer that was not heard of counts as dead."""
 
 _JOURNAL = f"journal{SUFFIX}"
@@ -62,16 +63,29 @@ class RemoteFile:
 
 @dataclass(frozen=True)
 class RemoteWriter:
-    """Who writes a remote trial, and when it was last heard of (seconds since the epoch, by its own clock)."""
+    """Who writes a remote trial.
+
+    Attributes:
+        host, pid, started: the machine, and the process there, as in a lock.
+        token: what tells this writer from any other.
+        beat: when it was last heard of, in seconds since the epoch, by its own clock.
+    """
 
     host: str
     pid: int
+    started: int | None
     token: str
     beat: float
 
-    def is_alive(self) -> bool:
-        """Whether it may still be running."""
+    @property
+    def is_heard(self) -> bool:
+        """Whether it was heard of lately."""
         return time.time() - self.beat < SILENCE
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it may still be running; a process of this machine may be provably dead, however lately it spoke."""
+        return self.is_heard and lock.is_alive({"host": self.host, "pid": self.pid, "started": self.started})
 
 
 @dataclass(frozen=True)
@@ -100,7 +114,7 @@ class Manifest:
     @property
     def is_live(self) -> bool:
         """Whether somebody who may be alive writes to it."""
-        return self.writer is not None and self.writer.is_alive()
+        return self.writer is not None and self.writer.is_alive
 
     def with_writer(self, writer: RemoteWriter | None) -> Manifest:
         return replace(self, writer=writer)
@@ -137,9 +151,11 @@ def read_manifest(remote: RemoteFolder, name: str) -> Manifest | None:
         StoreError: it cannot be read.
     """
     try:
-        return parse_manifest(remote.read(f"{name}/{MANIFEST}"), f"{remote.address}/{name}")
+        data = remote.read(f"{name}/{MANIFEST}")
     except FileNotFoundError:
         return _copied(remote.sizes(name), name)
+    # An empty one is being made at this moment, on a file system that makes files before it fills them.
+    return parse_manifest(data, f"{remote.address}/{name}") if data else Manifest("", 0.0)
 
 
 def find_trial(remote: RemoteFolder, name: str) -> Manifest | None:
@@ -172,4 +188,5 @@ def _file(plain: Mapping[str, Any]) -> RemoteFile:
 
 
 def _writer(plain: Mapping[str, Any]) -> RemoteWriter:
-    return RemoteWriter(str(plain["host"]), int(plain["pid"]), str(plain["token"]), float(plain["beat"]))
+    started = None if plain["started"] is None else int(plain["started"])
+    return RemoteWriter(str(plain["host"]), int(plain["pid"]), started, str(plain["token"]), float(plain["beat"]))

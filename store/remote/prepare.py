@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 from stepscope.store.claim import IfExists
-from stepscope.store.errors import StoreError, TrialExistsError
+from stepscope.store.errors import NotARecordingError, StoreError, TrialExistsError
 from stepscope.store.group import is_trial
 from stepscope.store.remote.claim import in_use, numbered, trial_identity
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.manifest import Manifest, read_manifest
 from stepscope.store.remote.transfer import download_trial
+
+_PAUSE = 1.0
+"""Seconds between two looks at a trial whose writer may be dead."""
 
 
 def prepare(remote: RemoteFolder, spool: Path, name: str, if_exists: IfExists, resume: bool) -> str:
@@ -38,16 +42,16 @@ def may_wait(trial: Path, if_exists: IfExists, resume: bool) -> bool:
 
 
 def _make_room(remote: RemoteFolder, name: str, if_exists: IfExists, there: Manifest) -> str:
+    if if_exists == "number":  # also if it is in use: that shows by silence only, and training must not wait for it
+        return next(other for other in numbered(name) if read_manifest(remote, other) is None)
     if there.is_live:
         raise in_use(remote, name, there)
     if if_exists == "fail":
         raise TrialExistsError(
             f"{remote.address}/{name} exists; give another trial name, or if_exists='number' or 'overwrite'"
         )
-    if if_exists == "overwrite":
-        remote.remove_folder(name)
-        return name
-    return next(other for other in numbered(name) if read_manifest(remote, other) is None)
+    remote.remove_folder(name)
+    return name
 
 
 def _fetch(remote: RemoteFolder, trial: Path, there: Manifest | None) -> None:
@@ -59,6 +63,18 @@ def _fetch(remote: RemoteFolder, trial: Path, there: Manifest | None) -> None:
                 f"upload the first: stepscope upload {trial} {remote.address}"
             )
     elif there is not None:
-        if there.is_live:
-            raise in_use(remote, trial.name, there)
+        _wait_for_silence(remote, trial.name, there)
         download_trial(remote, trial.name, trial.parent)
+
+
+def _wait_for_silence(remote: RemoteFolder, name: str, there: Manifest) -> None:
+    """A job that is restarted on another machine may come before it shows that the first one is dead."""
+    first = there
+    while there.is_live:
+        time.sleep(_PAUSE)
+        now = read_manifest(remote, name)
+        if now is None:
+            raise NotARecordingError(f"{remote.address}/{name} was removed while it was waited for")
+        if now.writer is not None and first.writer is not None and now.writer.beat != first.writer.beat:
+            raise in_use(remote, name, now)
+        there = now

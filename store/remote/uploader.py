@@ -14,7 +14,7 @@ from stepscope.store.remote.local_file import LocalFile
 from stepscope.store.remote.manifest import MANIFEST, Manifest, RemoteFile, RemoteWriter, read_manifest
 from stepscope.store.remote.parts import new_ends
 
-_BEAT = 20.0
+_BEAT = 15.0
 """Seconds after which a writer tells that it is alive, though nothing is new."""
 _TRIES = 5
 _FIRST, _LAST = ("journal",), ("steps", "catalog", "detail")

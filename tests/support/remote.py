@@ -7,9 +7,11 @@ import logging
 import os
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
+from itertools import count
 from typing import Any
 
-from stepscope.store import Trial
+from stepscope.store import NotARecordingError, Trial, open_trial
 from stepscope.store.records import TrialEnd
 from stepscope.store.remote.writer import RemoteTrialWriter
 from support.records import assert_step_is
@@ -17,6 +19,7 @@ from support.synthetic import Synthetic
 
 SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2)
 RECORDS = [SYNTHETIC.record(index) for index in range(12)]
+_started = count()
 S3_SETTINGS = {
     "AWS_ACCESS_KEY_ID": "test",
     "AWS_SECRET_ACCESS_KEY": "test",
@@ -57,7 +60,8 @@ def environment(settings: dict[str, str]) -> Iterator[None]:
 
 def new_writer(address: str, **options: Any) -> RemoteTrialWriter:
     """A writer that uploads all the time."""
-    return RemoteTrialWriter(address, SYNTHETIC.info(), **{"interval": 0.02, "wait": 20.0, **options})
+    info = replace(SYNTHETIC.info(), started=1e9 + next(_started))
+    return RemoteTrialWriter(address, info, **{"interval": 0.02, "wait": 20.0, **options})
 
 
 def write_remote(address: str, steps: int = 3, **options: Any) -> str:
@@ -76,6 +80,19 @@ def eventually(condition: Callable[[], object], seconds: float = 20.0) -> None:
     while not condition():
         assert time.monotonic() < deadline, "it never came true"
         time.sleep(0.02)
+
+
+def uploaded(address: str, steps: int) -> Trial:
+    """The trial at an address, once so many steps are there."""
+    group = []
+
+    def is_there() -> bool:
+        with contextlib.suppress(NotARecordingError):
+            group[:] = [open_trial(address)]
+        return bool(group) and len(group[0].steps) >= steps
+
+    eventually(is_there)
+    return group[0]
 
 
 def check(trial: Trial, steps: int, state: str = "finished") -> None:

@@ -15,7 +15,7 @@ from stepscope.store.records import Note, TrialEnd
 from stepscope.store.remote import parts
 from stepscope.store.remote.places import spool_folder
 from support.records import assert_step_is
-from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, write_remote
+from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, uploaded, write_remote
 
 
 def test_a_closed_trial(address: str) -> None:
@@ -42,9 +42,7 @@ def test_following_a_live_trial(address: str) -> None:
     writer = new_writer(address)
     for record in RECORDS[:2]:
         writer.write_step(record)
-    eventually(lambda: open_group(address).names)
-    trial = open_trial(f"{address}/synthetic")
-    eventually(lambda: trial.refresh() or len(trial.steps) == 2)
+    trial = uploaded(f"{address}/synthetic", 2)
     check(trial, 2, "running")
     writer.write_step(RECORDS[2])
     writer.write_note(Note("a note", 20, 1.0))
