@@ -7,19 +7,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from stepscope.integrations.lightning_base import callback_base
 from stepscope.integrations.lightning_recording import FitRecording
-from stepscope.recorder import Every, Recorder, Schedule
+from stepscope.recorder import Every, Recorder, RecorderError, Schedule
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.patterns import Given
 from stepscope.recorder.schedule import as_schedule
 
 if TYPE_CHECKING:
     from pytorch_lightning import Callback, LightningModule, Trainer
+    from torch.nn import Module
 else:
     Callback = callback_base()
 
@@ -52,10 +54,13 @@ class StepscopeCallback(Callback):
         strict: let errors of the recorder end the training instead of warning.
         resume: go on with the trial of this name, if there is one. With ``ckpt_path``, it goes on at the step at which
             the checkpoint was saved: what was recorded from there on is superseded, and stays on the disk.
-        if_exists, samples, neurons, gradients, updates, optimizer_state, buffers: as for ``Recorder``.
+        include, exclude, depth, types: record a part of the model, as for ``Recorder.watch``; the LightningModule is
+            called ``model``.
+        if_exists, samples, neurons, gradients, updates, optimizer_state, buffers, max_memory: as for ``Recorder``.
 
     Raises:
-        RecorderError: the schedule makes no sense.
+        RecorderError: the schedule makes no sense; when fitting begins, if another option makes none.
+        SelectionError: when fitting begins, if a pattern or a type fits nothing in the model.
         stepscope.store.TrialExistsError: when fitting begins, if the trial exists and ``if_exists="fail"``.
     """
 
@@ -63,11 +68,15 @@ class StepscopeCallback(Callback):
         self,
         folder: str | Path,
         *,
-        schedule: Schedule | Mapping[str, Schedule] | int | None = None,
+        schedule: Schedule | Mapping[str, Schedule] | int | str | None = None,
         trial: str | None = None,
         config: Mapping[str, Any] | None = None,
         enabled: bool = True,
         strict: bool = False,
+        include: Given | Sequence[Given] | None = None,
+        exclude: Given | Sequence[Given] | None = None,
+        depth: int | None = None,
+        types: type[Module] | Sequence[type[Module]] | None = None,
         if_exists: Literal["number", "fail", "overwrite"] = "number",
         resume: bool = False,
         samples: int = 5,
@@ -76,12 +85,14 @@ class StepscopeCallback(Callback):
         updates: bool = True,
         optimizer_state: bool = True,
         buffers: bool = True,
+        max_memory: int | str = "256MiB",
     ) -> None:
         self._open: Callable[..., Recorder] = partial(
             Recorder, folder, schedule=as_schedule(Every(50) if schedule is None else schedule), trial=trial,
             strict=strict, if_exists=if_exists, resume=resume, samples=samples, neurons=neurons, gradients=gradients,
-            updates=updates, optimizer_state=optimizer_state, buffers=buffers,
+            updates=updates, optimizer_state=optimizer_state, buffers=buffers, max_memory=max_memory,
         )  # fmt: skip
+        self._selection = {"include": include, "exclude": exclude, "depth": depth, "types": types}
         self._config = dict(config or {})
         self._enabled = enabled
         self._resume = resume
@@ -98,7 +109,11 @@ class StepscopeCallback(Callback):
             config = {**self._hyper_parameters(trainer, pl_module), **self._config}
             self.recorder = self._open(config=config, start_step=self._start_step)
             self._start_step = None
-            self._fit = FitRecording(self.recorder, trainer, pl_module)
+            try:
+                self._fit = FitRecording(self.recorder, trainer, pl_module, self._selection)
+            except RecorderError as error:
+                self.recorder.close(error)
+                raise
 
     @guarded("reading hyper-parameters", default={})
     def _hyper_parameters(self, trainer: Trainer, module: LightningModule) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from stepscope.integrations.lightning_metrics import LoggedMetrics, group_and_name
-from stepscope.recorder import Recorder
+from stepscope.recorder import Recorder, SelectionError
 from stepscope.recorder.guard import Faults, guarded
 
 if TYPE_CHECKING:
@@ -19,9 +19,12 @@ class FitRecording:
     """One ``fit`` on its way into a trial: made when it starts, dropped when it ends.
 
     A training step is open from its first batch until an optimizer steps; each batch is an iteration of it.
+    ``selection`` is what ``Recorder.watch`` is given besides models and optimizers.
     """
 
-    def __init__(self, recorder: Recorder, trainer: Trainer, module: LightningModule) -> None:
+    def __init__(
+        self, recorder: Recorder, trainer: Trainer, module: LightningModule, selection: Mapping[str, Any]
+    ) -> None:
         self.recorder = recorder
         self._metrics = LoggedMetrics()
         self._in_step = False
@@ -29,17 +32,17 @@ class FitRecording:
         self._steps_before = 0
         self._epoch = -1
         self._handles: list[Any] = []
-        self._watch(trainer, module)
+        self._watch(trainer, module, selection)
 
     @property
     def faults(self) -> Faults:
         return self.recorder.faults
 
-    @guarded("watching a LightningModule")
-    def _watch(self, trainer: Trainer, module: LightningModule) -> None:
+    @guarded("watching a LightningModule", raises=(SelectionError,))
+    def _watch(self, trainer: Trainer, module: LightningModule, selection: Mapping[str, Any]) -> None:
         # Some strategies put objects of their own in the place of optimizers.
         optimizers = [optimizer for optimizer in trainer.optimizers if isinstance(optimizer, torch.optim.Optimizer)]
-        self.recorder.watch(module, optimizers)
+        self.recorder.watch(module, optimizers, **selection)
         self._handles = [optimizer.register_step_post_hook(self._note_step) for optimizer in optimizers]
 
     def _note_step(self, *_: Any) -> None:
