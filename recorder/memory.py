@@ -29,12 +29,14 @@ class Memory:
 
     Attributes:
         limit: how many bytes may be held.
+        patience: for how many seconds a step may wait for bytes, all in all.
         held: how many are; peak: the most there were.
         waited: seconds that were waited for bytes, all in all.
     """
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, patience: float = PATIENCE) -> None:
         self.limit = limit
+        self.patience = patience
         self.held = 0
         self.peak = 0
         self.waited = 0.0
@@ -76,9 +78,9 @@ class Holding:
         is_lost: whether not even its statistics had room.
     """
 
-    def __init__(self, memory: Memory, patience: float = PATIENCE) -> None:
+    def __init__(self, memory: Memory) -> None:
         self.memory = memory
-        self.patience = patience
+        self.patience = memory.patience
         self.is_complete = True
         self.is_lost = False
         self._held = 0
