@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepscope.recorder.graphs import build_graphs
 from stepscope.recorder.job import StepJob
-from stepscope.recorder.measurements import MeasuredRows, RowKey
+from stepscope.recorder.row_groups import MeasuredRows, RowKey
 from stepscope.recorder.settle import settle
 from stepscope.recorder.spectral import SpectralNorms
 from stepscope.recorder.statistics import Measured

@@ -9,9 +9,9 @@ from typing import Any
 import torch
 
 from stepscope.recorder.frames import Place
-from stepscope.recorder.measurements import Deferred, MeasuredRows
 from stepscope.recorder.memory import Holding
 from stepscope.recorder.named import Named
+from stepscope.recorder.row_groups import Deferred, MeasuredRows
 from stepscope.recorder.statistics import Measured
 
 _CALL_BYTES = 256

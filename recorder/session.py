@@ -20,6 +20,7 @@ from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob, to_host
 from stepscope.recorder.leaf_gradients import LeafGradients
+from stepscope.recorder.loose_weights import LooseWeights
 from stepscope.recorder.measurements import Measurements
 from stepscope.recorder.memory import Holding, Memory, Rank
 from stepscope.recorder.module_watch import ModuleWatch
@@ -68,6 +69,7 @@ class StepSession(Listener):
         self._terms = LossTerms(self.register)
         self._attention = AttentionWatch(self.register, faults)
         names = watched.names()
+        self._loose = LooseWeights(names.tensors, watched.optimizers)
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
         self._weights: dict[int, tuple[Named, WatchedTensor]] = {}
         self._stack = ExitStack()
@@ -114,6 +116,7 @@ class StepSession(Listener):
                 self.trace.release()
                 self.measurements.flush()
             self._terms.settle()
+            self._tell_loose()
             self._tell_lost()
             return self._job()
         except BaseException:
@@ -164,11 +167,15 @@ class StepSession(Listener):
         matrices, self.optimizers.matrices = self.optimizers.matrices, []
         return [(named, matrix) for named, matrix in matrices if self.held.take(matrix.nbytes, Rank.TENSORS)]
 
+    def _tell_loose(self) -> None:
+        if found := self._loose.facts():
+            self.facts["loose_parameters"] = found
+
     def _tell_lost(self) -> None:
         for error in self.measurements.faults:
             self.faults.report(error, "measuring a tensor")
-        for row in self.measurements.lost:
-            text = f"{row.named.node!r} was changed in place, out of sight, before it could be measured"
+        for named, _ in self.measurements.lost:
+            text = f"{named.node!r} was changed in place, out of sight, before it could be measured"
             if self._tracer.broken:
                 self.faults.tell(text)
             else:
@@ -245,6 +252,7 @@ class StepSession(Listener):
 
     def on_arguments(self, name: str, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
         self._targets.look(name, args, kwargs, self._modules)
+        self._loose.look(name, args, self._modules)
         if name in ATTENTION:
             self._attention.look(name, args, kwargs, self._modules.current)
 

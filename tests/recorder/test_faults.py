@@ -26,8 +26,8 @@ BORDERS = [
     "measurements.Measurements.add",
     "measurements.Measurements.flush",
     "measurements.Measurements.measure_before_change",
-    "measurements.measure",
-    "measurements.stack_of",
+    "row_groups.measure",
+    "row_groups.stack_of",
     "optimizer_watch.OptimizerWatch._take_gradients",
     "optimizer_watch.OptimizerWatch._take_settings",
     "optimizer_watch.OptimizerWatch._take_state",
@@ -173,16 +173,16 @@ def test_strict_recorders_raise_it(border: str, tmp_path: Path, monkeypatch: pyt
 
 
 def test_a_fault_of_one_tensor_costs_that_tensor_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from stepscope.recorder import measurements
+    from stepscope.recorder import row_groups
 
-    healthy = measurements.stack_of
+    healthy = row_groups.stack_of
 
     def fails_for_one_shape(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor:
         if tensors[0].shape == (6, 3):
             raise Injected("injected")
         return healthy(tensors, batch_dim)
 
-    monkeypatch.setattr(measurements, "stack_of", fails_for_one_shape)
+    monkeypatch.setattr(row_groups, "stack_of", fails_for_one_shape)
     with (
         pytest.warns(RecorderWarning, match="Injected"),
         Recorder(tmp_path, trial="trial", schedule=Every(1)) as recorder,

@@ -11,7 +11,7 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from stepscope.recorder.measurements import stack_of
+from stepscope.recorder.row_groups import stack_of
 from stepscope.recorder.statistics import Measured, measure, neuron_positions
 from support import twins
 
