@@ -55,15 +55,6 @@ class Uploader:
         if last:
             self._remove_needless()
 
-    @property
-    def size(self) -> int:
-        """The bytes that are there."""
-        return sum(file.size for file in self._manifest.files.values())
-
-    def waiting(self) -> int:
-        """The bytes that are not there yet."""
-        return max(0, sum(self._snapshot().values()) - self.size)
-
     # ------------------------------------------------------------------ what is here
 
     def _snapshot(self) -> dict[str, int]:
@@ -123,10 +114,10 @@ class Uploader:
     def _remove_needless(self) -> None:
         """Remove the parts that no manifest names: superseded ones, and those of an upload that was interrupted."""
         needed = _paths(self._manifest, self.name)
-        there = (
-            f"{self.name}/{file}/{part}" for file in self._files for part in self._remote.names(f"{self.name}/{file}")
-        )
-        self._remote.remove([path for path in there if path not in needed])
+        for file in self._remote.names(self.name):
+            if file.endswith(SUFFIX):
+                there = [f"{self.name}/{file}/{part}" for part in self._remote.names(f"{self.name}/{file}")]
+                self._remote.remove([path for path in there if path not in needed])
 
 
 def _paths(manifest: Manifest, trial: str) -> set[str]:

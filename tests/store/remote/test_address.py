@@ -12,6 +12,8 @@ from stepscope.store.address import folder_name, is_address, place, shown, split
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.places import cache_folder, spool_folder
 
+pytestmark = pytest.mark.usefixtures("places")
+
 
 @pytest.mark.parametrize("text", ["s3://bucket/runs", "gs://b", "memory://x", "file:///tmp/x", "simplecache::s3://b/x"])
 def test_addresses(text: str) -> None:
