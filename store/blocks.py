@@ -41,6 +41,8 @@ KINDS = {
     "columns": 34,
 }
 UNKNOWN_KIND = "unknown"
+_GAP = 255
+_EMPTY_HEADER = b"\x80"
 _KIND_NAMES = {number: name for name, number in KINDS.items()}
 
 
@@ -69,9 +71,27 @@ def encode_block(kind: str, header: Mapping[str, Any], frames: Sequence[bytes] =
         StoreError: the header holds what msgpack cannot express, or is too long for any reader.
     """
     packed = _packed_header(kind, header)
-    prefix = _PREFIX.pack(MARKER, KINDS[kind], BLOCK_VERSION, len(packed), sum(map(len, frames)))
-    checksum = _CHECKSUM.pack(zlib.crc32(packed, zlib.crc32(prefix)))
-    return b"".join((prefix, checksum, packed, *frames))
+    return b"".join((_block(KINDS[kind], packed, sum(map(len, frames))), *frames))
+
+
+def gap_block(size: int) -> bytes | None:
+    """A block of exactly this many bytes with nothing in it, in the place of a damaged one; None if it is too small."""
+    payload = size - PREFIX_SIZE - len(_EMPTY_HEADER)
+    if payload < 0:
+        return None
+    return _block(_GAP, _EMPTY_HEADER, payload) + bytes(payload)
+
+
+def lengthened(block: bytes, more: int) -> bytes:
+    """A block whose payload ends with this many bytes more, which nothing refers to."""
+    _, kind, version, header_length, payload = _PREFIX.unpack_from(block)
+    header = block[PREFIX_SIZE : PREFIX_SIZE + header_length]
+    return _block(kind, header, payload + more, version) + block[PREFIX_SIZE + header_length :] + bytes(more)
+
+
+def _block(kind: int, header: bytes, payload: int, version: int = BLOCK_VERSION) -> bytes:
+    prefix = _PREFIX.pack(MARKER, kind, version, len(header), payload)
+    return prefix + _CHECKSUM.pack(zlib.crc32(header, zlib.crc32(prefix))) + header
 
 
 def _packed_header(kind: str, header: Mapping[str, Any]) -> bytes:

@@ -20,12 +20,12 @@ def claim(group: Path, name: str, if_exists: IfExists) -> Path:
         raise StoreError(f"if_exists={if_exists!r}: expected 'number', 'fail' or 'overwrite'")
     path = group / name
     if lock.is_held(path):
-        raise _in_use(path)
+        raise in_use(path)
     if path.exists() or path.is_symlink():
         path = _make_room(path, if_exists)
     path.mkdir(parents=True, exist_ok=True)
     if not lock.take(path):
-        raise _in_use(path)
+        raise in_use(path)
     return path
 
 
@@ -45,7 +45,7 @@ def reclaim(path: Path) -> None:
     if path.is_symlink():
         raise NotARecordingError(f"{path} is a link; give the folder that it leads to")
     if not lock.take(path):
-        raise _in_use(path)
+        raise in_use(path)
 
 
 def _make_room(path: Path, if_exists: IfExists) -> Path:
@@ -74,7 +74,7 @@ def _is_ours(entry: Path) -> bool:
     return entry.suffix == SUFFIX or is_keepsake(entry) or entry.name.startswith(lock.LOCK_NAME)
 
 
-def _in_use(path: Path) -> TrialInUseError:
+def in_use(path: Path) -> TrialInUseError:
     owner = lock.owner_of(path) or {}
     return TrialInUseError(
         f"{path} is being written to by process {owner.get('pid')} on {owner.get('host')}; "

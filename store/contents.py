@@ -16,7 +16,7 @@ from stepscope.store.health import find_problems
 from stepscope.store.journal import Journal
 from stepscope.store.layout import Layout
 from stepscope.store.step import Step
-from stepscope.store.step_block import parse_step
+from stepscope.store.step_block import StepHeader, parse_step
 from stepscope.store.step_index import StepIndex
 
 
@@ -72,9 +72,17 @@ class Contents:
             DamagedError: it cannot be read.
         """
         steps, detail = self.files["steps"], self.files["detail"]
-        place, header = steps.block(self.index[number].place.offset, "step")
-        parsed = parse_step(header, place)
+        place, parsed = self.header_of(number)
         return Step(parsed, place, steps, detail, self.catalog.layout(parsed.layout), self.catalog.graph)
+
+    def header_of(self, number: int) -> tuple[BlockPlace, StepHeader]:
+        """The block and the header of a step that the index has.
+
+        Raises:
+            DamagedError: it cannot be read.
+        """
+        place, header = self.files["steps"].block(self.index[number].place.offset, "step")
+        return place, parse_step(header, place)
 
     def layout_of(self, number: int) -> Layout | None:
         """The layout of a step that the index has; None if it cannot be read."""

@@ -19,6 +19,13 @@ class Message(NamedTuple):
     text: str
 
 
+class Restart(NamedTuple):
+    """That training went back to a step, and where the steps' file says so (-1 if the journal does not know)."""
+
+    step: int
+    at: int
+
+
 def started(file: BlockFile) -> float:
     """When a trial started, in seconds since the epoch; reads the start of its journal only.
 
@@ -42,6 +49,7 @@ class Journal:
         self.has_info = False
         self.end: TrialEnd | None = None
         self.resumptions: tuple[Resumption, ...] = ()
+        self.restarts: tuple[Restart, ...] = ()
         self.network: tuple[ModuleInfo, ...] = ()
         self.notes: tuple[Note, ...] = ()
         self.messages: tuple[Message, ...] = ()
@@ -81,12 +89,13 @@ class Journal:
         elif kind == "resumed":
             self.resumptions, self.end = (*self.resumptions, resumption_from_plain(header)), None
         elif kind == "restart":
-            self._restart(codec.step_from_plain(header["step"]))
+            self._restart(Restart(codec.step_from_plain(header["step"]), int(header.get("at", -1))))
         elif kind == "scalars":
             for point in codec.scalars_from_plain(header["scalars"]):
                 self.scalars.setdefault((point.group, point.name), []).append(point)
 
-    def _restart(self, step: int) -> None:
+    def _restart(self, restart: Restart) -> None:
         """Points from this step on belong to what was superseded; notes and messages are kept as they are."""
+        self.restarts = (*self.restarts, restart)
         for name, points in self.scalars.items():
-            self.scalars[name] = [point for point in points if point.step < step]
+            self.scalars[name] = [point for point in points if point.step < restart.step]

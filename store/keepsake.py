@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+REPAIRING = "repairing"
+"""Where files are repaired; it is gone when they are."""
+
 _PREFIX = "damaged-"
 
 
@@ -20,5 +23,7 @@ def new_keepsake(trial: Path) -> Path:
 
 
 def is_keepsake(entry: Path) -> bool:
-    """Whether an entry of a trial's folder is one of these."""
+    """Whether an entry of a trial's folder is one of these, or where files are being repaired."""
+    if entry.name == REPAIRING:
+        return entry.is_dir() and not entry.is_symlink()
     return entry.name.startswith(_PREFIX) and entry.name[len(_PREFIX) :].isdigit() and not entry.is_symlink()

@@ -77,6 +77,12 @@ def is_started(path: Path) -> bool:
 
 
 def check_ours(path: Path) -> None:
+    """Raise ``NotARecordingError`` for a trial that cannot be read at all."""
+    check_plain_files(path)
+    Contents(path).refresh()
+
+
+def check_plain_files(path: Path) -> None:
     """Raise ``NotARecordingError`` for files that this program must not change."""
     for name in FILE_NAMES:
         file = file_path(path, name)
@@ -85,7 +91,6 @@ def check_ours(path: Path) -> None:
         if file.exists():
             with open(file, "rb") as opened:
                 check_file_header(file, opened.read(FILE_HEADER_SIZE))
-    Contents(path).refresh()
 
 
 def cut_torn_ends(path: Path) -> None:

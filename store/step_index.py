@@ -68,7 +68,8 @@ class StepIndex:
         for number in gone:
             del self._entries[number]
         if self.last_detail in gone:
-            self.last_detail = max(self._entries, key=lambda number: self._entries[number].detail, default=None)
+            having = (number for number, entry in self._entries.items() if entry.detail != NO_DETAIL)
+            self.last_detail = max(having, key=lambda number: self._entries[number].detail, default=None)
 
     def _take_step(self, place: BlockPlace, header: dict[str, Any]) -> None:
         with damaged_unless("a step"):
@@ -80,7 +81,7 @@ class StepIndex:
             self.repeated.add(number)
         # One object for equal digests: there are few layouts and many steps.
         self._entries[number] = StepEntry(place, kind, self._layouts.setdefault(layout, layout), detail)
-        if self.last_detail is None or detail >= self._entries[self.last_detail].detail:
+        if detail != NO_DETAIL and (self.last_detail is None or detail >= self._entries[self.last_detail].detail):
             self.last_detail = number
 
     def settle(self) -> None:

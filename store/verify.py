@@ -36,11 +36,22 @@ def verify(folder: Path | str) -> list[str]:
 
 def _problems_of(group: Group, name: str) -> list[str]:
     try:
-        trial = group[name]
-        found = [*_each_step(trial), *_each_chunk(trial)]
-        return list(dict.fromkeys((*trial.problems, *found)))
+        return _problems_of_trial(group[name])
     except (StoreError, OSError) as error:
         return [str(error)]
+
+
+def verify_trial(folder: Path) -> list[str]:
+    """``verify`` of one trial's folder, whatever may be in it."""
+    try:
+        return _problems_of_trial(Trial(folder))
+    except (StoreError, OSError) as error:
+        return [str(error)]
+
+
+def _problems_of_trial(trial: Trial) -> list[str]:
+    found = [*_each_step(trial), *_each_chunk(trial)]
+    return list(dict.fromkeys((*trial.problems, *found)))
 
 
 def _each_step(trial: Trial) -> Iterator[str]:

@@ -98,8 +98,8 @@ class TrialWriter:
         """Training goes on from an earlier step: those from this number on are superseded, and kept on the disk."""
         before = self._bytes()
         self._journal.check_place()
-        self._steps.append(encode_block("restart", {"step": step}))
-        self._append_journal("restart", {"step": step})
+        at = self._steps.append(encode_block("restart", {"step": step}))
+        self._append_journal("restart", {"step": step, "at": at})
         return self._bytes() - before
 
     def write_step(self, record: StepRecord) -> int:

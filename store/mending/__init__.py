@@ -1,0 +1,1 @@
+"""Mending recordings: what ``stepscope.store.repair`` is made of."""

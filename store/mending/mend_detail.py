@@ -1,0 +1,48 @@
+"""Mending the detail file: blocks stay at their offsets, because steps refer to these; damaged bytes become a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from stepscope.store.blocks import gap_block, lengthened
+from stepscope.store.mending.scan import Scan, rewrite
+
+
+def mend_detail(folder: Path) -> bool:
+    """Returns whether there was anything to do."""
+    scan = Scan(folder, "detail")
+    if scan.is_whole:
+        return False
+    rewrite(scan.path, _blocks(scan))
+    return True
+
+
+def _blocks(scan: Scan) -> Iterator[bytes]:
+    """The blocks, with gaps between them.
+
+    A gap that is too small for a block becomes the end of the block before it; at the file's start there is none, so
+    that the first block goes to the end, and a gap takes its place.
+    """
+    gaps = {end: end - start for start, end in scan.damaged_ranges()}
+    before: bytes | None = None
+    moved: bytes | None = None
+    for place, _ in scan.blocks:
+        block, gap = scan.raw(place), gaps.get(place.offset, 0)
+        filler = gap_block(gap)
+        if gap and filler is None and before is None:
+            moved, block = block, _gap(gap + len(block))
+        elif gap and filler is None and before is not None:
+            before = lengthened(before, gap)
+        if before is not None:
+            yield before
+        if filler is not None:
+            yield filler
+        before = block
+    yield from (block for block in (before, moved) if block is not None)
+
+
+def _gap(size: int) -> bytes:
+    gap = gap_block(size)
+    assert gap is not None
+    return gap

@@ -1,0 +1,266 @@
+"""A repair takes out what is damaged, rebuilds what is written twice, and leaves alone what can be read."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from stepscope.store import NotARecordingError, StoreError, TrialInUseError, TrialWriter, open_trial, verify
+from stepscope.store.files import FILE_NAMES, file_header, file_path
+from stepscope.store.repair import Repair, repair
+from support import flips, golden, mutate
+from support.everything import everything
+from support.records import assert_step_is
+from support.synthetic import Synthetic, SyntheticTrial
+
+SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2, kinds=("train",))
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    live = SyntheticTrial(tmp_path_factory.mktemp("group"), SYNTHETIC)
+    live.write(STEPS)
+    live.close()
+    return live.path
+
+
+@pytest.fixture
+def damaged(whole: Path, tmp_path: Path) -> Path:
+    """A copy of the trial, not damaged yet."""
+    return flips.copy(whole, tmp_path)
+
+
+def _repair(path: Path) -> Repair:
+    """Repair a trial; what could be read before can be read after, and nothing is damaged any more."""
+    before = everything(path)
+    originals = {name: file_path(path, name).read_bytes() for name in FILE_NAMES if file_path(path, name).exists()}
+    done = repair(path)
+    after = everything(path)
+    assert {key: after.get(key) for key in before} == before
+    assert (done.left, verify(path)) == ((), [])
+    for name, data in originals.items():  # nothing is thrown away
+        kept = [file_path(path, name), *(file_path(entry, name) for entry in path.glob("damaged-*"))]
+        assert data in [file.read_bytes() for file in kept if file.exists()]
+    return done
+
+
+def _check_steps(path: Path, lost: set[int]) -> None:
+    trial = open_trial(path)
+    assert trial.steps.tolist() == [10 * index for index in range(STEPS) if index not in lost]
+    for number in trial.steps.tolist():
+        assert_step_is(trial.step(number), SYNTHETIC.record(number // 10))
+    assert trial.series("model").steps.tolist() == trial.steps.tolist()
+
+
+def test_an_undamaged_trial_is_left_alone(damaged: Path) -> None:
+    before = {entry: entry.stat().st_mtime_ns for entry in damaged.iterdir()}
+    done = _repair(damaged)
+    assert (done.damaged, done.rebuilt, done.lost, done.originals, done.steps) == ((), (), (), None, STEPS)
+    assert before == {entry: entry.stat().st_mtime_ns for entry in damaged.iterdir()}
+
+
+def test_a_damaged_step(damaged: Path) -> None:
+    flips.flip(damaged, "steps", flips.blocks(damaged, "steps")[3].offset + 30)
+    done = _repair(damaged)
+    assert done.lost == ("step 30: its block in the steps' file is damaged",)
+    assert done.originals == damaged / "damaged-1"
+    _check_steps(damaged, {3})
+    assert "step 30: its block" in open_trial(damaged).messages[0].text
+    assert repair(damaged).damaged == ()  # once is enough
+
+
+@pytest.mark.parametrize("at", range(40, 4000, 300))
+def test_numbers_that_the_columns_have_too(damaged: Path, at: int) -> None:
+    place = flips.blocks(damaged, "steps")[4]
+    flips.flip(damaged, "steps", place.end - at)
+    done = _repair(damaged)
+    parts = [text for text in (*done.rebuilt, *done.lost) if not text.startswith("columns")]
+    assert len(parts) == 1 and parts[0].startswith("step 40: ")
+    if any(name in parts[0] for name in ("the statistics", "the aggregates", "the per_sample")):
+        assert done.lost == () and parts[0].endswith("it was found elsewhere in the recording")
+        _check_steps(damaged, set())
+
+
+def test_detail_that_is_lost(damaged: Path) -> None:
+    flips.flip(damaged, "detail", flips.blocks(damaged, "detail")[5].offset + 26)
+    done = _repair(damaged)
+    assert len(done.lost) == 1 and done.lost[0].startswith("step 50: detail.stepscope has no readable detail at byte")
+    step = open_trial(damaged).step(50)
+    assert step.lost == ("detail",) and step.statistics().tobytes() == SYNTHETIC.record(5).statistics.tobytes()
+    with pytest.raises(StoreError, match="the histograms and neurons of step 50 were lost"):
+        step.tensor("model").histogram  # noqa: B018
+
+
+def test_some_neurons_that_are_lost(damaged: Path) -> None:
+    flips.flip(damaged, "detail", flips.blocks(damaged, "detail")[5].end - 5)
+    assert len(_repair(damaged).lost) == 1
+    step = open_trial(damaged).step(50)
+    assert step.lost == ("neurons",) and step.tensor("model").histogram.counts.sum() > 0
+
+
+@pytest.mark.parametrize("size", [1, 8, 24, 25, 300])
+@pytest.mark.parametrize("before", [0, 4])
+def test_detail_that_moved(damaged: Path, size: int, before: int) -> None:
+    """Bytes were inserted before it, so that no step refers to the right place."""
+    offset = flips.blocks(damaged, "detail")[before].offset
+    path = file_path(damaged, "detail")
+    data = path.read_bytes()
+    path.write_bytes(data[:offset] + b"\x5a" * size + data[offset:])
+    done = _repair(damaged)
+    assert done.lost == () and len(done.rebuilt) == STEPS - before
+    _check_steps(damaged, set())
+
+
+def test_detail_of_which_bytes_are_missing(damaged: Path) -> None:
+    place = flips.blocks(damaged, "detail")[4]
+    path = file_path(damaged, "detail")
+    data = path.read_bytes()
+    path.write_bytes(data[: place.offset + 50] + data[place.offset + 60 :])
+    done = _repair(damaged)
+    assert len(done.lost) == 1 and "step 40" in done.lost[0] and len(done.rebuilt) == STEPS - 5
+    assert len(open_trial(damaged).steps) == STEPS
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_damaged_first_bytes(damaged: Path, name: str) -> None:
+    flips.flip(damaged, name, 3)
+    assert _repair(damaged).lost == ()
+    _check_steps(damaged, set())
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_a_missing_file(damaged: Path, name: str) -> None:
+    file_path(damaged, name).unlink()
+    if name == "columns":  # nothing is lost, and nothing needs to be done
+        assert repair(damaged).damaged == ()
+        return
+    done = _repair(damaged)
+    trial = open_trial(damaged)
+    lost = {"journal": 1, "catalog": STEPS, "steps": STEPS, "detail": STEPS}
+    assert len(done.lost) == lost[name]
+    assert len(trial.steps) == (0 if name in ("catalog", "steps") else STEPS)
+    if name == "journal":
+        assert trial.config == {} and abs(trial.info.started - SYNTHETIC.started) < 1
+        _check_steps(damaged, set())
+
+
+def test_a_journal_of_which_nothing_is_left(damaged: Path) -> None:
+    file_path(damaged, "journal").write_bytes(b"\x89PNG" + bytes(5000))
+    assert _repair(damaged).lost[-1] == "the beginning of the journal: config and environment"
+    _check_steps(damaged, set())
+
+
+def test_a_layout_that_another_trial_has_too(damaged: Path) -> None:
+    with TrialWriter(damaged.parent, replace(SYNTHETIC, trial="other").info()) as writer:
+        writer.write_step(SYNTHETIC.record(0))
+    for place in flips.blocks(damaged, "catalog"):
+        flips.flip(damaged, "catalog", place.end - 3)
+    done = _repair(damaged)
+    assert done.lost == () and "a damaged layout was found in the trial 'other' as well" in done.rebuilt
+    _check_steps(damaged, set())
+
+
+def test_a_lost_layout(damaged: Path) -> None:
+    flips.flip(damaged, "catalog", flips.blocks(damaged, "catalog")[0].end - 3)
+    done = _repair(damaged)
+    assert [text.split(":")[0] for text in done.lost] == [f"step {10 * index}" for index in range(STEPS)]
+
+
+def test_a_lost_graph(damaged: Path) -> None:
+    place = next(place for place in flips.blocks(damaged, "catalog") if place.kind == "graph")
+    flips.flip(damaged, "catalog", place.end - 3)
+    assert len(_repair(damaged).lost) == STEPS
+    assert open_trial(damaged).step(0).lost == ("graph 0",)
+
+
+def test_a_restart_that_the_journal_has_too(damaged: Path) -> None:
+    with TrialWriter(damaged.parent, SYNTHETIC.info(), resume=True) as writer:
+        writer.rewind(40)
+        writer.write_step(SYNTHETIC.record(6))
+    place = next(place for place in flips.blocks(damaged, "steps") if place.kind == "restart")
+    flips.flip(damaged, "steps", place.offset + 25)
+    assert len(open_trial(damaged).steps) == STEPS
+    repair(damaged)
+    assert verify(damaged) == [] and open_trial(damaged).steps.tolist() == [0, 10, 20, 30, 60]
+
+
+def test_into_another_folder(damaged: Path, tmp_path: Path) -> None:
+    flips.flip(damaged, "steps", flips.blocks(damaged, "steps")[3].offset + 30)
+    before = {entry: entry.read_bytes() for entry in damaged.iterdir()}
+    done = repair(damaged, tmp_path / "copies" / "better")
+    assert before == {entry: entry.read_bytes() for entry in damaged.iterdir()}
+    assert done.trial == tmp_path / "copies" / "better" and done.originals is None
+    _check_steps(done.trial, {3})
+    assert verify(done.trial) == []
+    with pytest.raises(StoreError, match="exists; give a folder that is to be made"):
+        repair(damaged, done.trial)
+
+
+def test_a_live_trial_is_not_repaired(tmp_path: Path) -> None:
+    with SyntheticTrial(tmp_path, SYNTHETIC) as live:
+        live.write(1)
+        for out in (None, tmp_path / "out"):
+            with pytest.raises(TrialInUseError, match="is being written to by process"):
+                repair(live.path, out)
+    assert repair(live.path).damaged == ()
+
+
+@pytest.mark.parametrize("name", FILE_NAMES)
+def test_a_newer_format_is_left_alone(damaged: Path, name: str) -> None:
+    flips.flip(damaged, "steps", -300)
+    with open(file_path(damaged, name), "r+b") as file:
+        file.write(file_header(version=7))
+    before = {entry: entry.read_bytes() for entry in damaged.iterdir()}
+    with pytest.raises(NotARecordingError, match="has format version 7"):
+        repair(damaged)
+    assert before == {entry: entry.read_bytes() for entry in damaged.iterdir()}
+
+
+def test_what_is_no_trial(tmp_path: Path) -> None:
+    with pytest.raises(NotARecordingError, match="is no folder of a trial"):
+        repair(tmp_path)
+    file_path(tmp_path, "journal").write_bytes(b"\x89PNG" + bytes(5000))
+    with pytest.raises(NotARecordingError, match="no file in which anything of a Stepscope recording is left"):
+        repair(tmp_path)
+
+
+def test_a_repaired_trial_can_be_resumed_and_overwritten(damaged: Path) -> None:
+    flips.flip(damaged, "steps", flips.blocks(damaged, "steps")[3].offset + 30)
+    repair(damaged)
+    with TrialWriter(damaged.parent, SYNTHETIC.info(), resume=True) as writer:
+        writer.write_step(SYNTHETIC.record(STEPS))
+    assert len(open_trial(damaged).steps) == STEPS and verify(damaged) == []
+    with TrialWriter(damaged.parent, SYNTHETIC.info(), if_exists="overwrite"):
+        assert not (damaged / "damaged-1").exists()
+
+
+# ---------------------------------------------------------------------- any damage
+
+
+def _mutate_and_repair(folder: Path, seed: int) -> None:
+    choose = random.Random(seed)
+    source = golden.FOLDER / "v1" / choose.choice(golden.TRIALS)
+    path = Path(shutil.copytree(source, folder / f"{source.name} {seed}"))
+    for _ in range(choose.choice((1, 1, 2))):
+        file = file_path(path, choose.choice(FILE_NAMES))
+        file.write_bytes(mutate.mutate(file.read_bytes(), choose))
+    _repair(path)
+    shutil.rmtree(path)
+
+
+@pytest.mark.parametrize("start", range(0, 200, 10))
+def test_mutations(tmp_path: Path, start: int) -> None:
+    for seed in range(start, start + 10):
+        _mutate_and_repair(tmp_path, seed)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("start", range(10_000, 15_000, 250))
+def test_thousands_of_mutations(tmp_path: Path, start: int) -> None:
+    for seed in range(start, start + 250):
+        _mutate_and_repair(tmp_path, seed)
