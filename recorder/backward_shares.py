@@ -73,6 +73,8 @@ class BackwardShares:
 
     def forget(self, leaf: torch.Tensor) -> None:
         """The gradient of a parameter was set to zero, or to nothing: what it was is no share of what comes."""
+        if self._call == -1:
+            return
         self._late.discard(id(leaf))
         self._zeroed.add(id(leaf))
         self._first.pop(id(leaf), None)

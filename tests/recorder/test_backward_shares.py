@@ -67,7 +67,7 @@ def losses_of(model: nn.Module) -> list[Callable[[], torch.Tensor]]:
     return [lambda x=x: model(x).square().mean() for x in BATCHES]  # type: ignore[misc]
 
 
-@pytest.mark.parametrize("start", ["no gradients", "zeros", "left over"])
+@pytest.mark.parametrize("start", ["no gradients", "zeros", "left over", "set to none", "set to zero"])
 @pytest.mark.parametrize("iterations", [False, True])
 @pytest.mark.supports(
     "Gradients",
@@ -84,6 +84,8 @@ def test_micro_batches(start: str, iterations: bool, tmp_path: Path) -> None:
     expected = apart(model, losses_of(model))
 
     def program(step: Step) -> None:
+        if start.startswith("set to"):
+            optimizer.zero_grad(set_to_none=start == "set to none")
         for loss in losses_of(model):
             if iterations:
                 with step.iteration():
