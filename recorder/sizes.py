@@ -6,8 +6,9 @@ import re
 
 from stepscope.recorder.errors import RecorderError
 
-_UNITS = {"": 1, "b": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
+_UNITS = {"": 1, "b": 1, "bytes": 1, "kb": 10**3, "mb": 10**6, "gb": 10**9, "tb": 10**12}
 _UNITS |= {"kib": 2**10, "mib": 2**20, "gib": 2**30, "tib": 2**40}
+_WRITTEN = ("bytes", "kB", "KiB", "MB", "MiB", "GB", "GiB", "TB", "TiB")
 _SIZE = re.compile(r"(\d+(?:\.\d+)?)\s*([a-z]*)", re.IGNORECASE)
 
 
@@ -39,8 +40,5 @@ def _parsed(given: object) -> int | None:
 
 def as_text(size: int) -> str:
     """A number of bytes, short: ``"256 MiB"``, ``"2 GB"``, ``"1,234 bytes"``."""
-    for unit in ("TiB", "GiB", "MiB", "KiB", "TB", "GB", "MB", "kB"):
-        whole, rest = divmod(size, _UNITS[unit.lower()])
-        if whole and not rest:
-            return f"{whole} {unit}"
-    return f"{size:,} bytes"
+    exact = [(size // _UNITS[unit.lower()], unit) for unit in _WRITTEN if size and size % _UNITS[unit.lower()] == 0]
+    return "{:,} {}".format(*min(exact, default=(size, "bytes")))
