@@ -33,12 +33,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="How good the findings are.")
     parser.add_argument("names", nargs="*", choices=[[], *BROKEN, *HEALTHY], help="these runs only (default: all)")
     parser.add_argument("--open", action="store_true", help="leave out the runs that are held back")
+    parser.add_argument(
+        "--recordings", type=Path, metavar="FOLDER", help="keep the recordings there, and use them again"
+    )
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = options.recordings or Path(temporary)
         wanted = [case for case in BROKEN.values() if _is_wanted(case.name, options)]
-        scores = [_shown(judge(case, Path(folder))) for case in wanted]
-        quiet = _alarms(wanted, Path(folder), options)
+        scores = [_shown(judge(case, folder)) for case in wanted]
+        quiet = _alarms(wanted, folder, options)
     print_scores(scores)
     print_alarms(quiet)
     return 0
@@ -50,7 +54,7 @@ def _is_wanted(name: str, options: argparse.Namespace) -> bool:
 
 def _shown(score: Score) -> Score:
     """Say on the terminal how far it is."""
-    print(f"{score.name}: {score.rank or 'missed'}", file=sys.stderr, flush=True)
+    print(f"judged {score.name}", file=sys.stderr, flush=True)
     return score
 
 
@@ -64,7 +68,7 @@ def _alarms(cases: Sequence[Case], folder: Path, options: argparse.Namespace) ->
     ]
     from_tests = []
     for name, make in {**HEALTHY_IN_TESTS, **HEALTHY_OBJECTIVES}.items():
-        if not options.names:
+        if not options.names and not options.open:
             torch.manual_seed(0)
             from_tests.append(accusations(name, make(folder / "tests" / name), False))
     return {"fixed twins": twins, "healthy runs": healthy, "healthy runs of the tests": from_tests}

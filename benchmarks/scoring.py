@@ -9,7 +9,8 @@ from pathlib import Path
 
 from stepscope.analysis import Finding, diagnose
 from stepscope.examples.broken import Case, Lab, record
-from stepscope.store import Trial
+from stepscope.store import Trial, open_trial
+from stepscope.store.group import is_trial
 
 FIRST = 3
 
@@ -53,7 +54,7 @@ class Alarms:
 
 def judge(case: Case, folder: Path) -> Score:
     """Train the broken run, and see what the findings say of it."""
-    trial = record(case.name, case.train, folder)
+    trial = recorded(case.name, case.train, folder, fixed=False)
     findings, seconds = _diagnosed(trial)
     first = findings[:FIRST]
     rank = next((place for place, found in enumerate(findings, 1) if tells(case, found)), None)
@@ -72,7 +73,7 @@ def judge(case: Case, folder: Path) -> Score:
 
 def alarms(name: str, train: Callable[[Lab], None], folder: Path, held_back: bool, *, fixed: bool) -> Alarms:
     """Train a run in which nothing is wrong, and see what it is accused of."""
-    return accusations(name, record(name, train, folder, fixed=fixed), held_back)
+    return accusations(name, recorded(name, train, folder, fixed=fixed), held_back)
 
 
 def accusations(name: str, trial: Trial, held_back: bool) -> Alarms:
@@ -80,6 +81,14 @@ def accusations(name: str, trial: Trial, held_back: bool) -> Alarms:
     findings, seconds = _diagnosed(trial)
     false = [f"{f.level} {f.rule} at {f.node or 'no node'}: {f.summary}" for f in findings if f.level != "info"]
     return Alarms(name, held_back, tuple(false), seconds)
+
+
+def recorded(name: str, train: Callable[[Lab], None], folder: Path, *, fixed: bool) -> Trial:
+    """The trial of an earlier time, if it is there; else a new one."""
+    path = folder / (f"{name} fixed" if fixed else name)
+    if is_trial(path) and (trial := open_trial(path)).state == "finished":
+        return trial
+    return record(name, train, folder, fixed=fixed)
 
 
 def tells(case: Case, finding: Finding) -> bool:
