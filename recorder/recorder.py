@@ -16,6 +16,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stepscope.recorder.at_exit import call_while_threads_run
 from stepscope.recorder.auto_steps import AutoSteps
 from stepscope.recorder.cost import Cost, CostMeter
 from stepscope.recorder.environment import environment
@@ -37,6 +38,7 @@ from stepscope.recorder.sizes import as_bytes
 from stepscope.recorder.step import Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import open_writer
+from stepscope.store.address import is_address
 from stepscope.store.records import Note, TrialInfo
 
 
@@ -160,6 +162,8 @@ class Recorder:
             warn_of_damage(writer, self.faults)
         self._output = TrialOutput(writer, self.faults, self._memory)
         atexit.register(self._close_at_exit)
+        if is_address(folder):
+            call_while_threads_run(self._close_at_exit)
 
     # ------------------------------------------------------------------ facts
 
