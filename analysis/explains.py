@@ -31,6 +31,20 @@ _SILENCE: dict[str, Relation] = {
 }
 
 EXPLAINS: dict[str, dict[str, Relation]] = {
+    "unregistered-parameters": {
+        "loss-plateau": "anywhere",
+        "missing-nonlinearity": "anywhere",
+        "untrained-parameters": "anywhere",
+        "unchanged-parameters": "anywhere",
+    },
+    "untrained-parameters": {
+        **_LOSS,
+        "unchanged-parameters": "anywhere",
+        "no-gradient": "anywhere",
+        "constant-output": "anywhere",
+    },
+    "trained-twice": {**_LOSS, "learning-rate": "anywhere"},
+    "untied-weights": {},
     "masked-attention": {**_LOSS, "non-finite": "anywhere", "constant-output": "anywhere"},
     "future-leak": {"overfitting": "anywhere"},
     "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},

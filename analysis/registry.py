@@ -42,8 +42,12 @@ from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
 from stepscope.analysis.rules.target_scale import TargetScale
+from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
+from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
+from stepscope.analysis.rules.untied_weights import UntiedWeights
+from stepscope.analysis.rules.untrained_parameters import UntrainedParameters
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
 from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.store.errors import unknown
@@ -86,6 +90,10 @@ RULES: dict[str, type[Rule]] = {
         AttentionLogits,
         MaskedAttention,
         FutureLeak,
+        UntrainedParameters,
+        TrainedTwice,
+        UnregisteredParameters,
+        UntiedWeights,
         LossStart,
         LossDivergence,
         LossSpike,
