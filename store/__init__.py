@@ -20,6 +20,8 @@ from stepscope.store.journal import Message
 from stepscope.store.nodes import Node
 from stepscope.store.opening import open_writer
 from stepscope.store.remote.transfer import download, upload
+from stepscope.store.repair import Repair, repair
+from stepscope.store.resumption import Resumption
 from stepscope.store.series import Series
 from stepscope.store.step import Step
 from stepscope.store.tensor import Row, Tensor
@@ -34,6 +36,8 @@ __all__ = [
     "Message",
     "Node",
     "NotARecordingError",
+    "Repair",
+    "Resumption",
     "Row",
     "Series",
     "Step",
@@ -49,6 +53,7 @@ __all__ = [
     "open_group",
     "open_trial",
     "open_writer",
+    "repair",
     "upload",
     "verify",
 ]

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 from stepscope.store import StoreError
-from stepscope.viewer.commands import demo, diff, doctor, download, export, info, upload, verify, view
+from stepscope.viewer.commands import demo, diff, doctor, download, export, info, repair, upload, verify, view
 
 _EXAMPLES = """examples:
   stepscope demo                      train a broken network and its fix, record both, open the dashboard
@@ -44,6 +44,6 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"stepscope {version('stepscope')}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
-    for command in (view, doctor, diff, info, export, verify, upload, download, demo):
+    for command in (view, doctor, diff, info, export, verify, repair, upload, download, demo):
         command.add(commands)
     return parser

@@ -95,7 +95,7 @@ def _tell_lost_steps(scan: Scan, contents: Contents, findings: Findings) -> None
 
 def _lost_restarts(scan: Scan, contents: Contents) -> dict[int, bytes]:
     """Where damage took the word that training had gone back, which the journal has as well: what to put there."""
-    there = {header.get("step") for place, header in scan.blocks if place.kind == "restart"}
+    there = [header.get("step") for place, header in scan.blocks if place.kind == "restart"]
     return {
         start: encode_block("restart", {"step": restart.step})
         for start, end in scan.damaged_ranges()

@@ -14,6 +14,7 @@ import pytest
 
 from stepscope.store import open_trial
 from stepscope.viewer.cli import main
+from support import flips
 from support.synthetic import write_trial
 
 
@@ -103,6 +104,24 @@ def test_verify_reads_everything(tmp_path: Path, capsys: pytest.CaptureFixture[s
     file.write_bytes(data)
     assert main(["verify", str(tmp_path / "group")]) == 1
     assert "one: " in capsys.readouterr().out
+
+
+def test_repair_says_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_trial(tmp_path, trial="one", steps=9, blocks=1, iterations=1, kinds=["train"])
+    assert main(["repair", str(path)]) == 0
+    assert "nothing is damaged; it has 9 steps." in capsys.readouterr().out
+    flips.flip(path, "columns", -9)
+    assert main(["repair", str(path)]) == 0
+    assert "9 steps can be read, and nothing is lost." in capsys.readouterr().out
+    flips.flip(path, "steps", flips.blocks(path, "steps")[2].offset + 30)
+    assert main(["repair", str(path), "--out", str(tmp_path / "copy")]) == 1
+    out = capsys.readouterr().out
+    assert "lost:\n  step 20: its block in the steps' file is damaged\n" in out and "kept in" not in out
+    assert main(["repair", str(path)]) == 1
+    assert f"The damaged files are kept in {path / 'damaged-2'}." in capsys.readouterr().out
+    assert main(["verify", str(path)]) == main(["verify", str(tmp_path / "copy")]) == 0
+    assert main(["repair", str(tmp_path)]) == 2
+    assert "give the folder of one trial of a group" in capsys.readouterr().err
 
 
 def test_export_as_csv_and_json_lines(folder: Path, tmp_path: Path) -> None:
