@@ -17,7 +17,7 @@ from stepscope.recorder.errors import (
     UnknownModuleError,
 )
 from stepscope.recorder.recorder import Recorder
-from stepscope.recorder.schedule import Backoff, Budget, Every, PerKind, Schedule, Steps
+from stepscope.recorder.schedule import Backoff, Budget, Every, PerKind, Schedule, Steps, Thinned
 from stepscope.recorder.step import Step
 
 __all__ = [
@@ -37,5 +37,6 @@ __all__ = [
     "Step",
     "StepError",
     "Steps",
+    "Thinned",
     "UnknownModuleError",
 ]

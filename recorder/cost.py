@@ -6,7 +6,7 @@ import time
 from collections import Counter, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from statistics import median
+from statistics import median, median_low
 
 _FRESH = 16
 """For how many plain steps a sum of costs is good enough."""
@@ -22,11 +22,13 @@ class Cost:
     Attributes:
         steps, recorded: how many steps there were, and how many of them were recorded.
         seconds: of training time that recording took, all in all.
-        share: the same as a share of the time since the first step, from 0 to 1.
+        share: of the time since the first step, from 0 to 1, what ``seconds`` and ``writing`` are together: as if the
+            writer's thread had no core of its own.
         bytes: written to disk.
         waiting: seconds that training waited because too much was to be written; they are part of ``seconds``.
         is_lower_bound: whether there was no unrecorded step to compare with, so that only the work at the ends of
             steps could be counted.
+        writing: seconds of processor time of the writer's thread, which measures and writes beside training.
     """
 
     steps: int
@@ -36,22 +38,29 @@ class Cost:
     bytes: int
     waiting: float
     is_lower_bound: bool
+    writing: float = 0.0
 
 
 @dataclass
 class _Durations:
-    """Seconds from the start of a step to the start of the next one, and of the recorder's work at a step's end."""
+    """Seconds from the start of a step to the start of the next one, of the recorder's work at a step's end, and of the
+    writer's thread."""
 
     recorded: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     plain: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
     finishing: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
+    writing: deque[float] = field(default_factory=lambda: deque(maxlen=_REMEMBERED))
 
     def of_a_recording(self) -> float:
         """How much longer a recorded step takes than a plain one; at least what its end takes."""
         least = median(self.finishing) if self.finishing else 0.0
         if not self.recorded or not self.plain:
             return least
-        return max(least, median(self.recorded) - median(self.plain))
+        return max(least, median_low(self.recorded) - median(self.plain))
+
+    def of_writing(self) -> float:
+        """How long the writer's thread works on a step. Of two the shorter: the first one is not warm yet."""
+        return median_low(list(self.writing)) if self.writing else 0.0
 
 
 class CostMeter:
@@ -69,6 +78,7 @@ class CostMeter:
         self._steps = 0
         self._recorded: Counter[str] = Counter()
         self._seconds = 0.0
+        self._writing = 0.0
         self._fresh_until = 0
 
     def step_begins(self, kind: str, *, recorded: bool) -> None:
@@ -91,6 +101,11 @@ class CostMeter:
         self._of(kind).finishing.append(seconds)
         self._fresh_until = 0
 
+    def step_written(self, kind: str, seconds: float) -> None:
+        """The writer's thread worked so long on a recorded step, in processor time; called on that thread."""
+        self._of(kind).writing.append(seconds)
+        self._writing += seconds
+
     @property
     def elapsed(self) -> float:
         """Seconds since the first step began."""
@@ -103,19 +118,29 @@ class CostMeter:
             self._seconds = sum(number * self._of(kind).of_a_recording() for kind, number in self._recorded.items())
         return self._seconds
 
+    def total(self) -> float:
+        """Seconds of training time and of the writer's thread together."""
+        return self.seconds() + self._writing
+
     def next_recording(self, kind: str) -> float:
         """What recording one more step of this kind is expected to cost, in seconds: the mean of those so far."""
         recorded = self._recorded.total()
-        return self.seconds() / recorded if recorded else 0.0
+        return self.total() / recorded if recorded else 0.0
+
+    def share_of_one(self, kind: str) -> float:
+        """What recording a step of this kind costs, with its writing, in plain steps; 0 while that is not known."""
+        durations = self._of(kind)
+        if not durations.plain:
+            return 0.0
+        return (durations.of_a_recording() + durations.of_writing()) / max(median(durations.plain), 1e-9)
 
     def cost(self, *, written: int = 0, waiting: float = 0.0) -> Cost:
         """All of it. ``written`` and ``waiting`` are known elsewhere."""
         seconds, elapsed = self.seconds(), self.elapsed
         blind = any(not self._of(kind).plain for kind in self._recorded)
-        share = min(1.0, seconds / elapsed) if elapsed else 0.0
-        return Cost(self._steps, self._recorded.total(), seconds, share, written, waiting, blind)
+        share = min(1.0, (seconds + self._writing) / elapsed) if elapsed else 0.0
+        return Cost(self._steps, self._recorded.total(), seconds, share, written, waiting, blind, self._writing)
 
     def _of(self, kind: str) -> _Durations:
-        if kind not in self._durations:
-            self._durations[kind] = _Durations()
-        return self._durations[kind]
+        found = self._durations.get(kind)
+        return found if found is not None else self._durations.setdefault(kind, _Durations())

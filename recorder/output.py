@@ -10,6 +10,7 @@ from pathlib import Path
 
 from stepscope.recorder.assemble import assemble
 from stepscope.recorder.background import Background
+from stepscope.recorder.cost import CostMeter
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.memory import Memory, Rank
@@ -31,8 +32,9 @@ class TrialOutput:
     bytes of its steps.
     """
 
-    def __init__(self, writer: TrialWriter, faults: Faults, memory: Memory) -> None:
+    def __init__(self, writer: TrialWriter, faults: Faults, memory: Memory, meter: CostMeter) -> None:
         self._writer = writer
+        self._meter = meter
         self._faults = faults
         self._memory = memory
         self._shortfall = Shortfall(faults, memory.limit)
@@ -70,12 +72,14 @@ class TrialOutput:
         self._background.submit(lambda: self._write_step(job))
 
     def _write_step(self, job: StepJob) -> None:
+        started = time.thread_time()
         try:
             record = assemble(job, self._norms)
             self._failed.extend(job.measured.faults)
             self.written += self._writer.write_step(record)
         finally:
             job.held.release()
+            self._meter.step_written(job.kind, time.thread_time() - started)
 
     def scalars(self, points: Sequence[Point]) -> None:
         """Let points of curves be written."""

@@ -61,7 +61,8 @@ class Recorder:
         trial: the trial's name; the date and time unless given. A trial that exists is never overwritten: see
             ``if_exists`` and ``resume``.
         schedule: which steps are recorded: ``Every(100)``, ``Every("1%")``, ``Backoff(10)``,
-            ``Steps({...})``, or a dict of schedules per kind, ``{"train": Every(100), "test": Every(1)}``.
+            ``Steps({...})``, or a dict of schedules per kind, ``{"train": Every(100), "test": Every(1)}``. By default
+            ``Every(100, at_most="2%")``: each hundredth step, or fewer where recording would take more of the time.
         samples: of how many samples of each batch the raw values and statistics are kept.
         neurons: of how many neurons of each tensor the values are kept, evenly spaced if there are more.
         config: the hyper-parameters, as plain values; anything else is kept as text.
@@ -107,7 +108,7 @@ class Recorder:
         _check(samples, neurons, config)
         check_start(trial, resume, start_step)
         self._memory = Memory(as_bytes(max_memory, "max_memory", least=1 << 20))
-        self._schedule = as_schedule(Every(100) if schedule is None else schedule)
+        self._schedule = as_schedule(Every(100, at_most="2%") if schedule is None else schedule)
         self._options = Options(
             samples=samples,
             neurons=neurons,
@@ -160,7 +161,7 @@ class Recorder:
         if writer.earlier is not None:
             self._is_resumed, self._number = True, writer.next_step
             warn_of_damage(writer, self.faults)
-        self._output = TrialOutput(writer, self.faults, self._memory)
+        self._output = TrialOutput(writer, self.faults, self._memory, self._meter)
         atexit.register(self._close_at_exit)
         if is_address(folder):
             call_while_threads_run(self._close_at_exit)

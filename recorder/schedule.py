@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
 from stepscope.recorder.cost import CostMeter
@@ -39,14 +39,20 @@ class Every:
     [0, 3, 6]
 
     ``Every("1%")`` is a budget: as many steps as recording may take of the training's time (see ``Budget``).
+    ``Every(100, at_most="2%")`` is both: every hundredth step, or fewer of them if that were too much (``Thinned``).
     """
 
     interval: int | str
+    at_most: InitVar[str | None] = None
 
-    def __new__(cls, interval: int | str) -> Any:
-        return Budget(_share(interval)) if isinstance(interval, str) else super().__new__(cls)
+    def __new__(cls, interval: int | str, at_most: str | None = None) -> Any:
+        if isinstance(interval, str):
+            return Budget(_share(interval))
+        if at_most is not None:
+            return Thinned(Every(interval), _share(at_most))
+        return super().__new__(cls)
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, at_most: None) -> None:
         if isinstance(self.interval, bool) or not isinstance(self.interval, int) or self.interval < 1:
             raise RecorderError(f"Every({self.interval!r}): expected a whole number of steps, 1 or more")
 
@@ -54,14 +60,50 @@ class Every:
         return seen % int(self.interval) == 0
 
 
-def _share(text: str) -> float:
+def _share(text: object) -> float:
     try:
-        share = float(text.removesuffix("%")) / 100 if text.endswith("%") else math.nan
+        share = float(text[:-1]) / 100 if isinstance(text, str) and text.endswith("%") else math.nan
     except ValueError:
         share = math.nan
     if not 0 < share <= 1:
         raise RecorderError(f"Every({text!r}): expected a whole number of steps, or a share such as '1%'")
     return share
+
+
+@dataclass
+class Thinned:
+    """Every ``interval``-th step of each kind, or every second, fourth, eighth, ... of those.
+
+    That is how often recording, and the writer's thread beside training, take no more than ``share`` of the time. The
+    first two that are due are recorded in any case, so that there is something to look at, and so that the costs are
+    known. Different runs of the same training mostly have the same steps, which can be compared.
+
+    >>> Every(100, at_most="2%")
+    Thinned(every=Every(interval=100), share=0.02)
+
+    Args:
+        every: the steps that are due.
+        share: of the time, from 0 to 1.
+    """
+
+    every: Every
+    share: float
+    _meter: CostMeter | None = field(default=None, init=False, repr=False, compare=False)
+
+    def bind(self, meter: CostMeter) -> None:
+        """Take the costs from here."""
+        self._meter = meter
+
+    def wants(self, number: int, kind: str, seen: int) -> bool:
+        turn, rest = divmod(seen, int(self.every.interval))
+        return rest == 0 and (turn < 2 or turn % self._stride(kind) == 0)
+
+    def _stride(self, kind: str) -> int:
+        """How many times as rare as is due: the least power of two that keeps the share."""
+        if self._meter is None:
+            return 1
+        needed = self._meter.share_of_one(kind) / (self.share * int(self.every.interval))
+        return 1 << math.ceil(math.log2(max(1.0, needed)))
 
 
 @dataclass

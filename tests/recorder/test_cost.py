@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-from stepscope.recorder import Budget, Every, Recorder, RecorderError
+from stepscope.recorder import Budget, Every, Recorder, RecorderError, Thinned
 from stepscope.recorder.cost import CostMeter
 from stepscope.store import open_trial
 
@@ -121,3 +121,62 @@ def test_a_disabled_recorder_costs_nothing(tmp_path: Path) -> None:
     with recorder.step():
         pass
     assert recorder.cost().recorded == 0 and recorder.cost().bytes == 0
+
+
+def thinned(clock: Clock, steps: int, *, plain: float, extra: float, writing: float = 0.0) -> list[int]:
+    """Which steps ``Every(10, at_most="5%")`` records where each recording takes this many seconds."""
+    meter = CostMeter(clock)
+    schedule = Every(10, at_most="5%")
+    assert isinstance(schedule, Thinned)
+    schedule.bind(meter)
+    recorded = []
+    for number in range(steps):
+        wanted = schedule.wants(number, "train", number)
+        meter.step_begins("train", recorded=wanted)
+        clock.now += plain + (extra if wanted else 0.0)
+        if wanted:
+            recorded.append(number)
+            meter.step_finished("train", extra / 2)
+            meter.step_written("train", writing)
+    return recorded
+
+
+def test_cheap_recordings_are_all_made() -> None:
+    assert thinned(Clock(), 200, plain=1.0, extra=0.4) == list(range(0, 200, 10))
+
+
+@pytest.mark.parametrize(("extra", "writing"), [(1.5, 0.0), (0.5, 1.0)])
+def test_dear_recordings_are_thinned_to_a_power_of_two(extra: float, writing: float) -> None:
+    assert thinned(Clock(), 200, plain=1.0, extra=extra, writing=writing) == [0, 10, *range(40, 200, 40)]
+
+
+@given(st.floats(0.01, 30.0), st.floats(0.0, 30.0))
+def test_thinned_recordings_keep_to_their_share(extra: float, writing: float) -> None:
+    recorded = thinned(Clock(), 3000, plain=1.0, extra=extra, writing=writing)
+    assert recorded[:2] == [0, 10]
+    assert (len(recorded) - 2) * (extra + writing) <= 0.05 * 3000 + 1e-6
+
+
+def test_the_thread_that_writes_is_part_of_the_cost(tmp_path: Path) -> None:
+    with Recorder(tmp_path, trial="one", schedule=Every(5)) as recorder:
+        recorder.watch(nn.Linear(3, 1))
+        for _ in range(10):
+            with recorder.step() as step:
+                step.record("x", torch.ones(4, 3))
+        recorder.flush()
+        cost = recorder.cost()
+    assert cost.writing > 0 and cost.share > 0
+
+
+def test_the_default_schedule_records_the_first_steps_that_are_due(tmp_path: Path) -> None:
+    with Recorder(tmp_path, trial="one") as recorder:
+        for _ in range(150):
+            with recorder.step() as step:
+                step.record("x", torch.ones(4, 3))
+    assert list(open_trial(tmp_path / "one").steps) == [0, 100]
+
+
+@pytest.mark.parametrize("share", ["2", 0.02, "200%"])
+def test_a_bound_that_makes_no_sense(share: object) -> None:
+    with pytest.raises(RecorderError, match="share such as '1%'"):
+        Every(100, at_most=share)  # type: ignore[arg-type]
