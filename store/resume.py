@@ -15,6 +15,7 @@ from stepscope.store.contents import Contents
 from stepscope.store.errors import NotARecordingError
 from stepscope.store.files import FILE_HEADER_SIZE, FILE_NAMES, check_file_header, file_path
 from stepscope.store.keepsake import new_keepsake
+from stepscope.store.mending.swap import finish
 from stepscope.store.records import TrialInfo
 from stepscope.store.resumption import Resumption, changes, difference
 
@@ -50,6 +51,7 @@ def resume(path: Path) -> Earlier | None:
     check_ours(path)
     reclaim(path)
     try:
+        finish(path)  # of a repair that was interrupted
         cut_torn_ends(path)
         return _earlier(path)
     except BaseException:
