@@ -29,16 +29,21 @@ class Mirror:
         trial: the local folder.
         remote: where its group is to be.
         on_trouble: told of the first failure of several in a row, on the mirror's thread.
-        interval: seconds between uploads.
+        interval: seconds between uploads; ``INTERVAL`` unless given.
     """
 
     def __init__(
-        self, trial: Path, remote: RemoteFolder, on_trouble: Callable[[Exception], None], *, interval: float = INTERVAL
+        self,
+        trial: Path,
+        remote: RemoteFolder,
+        on_trouble: Callable[[Exception], None],
+        *,
+        interval: float | None = None,
     ) -> None:
         self._trial = trial
         self._remote = remote
         self._on_trouble = on_trouble
-        self._interval = interval
+        self._interval = INTERVAL if interval is None else interval
         self._uploader: Uploader | None = None
         self._failures = 0
         self._deadline = 0.0

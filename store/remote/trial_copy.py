@@ -120,7 +120,8 @@ class TrialCopy:
     def _fetch_file(self, name: str, manifest: Manifest, state: dict[str, Any]) -> None:
         path, file = self.folder / name, manifest.files[name]
         have = path.stat().st_size if path.is_file() else 0
-        if state["generations"].get(name) != file.generation or have > file.size:
+        is_same = state["generations"].get(name) == file.generation and not path.is_symlink()
+        if not is_same or have > file.size:
             beside = path.with_suffix(".part")
             beside.unlink(missing_ok=True)
             self._append(beside, name, manifest, file)

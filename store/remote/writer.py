@@ -11,7 +11,7 @@ from stepscope.store.errors import UnreachableError
 from stepscope.store.names import checked_trial_name
 from stepscope.store.records import TrialEnd, TrialInfo
 from stepscope.store.remote.folder import RemoteFolder
-from stepscope.store.remote.mirror import INTERVAL, Mirror
+from stepscope.store.remote.mirror import Mirror
 from stepscope.store.remote.places import spool_folder
 from stepscope.store.remote.prepare import may_wait, prepare
 from stepscope.store.writer import TrialWriter
@@ -31,7 +31,7 @@ class RemoteTrialWriter(TrialWriter):
         info, if_exists, resume: as for ``TrialWriter``. While the address does not answer, a new trial is written all
             the same if ``if_exists="number"``, and gets its place there later; so is one that is resumed, if it is
             still in the spool.
-        interval: seconds between two uploads.
+        interval: seconds between two uploads; 5 unless given.
         wait: for how many seconds at most ``close`` waits until everything is uploaded.
 
     Raises:
@@ -47,7 +47,7 @@ class RemoteTrialWriter(TrialWriter):
         *,
         if_exists: IfExists = "number",
         resume: bool = False,
-        interval: float = INTERVAL,
+        interval: float | None = None,
         wait: float = WAIT,
     ) -> None:
         remote, spool, name, troubles = RemoteFolder(address), spool_folder(address), info.trial, []

@@ -63,19 +63,20 @@ def test_a_reader_never_sees_half_a_step(memory: str) -> None:
     def read() -> None:
         try:
             while not written.is_set():
-                if open_group(memory).names:
-                    trial = open_trial(f"{memory}/synthetic")
-                    assert trial.problems == ()
-                    seen.add(len(trial.steps))
-                    for number in trial.steps.tolist()[-2:]:
-                        assert_step_is(trial.step(number), RECORDS[number // 10])
+                trial = open_trial(f"{memory}/synthetic")
+                assert trial.problems == ()
+                seen.add(len(trial.steps))
+                for number in trial.steps.tolist()[-2:]:
+                    assert_step_is(trial.step(number), RECORDS[number // 10])
         except BaseException as error:
             failed.append(error)
 
+    writer.write_step(RECORDS[0])
+    uploaded(f"{memory}/synthetic", 1)
     readers = [threading.Thread(target=read) for _ in range(2)]
     for reader in readers:
         reader.start()
-    for record in RECORDS:
+    for record in RECORDS[1:]:
         writer.write_step(record)
         written.wait(0.05)
     written.set()
