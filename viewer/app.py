@@ -116,7 +116,8 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         return tuple(found.get(name, no_update) for name in outputs)
 
     late = (Input("page-markup", "data"), State("state", "data"))
-    app.callback(Output("page-late", "data"), *late, prevent_initial_call=True)(answers.late_page)
+    again = Output("page-markup", "data", allow_duplicate=True)
+    app.callback(again, *late, prevent_initial_call=True)(answers.late_page)
 
 
 _CHANGES = {
@@ -145,5 +146,4 @@ def _connect_browser(app: Dash) -> None:
     for target in ("overview", "inspector", "findings"):
         browser("panel", Input(f"{target}-markup", "data"), State(target, "id"), prevent_initial_call=True)
     browser("diagnosed", Input("diagnosed", "data"), prevent_initial_call=True)
-    for page_part in ("page-markup", "page-late"):
-        browser("pageMarkup", Input(page_part, "data"), prevent_initial_call=True)
+    browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)

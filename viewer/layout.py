@@ -22,7 +22,7 @@ PAGES = (
 STORES = (
     "wish", "state", "version", "theme", "at-graph", "at-table", "at-node", "at-time", "at-page", "at-trial",
     "at-findings", "findings-markup", "diagnosed", "marked",
-    "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup", "page-late",
+    "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup",
 )  # fmt: skip
 SELECTORS = {
     "kind": ("step kind", 124),

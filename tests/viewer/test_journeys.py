@@ -152,6 +152,7 @@ def test_what_is_wrong_is_what_opens_first(demo: Path, screen_of: Open) -> None:
     expect(page.locator(".card.error .source code").first).to_have_text("x = F.leaky_relu(x)")
     expect(page.locator(".card.error .spark").first).to_be_visible()
     expect(page.locator(".beside")).to_contain_text("activate_lasttrue, there false")
+    expect(page.locator(".beside")).to_contain_text("goes with the loss of a sample")  # comes later than the rest
     part = page.locator(".beside p", has_text="They part at step 0")
     name = part.locator(".link").inner_text()
     part.locator(".link").click()
