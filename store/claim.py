@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from pathlib import Path
 from typing import Literal
 
@@ -10,6 +11,8 @@ from stepscope.store import lock
 from stepscope.store.errors import NotARecordingError, StoreError, TrialExistsError, TrialInUseError
 from stepscope.store.files import SUFFIX
 from stepscope.store.keepsake import is_keepsake
+
+_LOOK_AGAIN = 0.5
 
 IfExists = Literal["number", "fail", "overwrite"]
 
@@ -41,11 +44,18 @@ def claim_unused(path: Path) -> None:
 
 
 def reclaim(path: Path) -> None:
-    """Take the lock of a trial that exists, to go on with it."""
+    """Take the lock of a trial that exists, to go on with it.
+
+    If its writer was on another machine, its silence is waited for: a job that was moved can go on with its trial.
+    """
     if path.is_symlink():
         raise NotARecordingError(f"{path} is a link; give the folder that it leads to")
-    if not lock.take(path):
-        raise in_use(path)
+    beat = None
+    while not lock.take(path):
+        last, beat = beat, lock.last_beat(path)
+        if beat is None or (last is not None and last != beat):
+            raise in_use(path)  # it is alive, or cannot be told from one that is
+        time.sleep(_LOOK_AGAIN)
 
 
 def _make_room(path: Path, if_exists: IfExists) -> Path:
@@ -79,4 +89,5 @@ def in_use(path: Path) -> TrialInUseError:
     return TrialInUseError(
         f"{path} is being written to by process {owner.get('pid')} on {owner.get('host')}; "
         "close that recorder first, or give this one another trial name"
+        + (f" (if that process is dead, delete {path / lock.LOCK_NAME})" if lock.is_elsewhere(owner) else "")
     )

@@ -17,8 +17,10 @@ from stepscope.store.blocks import encode_block
 from stepscope.store.claim import IfExists, claim
 from stepscope.store.columns import ColumnWriter
 from stepscope.store.detail_block import pack_detail
+from stepscope.store.errors import TrialInUseError
 from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.frames import compress
+from stepscope.store.heartbeat import Heartbeat
 from stepscope.store.names import checked_trial_name
 from stepscope.store.records import Graph, ModuleInfo, Note, Scalar, StepRecord, TensorInfo, TrialEnd, TrialInfo
 from stepscope.store.resume import Earlier, resumption_messages, resumption_of
@@ -70,6 +72,7 @@ class TrialWriter:
         self._graphs: dict[Graph, bytes] = {}
         self._closed = False
         self._process = os.getpid()
+        self._heartbeat = Heartbeat(self.path)
         self._opened: list[AppendFile] = []
         self.troubles: deque[Exception] = deque(maxlen=64)
         try:
@@ -97,7 +100,7 @@ class TrialWriter:
     def rewind(self, step: int) -> int:
         """Training goes on from an earlier step: those from this number on are superseded, and kept on the disk."""
         before = self._bytes()
-        self._journal.check_place()
+        self._check_place()
         at = self._steps.append(encode_block("restart", {"step": step}))
         self._append_journal("restart", {"step": step, "at": at})
         return self._bytes() - before
@@ -105,7 +108,7 @@ class TrialWriter:
     def write_step(self, record: StepRecord) -> int:
         """Append a step; returns the bytes that were written. The step's own block comes last: it completes it."""
         check_record(record)
-        self._journal.check_place()
+        self._check_place()
         before = self._bytes()
         layout = self._intern_layout(record.tensors)
         graphs = self._intern_graphs(record.graphs)
@@ -140,12 +143,14 @@ class TrialWriter:
     def close(self, end: TrialEnd | None) -> None:
         """Finish the trial; with None, it is left as if the process had died. Safe to call twice.
 
-        In a process that was forked from the one that writes, only this process's files are closed.
+        In a process that was forked from the one that writes, or whose trial was taken over, only this process's files
+        are closed.
         """
         if self._closed:
             return
         self._closed = True
-        is_owner = os.getpid() == self._process
+        is_owner = os.getpid() == self._process and not self._heartbeat.is_lost
+        self._heartbeat.stop()
         try:
             if end is not None and is_owner:
                 with contextlib.suppress(OSError):
@@ -176,8 +181,16 @@ class TrialWriter:
     def _bytes(self) -> int:
         return sum(file.size for file in self._opened)
 
-    def _append_journal(self, kind: str, header: dict[str, Any]) -> int:
+    def _check_place(self) -> None:
+        """Raise an error where writing would be in vain, or would harm what another process writes."""
+        if os.getpid() != self._process:
+            raise TrialInUseError(f"{self.path} is written to by process {self._process}; this one was forked from it")
         self._journal.check_place()
+        self._heartbeat.check()
+        self._heartbeat.start()
+
+    def _append_journal(self, kind: str, header: dict[str, Any]) -> int:
+        self._check_place()
         before = self._journal.size
         self._journal.append(encode_block(kind, header))
         return self._journal.size - before
