@@ -17,10 +17,18 @@ print("\\n".join(sorted(sys.modules)))
 """
 
 FORBIDDEN = {
-    "stepscope.store": ("torch", "dash", "plotly", "stepscope.recorder", "stepscope.analysis", "stepscope.viewer"),
-    "stepscope.analysis": ("torch", "dash", "plotly", "stepscope.recorder", "stepscope.viewer"),
-    "stepscope.viewer": ("torch", "stepscope.recorder", "stepscope.integrations"),
-    "stepscope.recorder": ("dash", "plotly", "pytorch_lightning", "stepscope.analysis", "stepscope.viewer"),
+    "stepscope.store": (
+        "torch",
+        "dash",
+        "plotly",
+        "fsspec",
+        "stepscope.recorder",
+        "stepscope.analysis",
+        "stepscope.viewer",
+    ),
+    "stepscope.analysis": ("torch", "dash", "plotly", "fsspec", "stepscope.recorder", "stepscope.viewer"),
+    "stepscope.viewer": ("torch", "fsspec", "stepscope.recorder", "stepscope.integrations"),
+    "stepscope.recorder": ("dash", "plotly", "fsspec", "pytorch_lightning", "stepscope.analysis", "stepscope.viewer"),
 }
 
 
