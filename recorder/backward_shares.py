@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from stepscope.recorder.elements import is_distributed
+from stepscope.recorder.elements import is_spread
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.loss_scale import LossScale
 from stepscope.recorder.named import Named
@@ -110,7 +110,7 @@ class BackwardShares:
         key = id(leaf)
         if key in self._hooks or key in self._done:
             return
-        if is_distributed(leaf):
+        if is_spread(leaf):
             self.faults.tell("of parameters that are spread over processes, backward calls are not recorded apart")
             return
         if self._call and key not in self._zeroed:

@@ -8,8 +8,13 @@ import torch
 
 
 def is_distributed(tensor: torch.Tensor) -> bool:
-    """Whether a tensor is spread over processes."""
+    """Whether a tensor is a ``DTensor``, or something like it."""
     return type(tensor) not in (torch.Tensor, torch.nn.Parameter) and hasattr(tensor, "to_local")
+
+
+def is_spread(tensor: torch.Tensor) -> bool:
+    """Whether the elements of a tensor lie on several processes, be it in a ``DTensor`` or the old way (FSDP 1)."""
+    return is_distributed(tensor) or getattr(tensor, "_fsdp_flattened", False)
 
 
 def elements(tensor: torch.Tensor) -> torch.Tensor:

@@ -8,23 +8,34 @@ import torch
 from torch import nn
 from torch.nn.parameter import is_lazy
 
+_INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
+"""Where the wrappers of ``torch.compile``, FSDP 1 and its checkpoints keep the user's own module."""
+
 
 def parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """All modules of a model with their paths; compiled ones as if they were not compiled."""
+    """All modules of a model with their paths, as if none was compiled or wrapped."""
     for path, module in model.named_modules():
-        if not isinstance(getattr(module, "_orig_mod", None), nn.Module):
-            yield ".".join(part for part in path.split(".") if part != "_orig_mod"), module
+        if _wrapped(module) is None:
+            yield ".".join(part for part in path.split(".") if part not in _INSIDE), module
 
 
 def unwrap(module: nn.Module) -> nn.Module:
     """The user's own module inside the wrappers of ``torch.compile`` and of data parallelism."""
     while True:
-        inner = getattr(module, "_orig_mod", None)
+        inner = _wrapped(module)
         if inner is None and type(module).__name__ in ("DistributedDataParallel", "DataParallel"):
             inner = getattr(module, "module", None)
         if not isinstance(inner, nn.Module):
             return module
         module = inner
+
+
+def _wrapped(module: nn.Module) -> nn.Module | None:
+    for name in _INSIDE:
+        inner = module._modules.get(name)
+        if inner is not None:
+            return inner
+    return None
 
 
 def own_tensors(module: nn.Module) -> Iterable[tuple[str, torch.Tensor, bool]]:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import torch
 
-from stepscope.recorder.elements import is_distributed
+from stepscope.recorder.elements import is_spread
 from stepscope.recorder.left_out import summary
 from stepscope.recorder.module_tree import join, own_tensors, parts
 from stepscope.recorder.watched import Names, Watched
@@ -45,7 +45,7 @@ def omissions(watched: Watched, names: Names) -> list[str]:
         for name, model in watched.models.items()
         if watched.selections[name]
     ]
-    if any(is_distributed(watched_tensor.tensor) for watched_tensor in names.tensors.values()):
+    if any(is_spread(watched_tensor.tensor) for watched_tensor in names.tensors.values()):
         texts.append("of tensors that are spread over processes, the part of this process is recorded")
     for name, optimizer in watched.optimizers.items():
         held = [parameter for group in optimizer.param_groups for parameter in group["params"]]

@@ -23,6 +23,8 @@ AREAS = (
     "Changing models",
     "Compilation",
     "Size",
+    "It is cheap, and says what it costs",
+    "Several processes",
     "Selection",
     "Lightning",
 )

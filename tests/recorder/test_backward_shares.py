@@ -72,7 +72,7 @@ def losses_of(model: nn.Module) -> list[Callable[[], torch.Tensor]]:
 @pytest.mark.supports(
     "Gradients",
     "of each micro-batch apart (`gradient:backward 0`, ...), and their sum",
-    limit=f"the first {MOST_CALLS} `backward` calls of a step; the recording says so",
+    limit="the first 8 `backward` calls of a step; the recording says so",
 )
 def test_micro_batches(start: str, iterations: bool, tmp_path: Path) -> None:
     model = small()
