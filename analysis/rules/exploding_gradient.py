@@ -10,7 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_output_gradient
-from stepscope.analysis.robust import median
+from stepscope.analysis.robust import largest, median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -24,8 +24,8 @@ class ExplodingGradient(Rule):
     Symptom: updates that undo what was learned; the loss jumps or becomes NaN.
 
     How it is measured: along the graph, the root mean square gradient of each layer's output against that of the last
-    layer computed from it; along time, the gradient of each layer against its own median of the first half. The
-    finding names the first layer on the way back, or the first step, that goes beyond the threshold.
+    layer computed from it; along time, the gradient of each layer against its own median of the first half, and against
+    its start: what only falls has not exploded. The finding names the first layer on the way back, or the first step, that goes beyond the threshold.
 
     Causes: weights initialised too large, many layers (or iterations) without normalisation, a learning rate at the
     edge of stability, single extreme samples.
@@ -76,7 +76,8 @@ class ExplodingGradient(Rule):
                 continue
             norms = history.of("norm")
             usual = median(norms[: len(norms) // 2])
-            high = np.flatnonzero(norms > self.time_ratio * usual)
+            # What only falls from a large start has not exploded: the loss may be close to zero by now.
+            high = np.flatnonzero((norms > self.time_ratio * usual) & (norms > 10 * largest(norms[:3])))
             if usual > 0 and len(high):
                 found.append((int(history.steps[high[0]]), layer, float(norms[high[0]]), usual))
         if found:

@@ -38,7 +38,7 @@ def root_of_a_zero_distance(lab: Lab) -> None:
     """
     model = mlp(64, 48, 8)
     x, y = data.pixels()
-    first, second = data.draw((x, y)), data.draw((x.flip(0), y.flip(0)))
+    first, second = data.draw((x[::2], y[::2])), data.draw((x[1::2], y[1::2]))  # no image is in both
 
     def pairs(number: int) -> tuple[torch.Tensor, ...]:
         (one, label), (other, other_label) = first(number), second(number)

@@ -1,0 +1,67 @@
+"""The rule ``extreme-batch``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_LEAST = 10
+_MOST_SHARE = 0.1
+
+
+@dataclass(frozen=True)
+class ExtremeBatch(Rule):
+    """Single batches whose inputs or targets are far larger than those of all others.
+
+    Symptom: the loss and the gradients jump in one step, and what was learned is gone.
+
+    How it is measured: the largest absolute value of each input and target that feeds a loss, in each step against the
+    median of the steps and its median absolute deviation. At most a tenth of the steps may be so: a variable that is
+    extreme now and then by its nature has a wide deviation, and is left alone.
+
+    Causes: a broken file, a unit that was mixed up, a sample that was never normalised, a placeholder such as -9999.
+
+    Remedy: look at the batch of that step; check the range of the data where it is loaded.
+
+    Attributes:
+        factor: times the median. Source: gradglass's 5 for losses, four times over, since targets have long tails.
+        deviations: times the median absolute deviation (1.4826 MAD). Source: ten times the usual 3.
+    """
+
+    name = "extreme-batch"
+    causes = "A broken file, a unit that was mixed up, a sample that was not normalised, a placeholder such as -9999."
+    remedy = "Look at the batch of that step; check the range of the data where it is loaded."
+    factor: float = 20.0
+    deviations: float = 30.0
+
+    def check(self, view: View) -> Iterable[Finding]:
+        used = view.flow.upstream(view.losses)
+        for place in view.flow.of_type("input", "target"):
+            if place in used:
+                yield from self._check(view, place)
+
+    def _check(self, view: View, place: Place) -> Iterable[Finding]:
+        history = view.history(place.node, role=place.role)
+        sizes = history.of("abs_max")
+        if len(sizes) < _LEAST or not np.isfinite(sizes).all():
+            return
+        usual = float(np.median(sizes))
+        spread = 1.4826 * float(np.median(np.abs(sizes - usual)))
+        high = np.flatnonzero((sizes > self.factor * usual) & (sizes - usual > self.deviations * spread))
+        if usual <= 0 or not 0 < len(high) <= _MOST_SHARE * len(sizes):
+            return
+        step = int(history.steps[high[0]])
+        more = f"; {len(high)} such steps in all" if len(high) > 1 else ""
+        kind = "target" if view.flow.vertices[place].type == "target" else "input"
+        summary = (
+            f"The {kind} {place.node} goes up to {sizes[high[0]]:.3g} at step {step}, where {usual:.3g} is usual{more}."
+        )
+        shown = [evidence(history, "abs_max", f"{sizes[high[0]]:.3g} at step {step}")]
+        yield self.finding(view, place.node, "warning", summary, shown, step=step, confidence=0.85)

@@ -1,0 +1,93 @@
+"""The rule ``imbalanced-targets``."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.neurons import neurons_of
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_MOST_STEPS = 100
+_LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
+
+
+@dataclass(frozen=True)
+class ImbalancedTargets(Rule):
+    """Almost all targets are of one class.
+
+    Symptom: high accuracy and a low loss from early on, by an answer that is always the same.
+
+    How it is measured: for yes-or-no targets their mean over all elements of the steps; for classes the most frequent
+    one among the kept samples of the steps. It is a fact about the data, and often known: so it is worth knowing only.
+
+    Causes: rare events, a filter that dropped the other classes, a loader that draws from one part of the data.
+
+    Remedy: weights in the loss (``weight``, ``pos_weight``), a sampler that balances classes; measure recall, not
+    accuracy.
+
+    Attributes:
+        ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
+        least: fewer kept targets are not judged.
+    """
+
+    name = "imbalanced-targets"
+    causes = "Rare events, a filter that dropped the other classes, or a loader that draws from one part of the data."
+    remedy = "Weight the loss (weight, pos_weight) or balance the sampling; measure recall instead of accuracy."
+    ratio: float = 10.0
+    least: int = 100
+
+    def check(self, view: View) -> Iterable[Finding]:
+        seen: set[Place] = set()
+        for comparison in comparisons(view):
+            target = comparison.target
+            if target is None or target in seen or comparison.operation not in _LOSSES:
+                continue
+            seen.add(target)
+            is_binary = comparison.operation.startswith("binary")
+            share, common = _binary(view, target) if is_binary else _classes(view, target, self.least)
+            if share > self.ratio / (1 + self.ratio) and share < 1:
+                yield self._finding(view, target, share, common)
+
+    def _finding(self, view: View, target: Place, share: float, common: float) -> Finding:
+        history = view.history(target.node, role=target.role)
+        summary = (
+            f"{share:.1%} of the targets {target.node} are {common:g}: the classes are out of balance (imbalanced)."
+        )
+        shown = [evidence(history, "mean", "the mean of the targets")]
+        return self.finding(view, target.node, "info", summary, shown, confidence=0.8)
+
+
+def _binary(view: View, target: Place) -> tuple[float, float]:
+    """The share of the more frequent of two answers, and which it is; 0 if targets lie between 0 and 1."""
+    history = view.history(target.node, role=target.role)
+    means = history.of("mean")
+    # For numbers that are 0 or 1 the mean of the squares is the mean.
+    if not len(means) or not np.allclose(history.of("std") ** 2, means * (1 - means), atol=1e-4):
+        return 0.0, 0.0
+    share = float(np.mean(means))
+    return (share, 1.0) if share > 0.5 else (1 - share, 0.0)
+
+
+def _classes(view: View, target: Place, least: int) -> tuple[float, float]:
+    """The share of the most frequent class among the kept samples, and which it is; 0 if there are too few."""
+    counts = Counter(_kept(view, target))
+    if sum(counts.values()) < least:
+        return 0.0, 0.0
+    ((common, count),) = counts.most_common(1)
+    return count / sum(counts.values()), common
+
+
+def _kept(view: View, target: Place) -> Iterator[float]:
+    steps = view.training[:: max(1, len(view.training) // _MOST_STEPS)]
+    for step in steps:
+        kept = neurons_of(step, target)
+        if kept is not None and kept.samples is not None:
+            yield from kept.samples.ravel().tolist()

@@ -1,0 +1,61 @@
+"""The rule ``repeated-batch``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+from stepscope.store.records import STATISTICS
+
+_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
+
+
+@dataclass(frozen=True)
+class RepeatedBatch(Rule):
+    """Every step gets the same batch.
+
+    Symptom: the loss falls to zero quickly, and the net knows nothing but this batch.
+
+    How it is measured: mean, standard deviation, smallest and largest value and norm of all inputs are the same number
+    in all training steps, and at least one input varies over its elements. Training on all data at once, or on a single
+    batch to see whether the net can learn it, looks the same; so this is no more than worth knowing.
+
+    Causes: ``next(iter(loader))`` in the loop, which starts the loader anew; a generator that is seeded in each step.
+
+    Remedy: iterate over the loader itself: ``for batch in loader``.
+
+    Attributes:
+        least: fewer steps are not judged.
+    """
+
+    name = "repeated-batch"
+    causes = "next(iter(loader)) in the loop starts the loader anew each time; or a seed is set in every step."
+    remedy = "If it is not on purpose: iterate over the loader itself, and seed once before the loop."
+    least: int = 10
+
+    def check(self, view: View) -> Iterable[Finding]:
+        used = view.flow.upstream(view.losses)
+        places = [place for place in view.flow.of_type("input") if place in used]
+        if places and all(self._is_same(view, place) for place in places):
+            varying = [place for place in places if float(view.history(place.node, role=place.role).of("std")[0]) > 0]
+            if varying:
+                yield self._finding(view, varying[0])
+
+    def _is_same(self, view: View, place: Place) -> bool:
+        history = view.history(place.node, role=place.role)
+        values = history.statistics[:, _IDENTITY]
+        return len(history) >= self.least and bool(np.all((values == values[0]) & np.isfinite(values)))
+
+    def _finding(self, view: View, place: Place) -> Finding:
+        history = view.history(place.node, role=place.role)
+        summary = (
+            f"{place.node} is the same in every one of {len(history)} training steps: they all get the same batch."
+        )
+        shown = [evidence(history, "norm", "its norm, the same number in every step")]
+        return self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.9)

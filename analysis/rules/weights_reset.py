@@ -1,0 +1,72 @@
+"""The rule ``weights-reset``."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.parameters import listed, trainable
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class WeightsReset(Rule):
+    """Weights jump by more than their optimizer moved them: something else writes to them.
+
+    Symptom: the loss jumps back to where it started, maybe once an epoch, and falls again.
+
+    How it is measured: between two recorded steps the norm of a weight can change by the updates in between at most.
+    Steps count in which it changes by several times as many updates of the size that is seen on both sides, for at
+    least half of the trained weights at once.
+
+    Causes: a model or its weights made anew inside the loop of epochs, an old checkpoint that is loaded again, weights
+    that are copied from another net.
+
+    Remedy: look for what runs at that step besides the optimizer: initialisation, loading, copying.
+
+    Attributes:
+        factor: times the largest update of both sides and the number of steps between them. Source: the triangle
+            inequality gives 1; updates in between may have been larger than those that were recorded.
+        share: of the trained weights.
+    """
+
+    name = "weights-reset"
+    causes = "The model is made or initialised anew in a loop, a checkpoint is loaded again, or weights are copied."
+    remedy = "Look for what runs at that step besides the optimizer: initialisation, loading, copying."
+    factor: float = 3.0
+    share: float = 0.5
+
+    def check(self, view: View) -> Iterable[Finding]:
+        weights = [p.node for p in trainable(view) if len(p.shape) > 1 and len(view.history(p.node, "update")) > 2]
+        jumps: dict[int, list[str]] = defaultdict(list)
+        for node in weights:
+            for step in self._jumps(view, node):
+                jumps[step].append(node)
+        steps = sorted(step for step, nodes in jumps.items() if len(nodes) >= max(1, self.share * len(weights)))
+        if steps:
+            yield self._finding(view, steps, jumps[steps[0]])
+
+    def _jumps(self, view: View, node: str) -> list[int]:
+        """The steps at whose start a weight is not where its optimizer had left it."""
+        value, update = view.history(node), view.history(node, "update")
+        if not np.array_equal(value.steps, update.steps):
+            return []
+        moved, norms = np.nan_to_num(update.of("norm"), nan=np.inf), value.of("norm")
+        possible = np.maximum(moved[:-1], moved[1:]) * np.diff(value.steps)
+        far = (np.abs(np.diff(norms)) > self.factor * possible) & (possible > 0)
+        return [int(step) for step in value.steps[1:][far]]
+
+    def _finding(self, view: View, steps: list[int], nodes: list[str]) -> Finding:
+        first = steps[0]
+        more = f"; so it is at {len(steps)} steps in all" if len(steps) > 1 else ""
+        summary = (
+            f"{listed(nodes)} changed before step {first} by far more than the optimizer's updates: something reset or "
+            f"overwrote them{more}."
+        )
+        shown = [evidence(view.history(nodes[0]), "norm", f"its norm jumps at step {first}")]
+        return self.finding(view, nodes[0], "warning", summary, shown, step=first, nodes=nodes[1:], confidence=0.8)
