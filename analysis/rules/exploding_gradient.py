@@ -25,7 +25,8 @@ class ExplodingGradient(Rule):
 
     How it is measured: along the graph, the root mean square gradient of each layer's output against that of the last
     layer computed from it; along time, the gradient of each layer against its own median of the first half, and against
-    its start: what only falls has not exploded. The finding names the first layer on the way back, or the first step, that goes beyond the threshold.
+    its start: what only falls has not exploded. The finding names the first layer on the way back, or the first step,
+    that goes beyond the threshold.
 
     Causes: weights initialised too large, many layers (or iterations) without normalisation, a learning rate at the
     edge of stability, single extreme samples.
