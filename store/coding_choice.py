@@ -63,6 +63,13 @@ def code_part(tensors: Sequence[TensorInfo], pieces: Sequence[Numbers], scales: 
     return coder.finish()
 
 
+def copies_only(pieces: Sequence[Numbers]) -> CodedPart:
+    """Code arrays that are no floats: find those that repeat."""
+    coder = _Coder((), pieces)
+    coder.find_copies()
+    return coder.finish()
+
+
 class _Group:
     """Rows of equally many numbers, as words."""
 

@@ -38,7 +38,9 @@ def from_differences(found: Words, reference: Words) -> Words:
     return _unordered(distance + _ordered(reference))
 
 
-def from_choices(choices: Choices, literals: Words, reference: Words, scales: Sequence[np.float32]) -> Words:
+def from_choices(
+    choices: Choices, literals: Words, reference: Words, scales: Sequence[np.float32] | NDArray[np.float32]
+) -> Words:
     """The floats that choices stand for."""
     factors = np.zeros(256, np.float32)
     factors[FIRST_SCALE : FIRST_SCALE + len(scales)] = scales

@@ -14,7 +14,13 @@ from stepscope.store.streams import CHOICES_OF, CODING, DIFFERENCES_OF, DISTANCE
 _PieceOf = Callable[[int, int], bytes]
 
 
-def decode(part: int, row: int, codings: NDArray[np.int32], scales: Sequence[np.float32], piece_of: _PieceOf) -> bytes:
+def decode(
+    part: int,
+    row: int,
+    codings: NDArray[np.int32],
+    scales: Sequence[np.float32] | NDArray[np.float32],
+    piece_of: _PieceOf,
+) -> bytes:
     """The bytes of a row of a part.
 
     Args:

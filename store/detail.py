@@ -3,46 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store.bf16 import from_bf16
 from stepscope.store.block_file import BlockFile
-from stepscope.store.detail_table import (
-    COLUMNS,
-    HISTOGRAM,
-    SAMPLES,
-    STATISTICS,
-    TOTAL,
-    WIDTHS,
-    page_width,
-    sizes_of,
-)
+from stepscope.store.decoding import decode
+from stepscope.store.detail_block import PackedDetail
+from stepscope.store.detail_table import COLUMNS, HISTOGRAM, SAMPLES, STATISTICS, TOTAL, WIDTHS
 from stepscope.store.errors import DamagedError, damaged_unless
-from stepscope.store.frames import ArrayEntry, array_entries, decompress, unpack_array, unshuffle
+from stepscope.store.frames import ArrayEntry, array_entries, unpack_array
 from stepscope.store.left_out import LeftOut, Thinning
+from stepscope.store.pages import PageFile
 from stepscope.store.records import HISTOGRAM_BINS, NEURON_STATISTICS, Neurons
-
-
-@dataclass(frozen=True)
-class _Pages:
-    """The pages of one part: the row at which each ends, where its bytes are, and whether they are shuffled."""
-
-    row_ends: NDArray[np.int64]
-    starts: NDArray[np.int64]
-    lengths: NDArray[np.int64]
-    shuffled: NDArray[np.int64]
-
-
-class _Page(NamedTuple):
-    """A page that was read: rows ``first`` to ``end - 1``."""
-
-    first: int
-    end: int
-    raw: bytes
+from stepscope.store.streams import no_codings, part_of, row_width, stream_sizes
 
 
 class Detail:
@@ -60,21 +36,22 @@ class Detail:
         if header.get("number") != number:
             raise DamagedError(f"{file.name} has the detail of another step at byte {offset}, expected step {number}")
         self._file = file
+        self._number = number
         self._payload = place.payload_offset
-        self._end = place.end
-        self._last_pages: dict[int, _Page] = {}
         self._row_ends: dict[int, list[int]] = {}
         with damaged_unless(f"the detail of step {number}"):
             self.left_out = _left_out(header, rows)
             arrays = array_entries(header["arrays"], place.payload_length)
             self._table = self._array(arrays["table"], (rows, COLUMNS))
-            pages = self._array(arrays["pages"], None)
+            self._codings = no_codings(rows)
+            self._scales, frame_lengths = np.zeros(0, np.float32), np.zeros(0, np.int64)
+            if "codings" in arrays:
+                self._codings = self._array(arrays["codings"], self._codings.shape)
+                self._scales = self._array(arrays["scales"], None)
+                frame_lengths = self._array(arrays["frames"], None)
             first = max(entry.offset + entry.length for entry in arrays.values())
-            starts = self._payload + first + np.cumsum(pages[:, 2]) - pages[:, 2]
-            self._pages = {
-                part: _Pages(pages[own, 1], starts[own], pages[own, 2], pages[own, 3])
-                for part, own in ((part, pages[:, 0] == part) for part in (HISTOGRAM, STATISTICS, SAMPLES))
-            }
+            self._entries = pages = self._array(arrays["pages"], None)
+            self._pages = PageFile(file, self._payload + first, place.end, pages, frame_lengths)
 
     def histogram(self, row: int) -> NDArray[np.int64]:
         """``(HISTOGRAM_BINS,)`` counts of a row."""
@@ -103,41 +80,39 @@ class Detail:
         thinned = self.left_out.thinning and self._table[row, TOTAL] > 0
         return self.left_out.sentence if thinned or row in self.left_out.dropped else ""
 
-    def _array(self, entry: ArrayEntry, shape: tuple[int, ...] | None) -> NDArray[np.int64]:
+    def stored_bytes(self, part: int) -> int:
+        """What the pages of a part take."""
+        return sum(length for stream, _, length, _ in self._entries.tolist() if part_of(stream) == part)
+
+    def packed(self) -> PackedDetail:
+        """All of it as it is stored, to be written somewhere else.
+
+        Raises:
+            DamagedError: a page cannot be read.
+        """
+        with damaged_unless("detail"):
+            pages, scales = tuple(self._pages.stored()), tuple(self._scales)
+        left_out = self.left_out
+        return PackedDetail(
+            self._number, self._table, self._codings, scales, pages, left_out.thinning, tuple(sorted(left_out.dropped))
+        )
+
+    def _array(self, entry: ArrayEntry, shape: tuple[int, ...] | None) -> NDArray[Any]:
         if shape is not None and entry.shape != shape:
             raise ValueError(f"{entry.name} has the shape {entry.shape}, expected {shape}")
         frame = self._file.read(self._payload + entry.offset, entry.length)
         return unpack_array(frame, entry.dtype, entry.shape, entry.shuffled)
 
     def _raw(self, part: int, row: int) -> bytes:
-        """The bytes of a row in a part. The last page of each part is kept: its next row is often asked for next."""
-        ends = self._ends(part)
-        if ends[row] == ends[row + 1]:
-            return b""
-        page = self._last_pages.get(part)
-        if page is None or not page.first <= row < page.end:
-            page = self._last_pages[part] = self._page(part, row, ends)
-        before = ends[page.first]
-        return page.raw[ends[row] - before : ends[row + 1] - before]
+        """The bytes of a row in a part."""
+        return decode(part, row, self._codings, self._scales, self._piece)
 
-    def _ends(self, part: int) -> list[int]:
-        """Where each row would start if all pages of a part were one, and where the last would end."""
-        if part not in self._row_ends:
-            self._row_ends[part] = [0, *np.cumsum(sizes_of(self._table, part)).tolist()]
-        return self._row_ends[part]
-
-    def _page(self, part: int, row: int, ends: list[int]) -> _Page:
-        """The page that holds a row."""
-        pages = self._pages[part]
-        number = int(np.searchsorted(pages.row_ends, row, side="right"))
-        first, end = int(pages.row_ends[number - 1]) if number else 0, int(pages.row_ends[number])
-        start, length = int(pages.starts[number]), int(pages.lengths[number])
-        if length < 0 or start + length > self._end:
-            raise ValueError("a page reaches out of its block")
-        raw = decompress(self._file.read(start, length), ends[end] - ends[first])
-        if pages.shuffled[number]:
-            raw = unshuffle(raw, page_width(self._table, part, first, end))
-        return _Page(first, end, raw)
+    def _piece(self, stream: int, row: int) -> bytes:
+        """What a row has in a stream."""
+        if stream not in self._row_ends:
+            sizes = stream_sizes(self._table, self._codings, stream)
+            self._row_ends[stream] = [0, *np.cumsum(sizes).tolist()]
+        return self._pages.piece(stream, row, self._row_ends[stream], row_width(self._table, stream, row))
 
 
 def _left_out(header: Mapping[str, Any], rows: int) -> LeftOut:

@@ -2,47 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store.bf16 import to_bf16
 from stepscope.store.blocks import encode_block
-from stepscope.store.detail_table import (
-    COLUMNS,
-    END_BIN,
-    FIRST_BIN,
-    SAMPLES,
-    STATISTICS,
-    TOTAL,
-    WIDTHS,
-    page_width,
-    sizes_of,
-    widths_of,
-    without,
-)
-from stepscope.store.frames import FrameList, compress, shuffle
+from stepscope.store.coding_choice import Numbers
+from stepscope.store.detail_table import COLUMNS, END_BIN, FIRST_BIN, SAMPLES, STATISTICS, TOTAL, WIDTHS, without
+from stepscope.store.encoding import code_rows
+from stepscope.store.frames import FrameList
 from stepscope.store.left_out import Thinning
+from stepscope.store.pages import Page, pack_pages
 from stepscope.store.records import Neurons, Precision, StepRecord
+from stepscope.store.streams import part_of, stream_sizes, stream_widths
 
-PAGE_BYTES = 1 << 18
-"""A page ends before the row that would make it larger than this; it has at least one row."""
-
+_NOTHING = np.zeros(0, "<f4")
 _THINNED_PARTS = {SAMPLES: Thinning.RAW, STATISTICS: Thinning.NEURONS}
-
-_Piece = bytes | memoryview
-
-
-class Page(NamedTuple):
-    """A page as it is stored: its part, the row at which it ends, whether it is shuffled, and its frame."""
-
-    part: int
-    end: int
-    is_shuffled: bool
-    frame: bytes
 
 
 @dataclass(frozen=True)
@@ -51,6 +29,8 @@ class PackedDetail:
 
     number: int
     table: NDArray[np.int64]
+    codings: NDArray[np.int32]
+    scales: tuple[np.float32, ...]
     pages: tuple[Page, ...]
     thinning: Thinning = Thinning.NOTHING
     dropped: tuple[int, ...] = ()
@@ -58,41 +38,46 @@ class PackedDetail:
 
     def bytes_of(self, part: int) -> int:
         """What the pages of a part take."""
-        return sum(len(page.frame) for page in self.pages if page.part == part)
+        return sum(len(page.stored) for page in self.pages if part_of(page.stream) == part)
 
     def thinned(self, thinning: Thinning) -> PackedDetail:
         """The same without the parts that this thinning takes away."""
-        table, pages = self.table, self.pages
+        table, codings, pages = self.table, self.codings.copy(), self.pages
         for part, taken_by in _THINNED_PARTS.items():
             if taken_by <= thinning:
                 table = without(table, part)
-                pages = tuple(page for page in pages if page.part != part)
-        return replace(self, table=table, pages=pages, thinning=max(thinning, self.thinning))
+                codings[part] = 0
+                pages = tuple(page for page in pages if part_of(page.stream) != part)
+        return replace(self, table=table, codings=codings, pages=pages, thinning=max(thinning, self.thinning))
 
     def encode(self) -> bytes:
         """The block."""
         index = FrameList()
         index.add("table", self.table)
-        rows = [(page.part, page.end, len(page.frame), page.is_shuffled) for page in self.pages]
+        rows = [(page.stream, page.end, len(page.stored), page.form) for page in self.pages]
         index.add("pages", np.array(rows, np.int64).reshape(-1, 4))
+        index.add("frames", np.array([length for page in self.pages for length in page.lengths], np.uint32))
+        index.add("codings", self.codings)
+        index.add("scales", np.array(self.scales, np.float32))
         header: dict[str, Any] = {**self.more, "number": self.number, "arrays": index.entries}
         if self.thinning:
             header["thinned"] = int(self.thinning)
         if self.dropped:
             header["dropped"] = list(self.dropped)
-        return encode_block("detail", header, [*index.frames, *(page.frame for page in self.pages)])
+        return encode_block("detail", header, [*index.frames, *(page.stored for page in self.pages)])
 
 
 def pack_detail(record: StepRecord, precision: Precision = "float32") -> PackedDetail:
     """The detail of a step."""
     raw = [None if neurons is None else _raw(neurons, precision) for neurons in record.neurons]
     table = _table(record, raw)
-    pages = []
-    for part, pieces in enumerate(_pieces(record, table, raw)):
-        for start, end in _page_bounds(sizes_of(table, part), widths_of(table, part)):
-            frame, is_shuffled = _page(b"".join(pieces[start:end]), page_width(table, part, start, end), part)
-            pages.append(Page(part, end, is_shuffled, frame))
-    return PackedDetail(record.number, table, tuple(pages), dropped=record.dropped)
+    codings, streams, scales = code_rows(record.tensors, *_pieces(record, table, raw))
+    pages = [
+        page
+        for stream, pieces in enumerate(streams)
+        for page in pack_pages(stream, pieces, stream_sizes(table, codings, stream), stream_widths(table, stream))
+    ]
+    return PackedDetail(record.number, table, codings, tuple(scales), tuple(pages), dropped=record.dropped)
 
 
 def _raw(neurons: Neurons, precision: Precision) -> NDArray[Any]:
@@ -102,17 +87,6 @@ def _raw(neurons: Neurons, precision: Precision) -> NDArray[Any]:
         return rounded
     width = 4 if neurons.samples.dtype == np.float32 else 8
     return np.ascontiguousarray(neurons.samples, WIDTHS[width])
-
-
-def _page(raw: bytes, width: int, part: int) -> tuple[bytes, bool]:
-    """A page's bytes, and whether they are shuffled: raw neurons are, where that is smaller.
-
-    They may repeat those of another row (behind a ReLU, or a module that hands on what its last layer made); whole
-    numbers that repeat are found only unshuffled.
-    """
-    body = compress(shuffle(raw, width))
-    plain = compress(raw) if part == SAMPLES else body
-    return (plain, False) if len(plain) < len(body) else (body, True)
 
 
 def _table(record: StepRecord, raw: list[NDArray[Any] | None]) -> NDArray[np.int64]:
@@ -128,29 +102,11 @@ def _table(record: StepRecord, raw: list[NDArray[Any] | None]) -> NDArray[np.int
     return table
 
 
-def _pieces(
-    record: StepRecord, table: NDArray[np.int64], raw: list[NDArray[Any] | None]
-) -> tuple[list[_Piece], list[_Piece], list[_Piece]]:
-    """For each part, the little-endian numbers of each row, contiguous."""
+def _pieces(record: StepRecord, table: NDArray[np.int64], raw: list[NDArray[Any] | None]) -> tuple[list[Numbers], ...]:
+    """For each part, the little-endian numbers of each row, flat."""
     counts = np.ascontiguousarray(record.histograms, "<u4")
     bins = table[:, : END_BIN + 1].tolist()
-    statistics: list[_Piece] = []
-    for neurons in record.neurons:
-        kept = None if neurons is None else neurons.statistics
-        statistics.append(b"" if kept is None else np.ascontiguousarray(kept, "<f4").data)
-    samples: list[_Piece] = [b"" if values is None else values.data for values in raw]
-    return [counts[row, first:end].data for row, (first, end) in enumerate(bins)], statistics, samples
-
-
-def _page_bounds(sizes: NDArray[np.int64], widths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
-    """The rows between which pages lie: full, or as far as numbers are of the same width."""
-    totals = np.cumsum(sizes)
-    changes = [*(np.flatnonzero(np.diff(widths)) + 1).tolist(), len(sizes)]
-    start = 0
-    for change in changes:
-        while start < change:
-            before = int(totals[start - 1]) if start else 0
-            full = int(np.searchsorted(totals, before + PAGE_BYTES, side="right"))
-            end = min(max(full, start + 1), change)
-            yield start, end
-            start = end
+    kept = (None if neurons is None else neurons.statistics for neurons in record.neurons)
+    statistics = [_NOTHING if own is None else np.ascontiguousarray(own, "<f4").reshape(-1) for own in kept]
+    samples = [_NOTHING if values is None else values.reshape(-1) for values in raw]
+    return [counts[row, first:end] for row, (first, end) in enumerate(bins)], statistics, samples

@@ -9,7 +9,7 @@ from typing import Literal
 from stepscope.store.errors import NotARecordingError
 
 MAGIC = b"STEPSCOPE"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FILE_HEADER_SIZE = 16
 FILE_NAMES = ("journal", "catalog", "steps", "detail", "columns")
 SUFFIX = ".stepscope"

@@ -27,33 +27,39 @@ STREAM, END_ROW, LENGTH, FORM = range(4)
 Piece = bytes | memoryview
 
 
-class PageList:
-    """Pages while they are being written."""
+class Page(NamedTuple):
+    """A page as it is stored.
 
-    def __init__(self) -> None:
-        self.entries: list[tuple[int, int, int, int]] = []
-        self.frame_lengths: list[int] = []
-        self.frames: list[bytes] = []
+    Attributes:
+        stream: which it belongs to; end: the row at which it ends.
+        form: how its bytes lie.
+        lengths: of its frames, if it has one for each byte of its numbers.
+        stored: its frame, or frames.
+    """
 
-    def add_stream(
-        self, stream: int, pieces: Sequence[Piece], sizes: NDArray[np.int64], widths: NDArray[np.int64]
-    ) -> None:
-        """Append the pages of a stream: one piece a row, with its size and the width of its numbers."""
-        if not sizes.any():
-            return
+    stream: int
+    end: int
+    form: int
+    lengths: tuple[int, ...]
+    stored: bytes
+
+
+def pack_pages(
+    stream: int, pieces: Sequence[Piece], sizes: NDArray[np.int64], widths: NDArray[np.int64]
+) -> Iterator[Page]:
+    """The pages of a stream: out of one piece a row, with its size and the width of its numbers."""
+    if sizes.any():
         for start, end in _bounds(sizes, widths):
-            self._add(stream, end, b"".join(pieces[start:end]), int(widths[start]))
+            yield _pack(stream, end, b"".join(pieces[start:end]), int(widths[start]))
 
-    def _add(self, stream: int, end: int, raw: bytes, width: int) -> None:
-        if width > 1 and len(raw) >= _WORTH_PLANES:
-            frames, form = [compress(plane) for plane in planes(raw, width)], width
-            self.frame_lengths += map(len, frames)
-        elif width > 1:
-            frames, form = [compress(shuffle(raw, width))], SHUFFLED
-        else:
-            frames, form = [compress(raw)], AS_IT_IS
-        self.entries.append((stream, end, sum(map(len, frames)), form))
-        self.frames += frames
+
+def _pack(stream: int, end: int, raw: bytes, width: int) -> Page:
+    if width == 1:
+        return Page(stream, end, AS_IT_IS, (), compress(raw))
+    if len(raw) < _WORTH_PLANES:
+        return Page(stream, end, SHUFFLED, (), compress(shuffle(raw, width)))
+    frames = [compress(plane) for plane in planes(raw, width)]
+    return Page(stream, end, width, tuple(map(len, frames)), b"".join(frames))
 
 
 def _bounds(sizes: NDArray[np.int64], widths: NDArray[np.int64]) -> Iterator[tuple[int, int]]:
@@ -70,7 +76,7 @@ def _bounds(sizes: NDArray[np.int64], widths: NDArray[np.int64]) -> Iterator[tup
             start = end
 
 
-class _Page(NamedTuple):
+class _Rows(NamedTuple):
     """A page that was read: rows ``first`` to ``end - 1``."""
 
     first: int
@@ -84,8 +90,8 @@ class PageFile:
     Args:
         file: where the block is.
         start: where its first page starts; end: where the block ends.
-        entries: ``(pages, 4)``, as ``PageList.entries``.
-        frame_lengths: as ``PageList.frame_lengths``.
+        entries: ``(pages, 4)``: stream, end, stored length and form of each.
+        frame_lengths: the lengths of the frames of those that have several, one behind the other.
     """
 
     def __init__(
@@ -98,7 +104,7 @@ class PageFile:
         self._frame_lengths = frame_lengths
         has_planes = np.where(entries[:, FORM] > SHUFFLED, entries[:, FORM], 0)
         self._first_frames = np.cumsum(has_planes) - has_planes
-        self._kept: dict[int, _Page] = {}
+        self._kept: dict[int, _Rows] = {}
 
     def piece(self, stream: int, row: int, ends: Sequence[int], width: int) -> bytes:
         """The bytes of a row in a stream, in which row i lies from ``ends[i]`` to ``ends[i + 1]``.
@@ -112,7 +118,16 @@ class PageFile:
         before = ends[page.first]
         return page.raw[ends[row] - before : ends[row + 1] - before]
 
-    def _page(self, stream: int, row: int, ends: Sequence[int], width: int) -> _Page:
+    def stored(self) -> Iterator[Page]:
+        """All pages as they are stored, to be written somewhere else.
+
+        Raises:
+            DamagedError, ValueError: one cannot be read.
+        """
+        for index, (stream, end, _, form) in enumerate(self._entries.tolist()):
+            yield Page(stream, end, form, self._lengths(index), self._stored(index))
+
+    def _page(self, stream: int, row: int, ends: Sequence[int], width: int) -> _Rows:
         own = np.flatnonzero(self._entries[:, STREAM] == stream)
         row_ends = self._entries[own, END_ROW]
         place = int(np.searchsorted(row_ends, row, side="right"))
@@ -120,23 +135,28 @@ class PageFile:
         kept = self._kept.get(index)
         if kept is None:
             first, end = int(row_ends[place - 1]) if place else 0, int(row_ends[place])
-            kept = _Page(first, end, self._read(index, ends[end] - ends[first], width))
+            kept = _Rows(first, end, self._read(index, ends[end] - ends[first], width))
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             self._kept[index] = kept
         return kept
 
     def _read(self, index: int, size: int, width: int) -> bytes:
-        start = int(self._starts[index])
-        length, form = int(self._entries[index, LENGTH]), int(self._entries[index, FORM])
-        if length < 0 or start + length > self._end:
-            raise ValueError("a page reaches out of its block")
-        stored = self._file.read(start, length)
+        stored, form = self._stored(index), int(self._entries[index, FORM])
         if form == AS_IT_IS:
             return decompress(stored, size)
         if form == SHUFFLED:
             return unshuffle(decompress(stored, size), width)
         if form != width or size % width:
-            raise ValueError(f"a page of numbers of {width} bytes has {form} planes")
-        first = int(self._first_frames[index])
-        return join_planes(stored, self._frame_lengths[first : first + width].tolist(), size // width)
+            raise ValueError(f"a page of numbers of {width} bytes has {form} frames")
+        return join_planes(stored, self._lengths(index), size // width)
+
+    def _stored(self, index: int) -> bytes:
+        start, length = int(self._starts[index]), int(self._entries[index, LENGTH])
+        if length < 0 or start + length > self._end:
+            raise ValueError("a page reaches out of its block")
+        return self._file.read(start, length)
+
+    def _lengths(self, index: int) -> tuple[int, ...]:
+        first, form = int(self._first_frames[index]), int(self._entries[index, FORM])
+        return tuple(self._frame_lengths[first : first + form].tolist()) if form > SHUFFLED else ()

@@ -125,4 +125,5 @@ def test_the_mini_reader_is_small_and_independent() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
         + ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
     }
-    assert imported == {"__future__", "hashlib", "struct", "zlib", "pathlib", "typing", "msgpack", "numpy", "zstandard"}
+    standard = {"__future__", "collections", "hashlib", "itertools", "pathlib", "struct", "typing", "zlib"}
+    assert imported == {*standard, "msgpack", "numpy", "zstandard"}

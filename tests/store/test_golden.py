@@ -47,6 +47,13 @@ def test_the_mini_reader_reads_it(folder: Path) -> None:
         assert step.statistics.tobytes() == trial.step(number).statistics().tobytes()
         for row in range(len(step.rows)):
             assert step.histogram(row).tolist() == trial.step(number).detail.histogram(row).tolist()
+            own, found = trial.step(number).detail.neurons(row), step.neurons(row)
+            assert (own is None) == (found is None)
+            if own is not None and found is not None:
+                assert found[0] == own.total and found[2].tobytes() == own.samples.tobytes()
+                assert (b"" if found[1] is None else found[1].tobytes()) == (
+                    b"" if own.statistics is None else own.statistics.tobytes()
+                )
 
 
 def test_they_are_a_group() -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
+from collections.abc import Iterator
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,54 +16,43 @@ import zstandard
 
 KINDS = {1: "trial", 2: "network", 3: "scalars", 4: "note", 5: "message", 6: "end"}
 KINDS |= {16: "layout", 17: "graph", 32: "step", 33: "detail", 34: "columns"}
+MARKER = b"\xf5\x53\x73\x42"
+unzip = zstandard.ZstdDecompressor().decompress
 
 
 class Block:
-    """A block of a file: its kind, header and payload."""
+    """A block of a file: its kind, header and payload; ``behind`` is what comes behind its arrays."""
 
     def __init__(self, kind: str, header: dict[str, Any], payload: bytes) -> None:
         self.kind, self.header, self.payload = kind, header, payload
+        self.entries = {name: entry for name, *entry in header.get("arrays", [])}
+        self.behind = payload[max((entry[2] + entry[3] for entry in self.entries.values()), default=0) :]
 
     def array(self, name: str) -> np.ndarray:
-        _, dtype, shape, offset, length, shuffled = next(e for e in self.header["arrays"] if e[0] == name)
-        return unframe(self.payload[offset : offset + length], dtype, shape, shuffled)
-
-    def behind_arrays(self) -> bytes:
-        """The payload behind the arrays that the header lists."""
-        return self.payload[max(entry[3] + entry[4] for entry in self.header["arrays"]) :]
+        dtype, shape, offset, length, shuffled = self.entries[name]
+        return unframe([self.payload[offset : offset + length]], dtype, shape, shuffled)
 
 
-def unframe(frame: bytes, dtype: str, shape: Any, shuffled: bool) -> np.ndarray:
-    data = zstandard.ZstdDecompressor().decompress(frame)
-    if shuffled:
-        data = np.frombuffer(data, np.uint8).reshape(np.dtype(dtype).itemsize, -1).T.tobytes()
-    return np.frombuffer(data, dtype).reshape(shape)
-
-
-def block_at(data: bytes, at: int) -> tuple[Block, int] | None:
-    """The block at an offset, and where it ends; None if there is no whole, undamaged one."""
-    if at + 24 > len(data) or data[at : at + 4] != b"\xf5\x53\x73\x42":
-        return None
-    kind, version, h, p, crc = struct.unpack_from("<BxHIQI", data, at + 4)
-    header = data[at + 24 : at + 24 + h]
-    if at + 24 + h + p > len(data) or zlib.crc32(data[at : at + 20] + header) != crc or version != 1:
-        return None
-    payload = data[at + 24 + h : at + 24 + h + p]
-    return Block(KINDS.get(kind, "?"), msgpack.unpackb(header, strict_map_key=False), payload), at + 24 + h + p
+def unframe(frames: list[bytes], dtype: str, shape: Any, shuffled: bool) -> np.ndarray:
+    data = np.frombuffer(b"".join(map(unzip, frames)), np.uint8)
+    data = data.reshape(np.dtype(dtype).itemsize, -1).T if shuffled else data
+    return np.frombuffer(data.tobytes(), dtype).reshape(shape)
 
 
 def read_file(path: Path) -> dict[int, Block]:
     """All undamaged blocks of a file, by offset."""
     data = path.read_bytes()
-    assert data[:9] == b"STEPSCOPE" and struct.unpack_from("<H", data, 9) == (1,)
+    assert data[:9] == b"STEPSCOPE" and struct.unpack_from("<H", data, 9)[0] in (1, 2)
     assert zlib.crc32(data[:12]) == struct.unpack_from("<I", data, 12)[0]
-    blocks, at = {}, 16
-    while at >= 0:
-        found = block_at(data, at)
-        if found is None:
-            at = data.find(b"\xf5\x53\x73\x42", at + 1)
-        else:
-            blocks[at], at = found
+    blocks, at = {}, data.find(MARKER, 16)
+    while 0 <= at <= len(data) - 24:
+        kind, version, h, p, crc = struct.unpack_from("<BxHIQI", data, at + 4)
+        start, end, header = at + 24 + h, at + 24 + h + p, data[at + 24 : at + 24 + h]
+        whole = end <= len(data) and zlib.crc32(data[at : at + 20] + header) == crc and version == 1
+        if whole:
+            unpacked = msgpack.unpackb(header, strict_map_key=False)
+            blocks[at] = Block(KINDS.get(kind, "?"), unpacked, data[start:end])
+        at = data.find(MARKER, end if whole else at + 1)
     return blocks
 
 
@@ -72,39 +63,53 @@ class MiniStep:
         self.header = block.header
         self.rows = [tuple(row) for row in catalog[block.header["layout"]]]
         self.graphs = [catalog[digest] for digest in block.header["graphs"]]
-        self.statistics, self.aggregates = block.array("statistics"), block.array("aggregates")
-        self.per_sample = block.array("per_sample")
-        self.shapes = self._lists(block.array("ranks"), block.array("shapes"))
-        self.strides = self._lists(block.array("stride_ranks"), block.array("strides"))
+        self.statistics, self.aggregates, self.per_sample = map(block.array, ("statistics", "aggregates", "per_sample"))
+        sizes, strides = iter(block.array("shapes").tolist()), iter(block.array("strides").tolist())
+        self.shapes = [tuple(islice(sizes, rank)) for rank in block.array("ranks")]
+        self.strides = [tuple(islice(strides, rank)) for rank in block.array("stride_ranks")]
         self.facts = msgpack.unpackb(block.array("facts").tobytes(), strict_map_key=False)
         self.detail = details[block.header["detail"]]
         assert self.detail.header["number"] == self.header["number"]
-        self.table = self.detail.array("table")
+        self.table, coded = self.detail.array("table"), "codings" in self.detail.entries
+        self.codings = self.detail.array("codings") if coded else np.zeros((3, 3, len(self.rows)), int)
+        self.pieces = dict(self._read_pages(iter(self.detail.array("frames").tolist() if coded else ())))
 
-    @staticmethod
-    def _lists(ranks: np.ndarray, flat: np.ndarray) -> list[tuple[int, ...]]:
-        numbers = iter(flat.tolist())
-        return [tuple(next(numbers) for _ in range(rank)) for rank in ranks]
-
-    def _piece(self, part: int, row: int) -> bytes:
+    def _read_pages(self, lengths: Iterator[int]) -> Iterator[tuple[tuple[int, int], bytes]]:
+        """What each row has in each stream: ``(stream, row), bytes``."""
         b, e, _, n, s, w, has = self.table.T
-        sizes = [4 * (e - b), 12 * n * has, n * s * w][part]
-        start, offset = 0, 0
-        for page_part, end, length, shuffled in self.detail.array("pages").tolist():
-            if page_part == part and start <= row < end:
-                width = 8 if part == 2 and w[row] == 8 else 4
-                count = int(sizes[start:end].sum()) // width
-                frame = self.detail.behind_arrays()[offset : offset + length]
-                page = unframe(frame, f"<u{width}", (count,), shuffled).tobytes()
-                first = int(sizes[start:row].sum())
-                return page[first : first + int(sizes[row])]
-            start = end if page_part == part else start
-            offset += length
-        raise LookupError(row)
+        behind, starts, counts = self.detail.behind, [0] * 7, (e - b, 3 * n * has, n * s)
+        for stream, end, length, form in self.detail.array("pages").tolist():
+            part, rows = (0, 1, 2, 1, 2, 1, 2)[stream], slice(starts[stream], end)
+            (coding, _, literals), count = self.codings[part], counts[part]
+            held = [count * (coding == 0) + literals * (coding == 3), count * (coding == 2), count * (coding == 3)]
+            width = 1 if stream > 4 else int(max(w[rows])) or 4 if stream == 2 else 4
+            ends = np.cumsum([0, *([next(lengths) for _ in range(form)] if form > 1 else [length])]).tolist()
+            frames = [behind[start:stop] for start, stop in pairwise(ends)]
+            data = unframe(frames, f"u{width}", -1, form > 0).tobytes()
+            behind, starts[stream] = behind[length:], end
+            at = np.cumsum([0, *(width * held[max(0, (stream - 1) // 2)][rows])]).tolist()
+            yield from (((stream, rows.start + i), data[at[i] : at[i + 1]]) for i in range(len(at) - 1))
+
+    def _numbers(self, part: int, row: int) -> bytes:
+        coding, distance, _ = self.codings[part, :, row].tolist()
+        other = np.frombuffer(self._numbers(part, row - distance) if distance else b"", "<u4")
+        if coding == 2:
+            found = np.frombuffer(self.pieces[part + 2, row], "<u4").astype(np.int64)
+            order = np.where(other >> 31, ~other, other | 1 << 31) + ((found >> 1) ^ -(found & 1))
+            return np.where(order >> 31 & 1, order ^ 1 << 31, ~order).astype("<u4").tobytes()
+        if coding == 3:
+            choices = np.frombuffer(self.pieces[part + 4, row], "u1")
+            scales = np.concatenate([[0, 0, -0.0], self.detail.array("scales"), np.zeros(256)]).astype("<f4")
+            with np.errstate(all="ignore"):
+                products = scales[choices] * (other.view("<f4") if distance else np.float32(0))
+            numbers = np.where(choices > 2, products, scales[choices])
+            numbers[choices == 0] = np.frombuffer(self.pieces.get((part, row), b""), "<f4")
+            return numbers.tobytes()
+        return other.tobytes() if coding == 1 else self.pieces.get((part, row), b"")
 
     def histogram(self, row: int) -> np.ndarray:
         counts = np.zeros(260, np.int64)
-        counts[self.table[row, 0] : self.table[row, 1]] = np.frombuffer(self._piece(0, row), "<u4")
+        counts[self.table[row, 0] : self.table[row, 1]] = np.frombuffer(self._numbers(0, row), "<u4")
         return counts
 
     def neurons(self, row: int) -> tuple[int, np.ndarray | None, np.ndarray] | None:
@@ -112,8 +117,10 @@ class MiniStep:
         _, _, total, n, s, w, has = self.table[row].tolist()
         if w == 0:
             return None
-        statistics = np.frombuffer(self._piece(1, row), "<f4").reshape(3, n) if has else None
-        return total, statistics, np.frombuffer(self._piece(2, row), f"<f{w}").reshape(s, n)
+        statistics = np.frombuffer(self._numbers(1, row), "<f4").reshape(3, n) if has else None
+        raw = np.frombuffer(self._numbers(2, row), f"<{'u' if w == 2 else 'f'}{w}")
+        raw = (raw.astype("<u4") << 16).view("<f4") if w == 2 else raw
+        return total, statistics, raw.reshape(s, n)
 
 
 class MiniTrial:
@@ -123,26 +130,21 @@ class MiniTrial:
         self.folder = folder
         self.journal = [(b.kind, b.header) for b in read_file(folder / "journal.stepscope").values()]
         catalog = {}
-        for block in read_file(folder / "catalog.stepscope").values():
-            packed = zstandard.ZstdDecompressor().decompress(block.payload)
-            assert hashlib.blake2b(packed, digest_size=16).digest() == block.header["digest"]
-            catalog[block.header["digest"]] = msgpack.unpackb(packed)
-        details = read_file(folder / "detail.stepscope")
-        blocks = read_file(folder / "steps.stepscope").values()
-        self.steps = {b.header["number"]: MiniStep(b, catalog, details) for b in blocks}
+        for packed in (unzip(block.payload) for block in read_file(folder / "catalog.stepscope").values()):
+            catalog[hashlib.blake2b(packed, digest_size=16).digest()] = msgpack.unpackb(packed)
+        blocks, details = (read_file(folder / f"{name}.stepscope") for name in ("steps", "detail"))
+        self.steps = {b.header["number"]: MiniStep(b, catalog, details) for b in blocks.values()}
 
     def columns(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
         """Statistics, and aggregates with samples, by step and row."""
         found = {}
         for block in read_file(self.folder / "columns.stepscope").values():
-            header, frames, at = block.header, block.behind_arrays(), 0
-            values = []
+            steps, rest, values = block.header["steps"], block.behind, []
             for index, length in enumerate(block.array("lengths").tolist()):
-                dtype, lines = ("<f4", header["batch"]) if index % 2 else ("<f8", 11)
-                shape = (lines, header["steps"])
-                values.append(unframe(frames[at : at + length], dtype, shape, lines * header["steps"] > 1))
-                at += length
+                dtype, lines = ("<f4", block.header["batch"]) if index % 2 else ("<f8", 11)
+                values.append(unframe([rest[:length]], dtype, (lines, steps), lines * steps > 1))
+                rest = rest[length:]
             for column, number in enumerate(block.array("numbers").tolist()):
-                for row in range(header["rows"]):
-                    found[number, row] = values[2 * row][:, column], values[2 * row + 1][:, column]
+                pairs = enumerate(zip(values[::2], values[1::2], strict=True))
+                found |= {(number, row): (one[:, column], two[:, column]) for row, (one, two) in pairs}
         return found
