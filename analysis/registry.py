@@ -12,6 +12,7 @@ from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
 from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
+from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
 from stepscope.analysis.rules.constant_data import ConstantData
@@ -19,10 +20,15 @@ from stepscope.analysis.rules.constant_output import ConstantOutput
 from stepscope.analysis.rules.dead_units import DeadUnits
 from stepscope.analysis.rules.dropout_mode import DropoutMode
 from stepscope.analysis.rules.dtype_range import DtypeRange
+from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
+from stepscope.analysis.rules.extreme_batch import ExtremeBatch
+from stepscope.analysis.rules.extreme_features import ExtremeFeatures
 from stepscope.analysis.rules.future_leak import FutureLeak
+from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.ignored_input import IgnoredInput
+from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
@@ -32,24 +38,33 @@ from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
 from stepscope.analysis.rules.masked_attention import MaskedAttention
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
+from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.overfitting import Overfitting
+from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
+from stepscope.analysis.rules.repeated_batch import RepeatedBatch
+from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
+from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
 from stepscope.analysis.rules.target_scale import TargetScale
+from stepscope.analysis.rules.targets_equal_inputs import TargetsEqualInputs
 from stepscope.analysis.rules.trained_twice import TrainedTwice
+from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
+from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
 from stepscope.analysis.rules.untied_weights import UntiedWeights
 from stepscope.analysis.rules.untrained_parameters import UntrainedParameters
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
 from stepscope.analysis.rules.weight_scale import WeightScale
+from stepscope.analysis.rules.weights_reset import WeightsReset
 from stepscope.store.errors import unknown
 
 RULES: dict[str, type[Rule]] = {
@@ -94,6 +109,21 @@ RULES: dict[str, type[Rule]] = {
         TrainedTwice,
         UnregisteredParameters,
         UntiedWeights,
+        BatchNormMode,
+        DuplicateSamples,
+        ExtremeFeatures,
+        GanBalance,
+        RepresentationCollapse,
+        ModeCollapse,
+        PosteriorCollapse,
+        SchedulerRhythm,
+        UnrelatedTargets,
+        ExtremeBatch,
+        RepeatedBatch,
+        TargetsEqualInputs,
+        ImbalancedTargets,
+        WeightsReset,
+        UnboundedLoss,
         LossStart,
         LossDivergence,
         LossSpike,

@@ -1,0 +1,75 @@
+"""The rule ``duplicate-samples``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.neurons import neurons_of, tensor_of
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
+
+_DISTINCT = 8
+
+
+@dataclass(frozen=True)
+class DuplicateSamples(Rule):
+    """Batches that hold the same sample several times.
+
+    Symptom: the loss falls faster than it should and generalises worse; the effective batch is smaller.
+
+    How it is measured: of the kept samples of a batch (five by default), some have exactly the same input, in most of
+    twenty training steps over the whole run. Only floating inputs with several different numbers each are judged: words
+    and small tables repeat by chance.
+
+    Causes: a loader that repeats samples, indices drawn with replacement from few samples, several workers that start
+    from the same random state, the same data set listed twice.
+
+    Remedy: look at the indices that a batch is made of; seed the workers differently.
+
+    Attributes:
+        share: of the steps. Source: of ours; accidents do not repeat themselves in most batches.
+    """
+
+    name = "duplicate-samples"
+    causes = "A loader or sampler that repeats samples, or workers that start from the same random state."
+    remedy = "Look at the indices that a batch is made of; sample without replacement; seed the workers differently."
+    share: float = 0.8
+
+    def check(self, view: View) -> Iterable[Finding]:
+        steps = view.training[:: max(1, len(view.training) // 20)]
+        used = view.flow.upstream(view.losses)
+        for place in view.flow.of_type("input"):
+            pairs = [pair for step in steps if place in used for pair in [_equal_pair(step, place)] if pair is not None]
+            equal = [pair for pair in pairs if pair[0] != pair[1]]
+            if len(pairs) >= 3 and len(equal) >= self.share * len(pairs):
+                yield self._finding(view, place, equal[0], len(equal), len(pairs))
+
+    def _finding(self, view: View, place: Place, pair: tuple[int, int], count: int, of: int) -> Finding:
+        history = view.history(place.node, role=place.role)
+        summary = (
+            f"Batches hold the same {place.node} several times: samples {pair[0]} and {pair[1]} are equal, and so are "
+            f"some in {count} of {of} batches."
+        )
+        shown = [evidence(history, "std", "its spread over all elements")]
+        return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.8)
+
+
+def _equal_pair(step: Step, place: Place) -> tuple[int, int] | None:
+    """Two kept samples with the same input; (0, 0) if all differ; None if it cannot be judged."""
+    tensor, kept = tensor_of(step, place), neurons_of(step, place)
+    if tensor is None or kept is None or tensor.info.batch_dim is None or "float" not in tensor.info.dtype:
+        return None
+    rows = kept.samples
+    if len(rows) < 2 or any(len(np.unique(row)) < _DISTINCT for row in rows):
+        return None
+    for one in range(len(rows)):
+        for two in range(one):
+            if np.array_equal(rows[one], rows[two]):
+                return step.samples[two], step.samples[one]
+    return 0, 0

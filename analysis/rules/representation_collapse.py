@@ -1,0 +1,79 @@
+"""The rule ``representation-collapse``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.neurons import tensor_of
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.spread import direction_spread, relative_spread
+from stepscope.analysis.units import late_steps
+from stepscope.analysis.view import View, evidence
+
+_FEATURES = 4
+
+
+@dataclass(frozen=True)
+class RepresentationCollapse(Rule):
+    """A representation that is learned without targets becomes the same for all samples.
+
+    Symptom: the loss falls to its minimum quickly and looks perfect; the features are of no use.
+
+    How it is measured: tensors of several features that enter a loss which compares them with no data: the spread
+    of each feature over the batch as a part of the values' size, in the last third of the training against the start;
+    and the same of the kept samples' directions, as losses often compare cosines only.
+
+    Causes: nothing in the loss keeps samples apart: no negatives, no stop-gradient on one side, no predictor; too
+    high a learning rate; normalisation that was taken out.
+
+    Remedy: detach one branch and keep the predictor (SimSiam, BYOL), add negatives, or a variance term (VICReg).
+
+    Attributes:
+        spread: the part below which it has collapsed. Source: normalised features spread by almost all of their size;
+            Chen and He (2021), "Exploring Simple Siamese Representation Learning", figure 2: 0 if it collapses.
+        fall: of the spread since the start that must have happened, else it was never there.
+    """
+
+    name = "representation-collapse"
+    causes = "Nothing in the loss keeps samples apart: no negatives, no stop-gradient on one side, no predictor."
+    remedy = "Detach one branch and keep the predictor, add negatives, or a term for the variance over the batch."
+    spread: float = 0.05
+    fall: float = 0.25
+
+    def check(self, view: View) -> Iterable[Finding]:
+        late, early = late_steps(view), view.training[:2]
+        if len(late) < 3 or len(view.training) < 10:
+            return
+        for place in _representations(view):
+            tensor = tensor_of(late[-1], place)
+            if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] < _FEATURES:
+                continue
+            for spread in (relative_spread, direction_spread):
+                first = max((spread(step, place) for step in early), default=0.0)
+                last = max(spread(step, place) for step in late)
+                if last < self.spread and last < self.fall * first:
+                    yield self._finding(view, place, first, last)
+                    return
+
+    def _finding(self, view: View, place: Place, first: float, last: float) -> Finding:
+        history = view.history(place.node, role=place.role)
+        summary = (
+            f"{place.node} collapses: its features vary over the batch by {last:.2g} of their size, {first:.2g} at the "
+            f"start, and the loss compares them with no data."
+        )
+        shown = [evidence(history, "std", "its spread over all elements")]
+        return self.finding(view, place.node, "error", summary, shown, step=int(history.steps[0]), confidence=0.8)
+
+
+def _representations(view: View) -> list[Place]:
+    """What enters a loss that has no data from outside, in data-flow order."""
+    given: dict[Place, list[bool]] = {}
+    for comparison in comparisons(view):
+        kind = view.flow.vertices[comparison.target].type if comparison.target is not None else ""
+        given.setdefault(comparison.prediction, []).append(kind in ("target", "input"))
+    found = [place for place, with_data in given.items() if not any(with_data)]
+    return sorted(found, key=lambda place: view.position.get(place.node, 0))

@@ -1,0 +1,97 @@
+"""The rule ``scheduler-rhythm``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.history import Values
+from stepscope.analysis.optimizers import settings
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View
+from stepscope.store import Series
+
+
+@dataclass(frozen=True)
+class SchedulerRhythm(Rule):
+    """A learning-rate schedule is stepped too often, or never.
+
+    Symptom: the loss rises and falls with the rate; or the rate stays where the schedule begins.
+
+    How it is measured: the recorded curves of the learning rates. A rate that swings smoothly between its peak and
+    almost nothing, several times, is a cosine that runs past its end. A rate that never changes although a schedule
+    was made for the optimizer (torch leaves ``initial_lr`` in its settings) was never stepped, or not yet: that is
+    worth knowing only, unless the rate is still that of the first moment of a warm-up.
+
+    Causes: ``scheduler.step()`` in the loop over batches for a schedule whose length is in epochs, or nowhere.
+
+    Remedy: step the schedule at the rhythm its length is given in.
+
+    Attributes:
+        low: the part of the peak that a swing reaches. Source: triangular cycles on purpose (Smith, 2017) keep a tenth
+            or more, restarts jump up at once.
+        swings: how many times down and up again.
+        least: recorded steps below which nothing is said of a rate that does not change.
+        warm: the part of the initial rate below which a warm-up is stuck.
+    """
+
+    name = "scheduler-rhythm"
+    causes = "scheduler.step() is called for every batch although its length is in epochs; or it is never called."
+    remedy = "Step the schedule at the rhythm that its length is given in; call scheduler.step()."
+    low: float = 0.01
+    swings: int = 2
+    least: int = 50
+    warm: float = 0.1
+
+    def check(self, view: View) -> Iterable[Finding]:
+        initial = [float(group["initial_lr"]) for group in settings(view) if _is_number(group.get("initial_lr"))]
+        for group, name in view.trial.scalar_names:
+            if group != "optimizer" or not name.split("[")[0].endswith("lr"):
+                continue
+            curve = view.trial.scalars(name, group=group)
+            if self._swings(curve.values) >= self.swings:
+                yield self._swinging(view, name, curve)
+            elif initial and len(curve.values) >= 3 and np.ptp(curve.values) == 0:
+                yield from self._standing(view, name, curve, max(initial))
+
+    def _swings(self, values: Values) -> int:
+        """How many times the rate goes smoothly from almost nothing up to its peak again."""
+        peak = float(np.max(values)) if len(values) else 0.0
+        if not peak > 0:
+            return 0
+        count, bottom = 0, -1
+        for index, value in enumerate(values.tolist()):
+            if value < self.low * peak:
+                bottom = index
+            elif value > 0.9 * peak and bottom >= 0:
+                count += index - bottom > 3 and bottom > 0
+                bottom = -1
+        return count - (0 if values[0] > 0.9 * peak else 1)
+
+    def _swinging(self, view: View, name: str, curve: Series) -> Finding:
+        lowest = int(np.argmax(curve.values < self.low * np.max(curve.values)))
+        summary = (
+            f"The learning rate {name} swings between {np.max(curve.values):.3g} and almost nothing, first at "
+            f"step {curve.steps[lowest]}: its schedule is stepped past its end."
+        )
+        return self.finding(view, "", "warning", summary, step=int(curve.steps[lowest]), confidence=0.75)
+
+    def _standing(self, view: View, name: str, curve: Series, initial: float) -> Iterable[Finding]:
+        rate = float(curve.values[0])
+        is_stuck = rate < self.warm * initial
+        if not is_stuck and len(curve.values) < self.least:
+            return
+        level: Level = "warning" if is_stuck else "info"
+        where = f", where its warm-up to {initial:.3g} begins" if is_stuck else ""
+        summary = (
+            f"The learning rate {name} stays at {rate:.3g}{where} in {len(curve.values)} recorded steps, although a "
+            f"schedule was made for it: it is not stepped{'' if is_stuck else ', or not yet'}."
+        )
+        yield self.finding(view, "", level, summary, step=int(curve.steps[0]), confidence=0.8 if is_stuck else 0.5)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float))
