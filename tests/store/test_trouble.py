@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,6 +14,7 @@ from stepscope.store import TrialWriter, open_trial
 from stepscope.store.append_file import AppendFile
 from stepscope.store.records import Note, TrialEnd
 from support.records import assert_step_is
+from support.small_disk import mounted
 from support.synthetic import Synthetic, SyntheticTrial
 
 SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2)
@@ -23,16 +23,8 @@ RECORDS = [SYNTHETIC.record(index) for index in range(40)]
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system of 300 kB."""
-    folder = tmp_path / "disk"
-    folder.mkdir()
-    mounted = subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=300k", "tmpfs", str(folder)], capture_output=True, check=False
-    )
-    if mounted.returncode:
-        pytest.skip("mounting a file system needs root")
-    yield folder
-    subprocess.run(["umount", "-l", str(folder)], check=True)
+    with mounted(tmp_path / "disk") as folder:
+        yield folder
 
 
 def _check_written(path: Path, numbers: list[int]) -> None:
