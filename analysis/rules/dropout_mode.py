@@ -16,16 +16,18 @@ from stepscope.analysis.view import View, evidence
 
 @dataclass(frozen=True)
 class DropoutMode(Rule):
-    """Dropout that is active where the net is evaluated, or that drops almost everything.
+    """Dropout that is active where the net is evaluated, or no longer where it trains, or drops almost everything.
 
-    Symptom: validation is noisy and worse than it should be; or the net hardly learns.
+    Symptom: validation is noisy and worse than it should be; or the net overfits; or it hardly learns.
 
     How it is measured: the share of zeros in the output of a dropout module, less that of what goes into it, in the
     median of the training steps, and of the steps of each kind that computes no gradients. In evaluation mode the
     difference is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean, which dropout
-    keeps: such modules are left out.
+    keeps: such modules are left out. Dropout that was active in training steps and drops nothing from one of them on is
+    in evaluation mode.
 
-    Causes: ``model.eval()`` is not called before evaluating; a keep rate that was given as the drop rate.
+    Causes: ``model.eval()`` is not called before evaluating, or ``model.train()`` not after it; a keep rate that was
+    given as the drop rate.
 
     Remedy: ``model.eval()`` before evaluating and ``model.train()`` after it; a dropout rate of 0.1 to 0.5.
 
@@ -49,6 +51,11 @@ class DropoutMode(Rule):
             if len(trained) and np.median(trained) > self.high:
                 text = f"{path} sets {np.median(trained):.0%} of its input to zero in training."
                 yield self._finding(view, path, text, view.training[0].number)
+            since = _stops(trained, self.active)
+            if since is not None:
+                step = int(view.history(path).steps[since])
+                text = f"{path} drops nothing from step {step} on: model.train() was not called after model.eval()."
+                yield self._finding(view, path, text, step)
             if any(_is_active(view, path, self.active)):
                 steps = [step.number for step in view.steps if step.kind not in view.training_kinds]
                 text = f"{path} is active while the net is evaluated: model.eval() was not called."
@@ -57,6 +64,14 @@ class DropoutMode(Rule):
     def _finding(self, view: View, path: str, summary: str, step: int) -> Finding:
         shown = [evidence(view.history(path, training=False), "zero_fraction", "the share of zeros")]
         return self.finding(view, path, "warning", summary, shown, step=step, confidence=0.9)
+
+
+def _stops(trained: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> int | None:
+    """The position from which on nothing is dropped any more; None if it never was, or still is."""
+    active = np.flatnonzero(trained > least)
+    if len(active) < 3 or len(trained) - active[-1] < 5 or len(active) < 0.9 * (active[-1] + 1):
+        return None
+    return int(active[-1]) + 1
 
 
 def _is_active(view: View, path: str, least: float) -> Iterable[bool]:

@@ -30,7 +30,8 @@ class GradientCut(Rule):
     How it is measured: a trainable parameter got no gradient in any recorded step, although the loss was computed
     from it. The finding names the last tensor on the way that still carries a gradient, and what was made of it.
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
-    same weights as a module that does learn.
+    same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
+    nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -56,6 +57,27 @@ class GradientCut(Rule):
                 cuts.setdefault(cut, []).append(parameter)
         for cut, parameters in _joined(view, cuts):
             yield self._finding(view, cut, parameters)
+        yield from self._torn(view, without, towards_loss)
+
+    def _torn(self, view: View, without: list[Parameter], towards_loss: set[Place]) -> Iterable[Finding]:
+        inputs = view.flow.of_type("input")
+        if not inputs or any(place in towards_loss for place in inputs):
+            return
+        reached = view.flow.downstream(inputs)
+        ends = [place for place in _computed(view, reached) if not view.flow.sinks.get(place)]
+        starts = [place for place in _computed(view, towards_loss) if _is_start(view, place)]
+        mine = [
+            parameter.node for parameter in without if set(view.flow.of_node(parameter.node)) & view.flow.upstream(ends)
+        ]
+        if ends and starts and mine:
+            end, start = ends[-1].node, starts[0].node
+            summary = (
+                f"The way from the input ends at {end}, and {start} is made of nothing that was recorded: the values "
+                f"left torch in between (numpy, plain numbers), and {listed(mine)} get no gradient."
+            )
+            shown = [evidence(view.history(mine[0]), "norm", f"{mine[0]} has no gradient")]
+            step = view.training[0].number
+            yield self.finding(view, end, "warning", summary, shown, step=step, nodes=[start, *mine], confidence=0.85)
 
     def _finding(self, view: View, cut: _Cut, parameters: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in parameters]
@@ -73,6 +95,18 @@ class GradientCut(Rule):
         others = [name for name in (cut.sink.node, *nodes) if name != start]
         shown = [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")]
         return self.finding(view, start, level, summary, shown, step=view.training[0].number, nodes=others)
+
+
+def _computed(view: View, places: set[Place]) -> list[Place]:
+    """What of these was computed, in the order of the data."""
+    found = [place for place in places if view.flow.vertices[place].type == "calculated"]
+    return sorted(found, key=lambda place: view.position.get(place.node, 0))
+
+
+def _is_start(view: View, place: Place) -> bool:
+    """Whether a module's output was made of parameters alone, as far as the recording knows."""
+    sources = [view.flow.vertices[link.place].type for link in view.flow.sources.get(place, ())]
+    return bool(sources) and all(kind in ("parameter", "buffer") for kind in sources)
 
 
 def _joined(view: View, cuts: dict[_Cut, list[Parameter]]) -> Iterable[tuple[_Cut, list[Parameter]]]:

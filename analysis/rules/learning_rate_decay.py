@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.parameters import trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
@@ -67,4 +68,7 @@ class LearningRateDecay(Rule):
             f"The learning rate {name} runs out: {peak:.3g} at its highest, {curve.values[onset]:.2g} at step {step} "
             f"of {curve.steps[-1]}, and no more after it."
         )
-        return self.finding(view, "", "warning", summary, step=step, confidence=0.85)
+        held = [parameter.node for parameter in trainable(view)]
+        return self.finding(
+            view, held[0] if held else "", "warning", summary, step=step, nodes=held[1:], confidence=0.85
+        )

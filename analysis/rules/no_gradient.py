@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.parameters import (
     Parameter,
     gather,
@@ -28,8 +28,10 @@ class NoGradient(Rule):
     is no proof of learning).
 
     How it is measured: other parameters of the trial have gradients; these have none in any recorded training step
-    although something uses them, but no loss does; or all elements of all their gradients are zero. Parameters before
-    a cut are reported by ``gradient-cut``, those of modules that are not in use by ``module-never-called``.
+    although something uses them, but no loss does; or all elements of all their gradients are zero. A weight whose
+    gradient is zero while its bias has one is told apart: zeros go into its layer. A bias alone is worth knowing only:
+    its effect cancels out, as in a difference or before a normalisation. Parameters before a cut are reported by
+    ``gradient-cut``, those of modules that are not in use by ``module-never-called``.
 
     Causes: an output that enters no loss, units that are all dead, a factor of zero, a mask over everything.
 
@@ -58,7 +60,11 @@ class NoGradient(Rule):
             yield self._missing(view, missing)
         zero = [parameter for parameter in parameters if is_gradient_zero(view, parameter.node)]
         if zero and len(view.training) >= 3:
-            yield self._zero(view, zero)
+            fed_zeros = [parameter for parameter in zero if _fed_zeros(parameter, parameters, zero)]
+            yield from (self._fed_zeros(view, parameter) for parameter in fed_zeros)
+            rest = [parameter for parameter in zero if parameter not in fed_zeros]
+            if rest:
+                yield self._zero(view, rest, "info" if _cancel(rest, zero) else "warning")
 
     def _missing(self, view: View, group: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in group]
@@ -69,7 +75,20 @@ class NoGradient(Rule):
         shown = [evidence(view.history(nodes[0]), "norm", "its value")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
 
-    def _zero(self, view: View, group: list[Parameter]) -> Finding:
+    def _fed_zeros(self, view: View, weight: Parameter) -> Finding:
+        summary = (
+            f"What goes into {weight.module} is zero: the gradient of {weight.node} is exactly zero in all training "
+            f"steps, that of its bias is not."
+        )
+        shown = [evidence(view.history(weight.node, "gradient"), "abs_max", "zero in all steps")]
+        causes = "The input is overwritten, masked, multiplied by zero or made by zeros_like before it gets there."
+        remedy = f"Follow what goes into {weight.module} back to where it becomes zero."
+        return self.finding(
+            view, weight.node, "warning", summary, shown, step=view.training[0].number, nodes=[weight.module],
+            causes=causes, remedy=remedy,
+        )  # fmt: skip
+
+    def _zero(self, view: View, group: list[Parameter], level: Level) -> Finding:
         nodes = [parameter.node for parameter in group]
         history = view.history(nodes[0], "gradient")
         summary = (
@@ -80,4 +99,16 @@ class NoGradient(Rule):
         if len(update) and largest(update.of("abs_max")) > 0:
             summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
-        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
+        return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
+
+
+def _fed_zeros(weight: Parameter, parameters: list[Parameter], zero: list[Parameter]) -> bool:
+    """Whether the bias of the weight's layer gets a gradient, and the weight does not."""
+    own = [other for other in parameters if other.module == weight.module and other != weight]
+    return len(weight.shape) > 1 and bool(own) and all(len(other.shape) == 1 and other not in zero for other in own)
+
+
+def _cancel(group: list[Parameter], zero: list[Parameter]) -> bool:
+    """Whether these are but biases, of layers that learn."""
+    modules = {parameter.module for parameter in zero if len(parameter.shape) > 1}
+    return all(parameter.node.endswith("bias") and parameter.module not in modules for parameter in group)

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import LEAST_POINTS, loss_curves, running_median
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.history import Values
+from stepscope.analysis.history import History, Values
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -23,7 +25,8 @@ class Overfitting(Rule):
 
     How it is measured: kinds of steps without gradients that have the same loss node. The last value of their smoothed
     loss is compared with its best, and with the training's at the end. A constant gap alone is no finding: kinds may
-    differ in difficulty.
+    differ in difficulty. Where the loss's formula tells what a constant answer has, it also counts if evaluation is
+    worse than that twice in a row at the end while training is far better.
 
     Causes: too many parameters for the data, too little regularisation, training for too long; validation data that
     differ from the training's.
@@ -33,6 +36,7 @@ class Overfitting(Rule):
     Attributes:
         rise: the part by which the loss must be above its best. Source: SageMaker's Overfit, 0.1, doubled for noise.
         gap: times the training loss.
+        known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
     """
 
     name = "overfitting"
@@ -40,6 +44,7 @@ class Overfitting(Rule):
     remedy = "Stop at the best step; add data, augmentation, weight decay or dropout; or use a smaller net."
     rise: float = 0.2
     gap: float = 1.5
+    known: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         evaluating = {step.number: step.kind for step in view.steps}
@@ -58,7 +63,13 @@ class Overfitting(Rule):
         values, steps = history.of("mean")[mine], history.steps[mine]
         good = np.isfinite(values)
         values, steps = values[good], steps[good]
-        if len(values) < 5 or end >= start or end <= 0:
+        if len(values) < 2 or end >= start or end <= 0:
+            return
+        constant = min((b.constant for b in baselines(view) if b.loss == place), default=math.nan)
+        if min(values[-2:]) > constant and end < self.known * constant:
+            yield self._worse_than_nothing(view, history, kind, int(steps[-2]), float(values[-1]), end, constant)
+            return
+        if len(values) < 5:
             return
         smooth: Values = running_median(values, 3)
         best, last = int(np.argmin(smooth)), float(smooth[-1])
@@ -70,3 +81,13 @@ class Overfitting(Rule):
         )
         shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}")]
         yield self.finding(view, place.node, "warning", summary, shown, step=int(steps[best]), confidence=0.8)
+
+    def _worse_than_nothing(
+        self, view: View, history: History, kind: str, step: int, last: float, end: float, constant: float
+    ) -> Finding:
+        summary = (
+            f"{history.node} of kind {kind!r} is {last:.3g}, worse than the {constant:.3g} of a constant answer, while "
+            f"the training's is {end:.3g}: what was learned holds for the training data only."
+        )
+        shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.3g} in training")]
+        return self.finding(view, history.node, "warning", summary, shown, step=step, confidence=0.8)

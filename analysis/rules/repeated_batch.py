@@ -54,8 +54,6 @@ class RepeatedBatch(Rule):
 
     def _finding(self, view: View, place: Place) -> Finding:
         history = view.history(place.node, role=place.role)
-        summary = (
-            f"{place.node} is the same in all of {len(history)} training steps: they all get the same batch."
-        )
+        summary = f"{place.node} is the same in all of {len(history)} training steps: they all get the same batch."
         shown = [evidence(history, "norm", "its norm, the same number in every step")]
         return self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.9)

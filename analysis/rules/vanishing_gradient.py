@@ -7,9 +7,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_EARLY = 5
+"""Steps: later on, what can learn in spite of it may have found a way."""
 
 
 @dataclass(frozen=True)
@@ -20,7 +25,8 @@ class VanishingGradient(Rule):
 
     How it is measured: the root mean square gradient of each layer's weight (so that sizes do not blur the comparison),
     in the median of the training steps, against the largest of the layers that are computed from it. The finding names
-    the frontier: the first layer on the way back that falls below the threshold, and all behind it.
+    the frontier: the first layer on the way back that falls below the threshold, and all behind it. For a module that
+    is called several times in a row (a recurrent cell), the gradients of its outputs are compared call by call.
 
     Causes: many sigmoid or tanh layers in a row, weights that are initialised too small, no residual connections or
     normalisation.
@@ -30,12 +36,15 @@ class VanishingGradient(Rule):
     Attributes:
         ratio: of a layer's gradient to the largest one nearer to the loss. Source: AutoTrainer's 1e-3, made stricter by
             ten because Adam rescales gradients. No absolute limit: it would depend on the scale of the loss.
+        each_call: what a call may leave of the gradient, where calls are compared; memories of a healthy recurrent net
+            fade, too. Source: a saturated or hardly connected cell leaves less than a tenth, PyTorch's default a half.
     """
 
     name = "vanishing-gradient"
     causes = "Many sigmoid or tanh layers in a row, weights initialised too small, no residuals or normalisation."
     remedy = "Use ReLU or GELU with He initialisation, residual connections, or normalisation layers."
     ratio: float = 1e-4
+    each_call: float = 0.15
 
     def check(self, view: View) -> Iterable[Finding]:
         sizes = {layer: rms_gradient(view, layer) for layer in layers(view)}
@@ -43,6 +52,22 @@ class VanishingGradient(Rule):
         if weak:
             frontier = weak[-1]
             yield self._finding(view, frontier, weak, sizes)
+        yield from self._over_calls(view)
+
+    def _over_calls(self, view: View) -> Iterable[Finding]:
+        for path in view.modules:
+            sizes = _of_calls(view, path)
+            if len(sizes) < 3 or not sizes[0] < self.ratio * sizes[-1]:
+                continue
+            if (sizes[0] / sizes[-1]) ** (1 / (len(sizes) - 1)) < self.each_call:
+                summary = (
+                    f"The gradient vanishes over the {len(sizes)} calls of {path}: {sizes[0]:.2g} at the first, "
+                    f"{sizes[-1]:.2g} at the last one; it cannot learn what came early."
+                )
+                history = view.history(path, "gradient", role="call 0")
+                shown = [evidence(history, "norm", "the gradient of its first output")]
+                step = int(history.steps[0])
+                yield self.finding(view, path, "warning", summary, shown, step=step, confidence=0.8)
 
     def _against(self, view: View, layer: Layer, sizes: dict[Layer, float]) -> tuple[Layer, float]:
         """The layer with the largest gradient behind this one, and how large this one's is next to it."""
@@ -74,3 +99,16 @@ class VanishingGradient(Rule):
             nodes=others,
             confidence=0.85,
         )
+
+
+def _of_calls(view: View, path: str) -> list[float]:
+    """The norm of the gradient of each output of a module that feeds itself, early on; empty if it does not."""
+    roles = view.nodes[path].roles if path in view.nodes else ()
+    places = [Place(path, f"call {number}") for number in range(len(roles))]
+    if len(places) < 3 or any(place.role not in roles for place in places):
+        return []
+    if places[-1] not in view.flow.downstream(places[:1], differentiable=True):
+        return []
+    histories = [view.history(path, "gradient", role=place.role) for place in places]
+    sizes = [median(history.of("norm")[: max(_EARLY, len(history) // 10)]) for history in histories]
+    return sizes if all(size > 0 for size in sizes) else []
