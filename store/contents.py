@@ -10,6 +10,7 @@ from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.catalog import Catalog
 from stepscope.store.columns import Chunk
+from stepscope.store.detail_parts import DetailParts
 from stepscope.store.errors import DamagedError, NotARecordingError
 from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.health import find_problems
@@ -25,15 +26,19 @@ class Contents:
 
     Attributes:
         files: the trial's files by name.
+        details: the files that hold details, ``files["detail"]`` being the first.
+        was_thinned: whether the last ``refresh`` found that details were thinned out since the one before.
         journal, catalog, index, chunks: what the blocks of the files said.
     """
 
     def __init__(self, folder: Path, open_file: Callable[[Path], BlockFile] = BlockFile) -> None:
         self.files = {name: open_file(file_path(folder, name)) for name in FILE_NAMES}
+        self.details = DetailParts(folder, self.files["detail"])
         self.journal = Journal(folder.name)
         self.catalog = Catalog(self.files["catalog"])
         self.index = StepIndex()
         self.chunks: list[Chunk] = []
+        self.was_thinned = False
         self._problems: dict[str, None] = {}
 
     def was_replaced(self) -> bool:
@@ -46,6 +51,7 @@ class Contents:
         Raises:
             NotARecordingError: the journal is of another program, or in a newer format.
         """
+        self.was_thinned = self.details.refresh()
         # The journal first: once it says that the trial ended, everything else is there to be read.
         new = [
             self._read_new("journal", lambda place, header: self.journal.take(place.kind, header)),
@@ -58,7 +64,7 @@ class Contents:
             raise NotARecordingError(f"{journal.path} is not a file of a Stepscope recording")
         if new[-1]:
             self.index.settle()
-        return any(new)
+        return any(new) or self.was_thinned
 
     def problems(self, *, is_running: bool) -> tuple[str, ...]:
         """What is damaged or missing, in sentences."""
@@ -71,9 +77,9 @@ class Contents:
         Raises:
             DamagedError: it cannot be read.
         """
-        steps, detail = self.files["steps"], self.files["detail"]
         place, parsed = self.header_of(number)
-        return Step(parsed, place, steps, detail, self.catalog.layout(parsed.layout), self.catalog.graph)
+        detail, layout = self.details.part(parsed.part), self.catalog.layout(parsed.layout)
+        return Step(parsed, place, self.files["steps"], detail, layout, self.catalog.graph)
 
     def header_of(self, number: int) -> tuple[BlockPlace, StepHeader]:
         """The block and the header of a step that the index has.

@@ -13,6 +13,7 @@ from stepscope.store import codec
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.detail import Detail
+from stepscope.store.detail_parts import DetailPart
 from stepscope.store.errors import DamagedError, UnknownNameError, damaged_unless, unknown
 from stepscope.store.frames import unpack_array
 from stepscope.store.layout import Layout
@@ -38,7 +39,7 @@ class Step:
         header: StepHeader,
         place: BlockPlace,
         steps: BlockFile,
-        detail: BlockFile,
+        detail: DetailPart,
         layout: Layout,
         graph_of: Callable[[bytes], Graph],
     ) -> None:
@@ -54,7 +55,7 @@ class Step:
         self._graph_of = graph_of
         self._place = place
         self._steps = steps
-        self._detail_file = detail
+        self._detail_part = detail
 
     @property
     def iterations(self) -> tuple[int, ...]:
@@ -150,7 +151,8 @@ class Step:
         """Where histograms and neurons are; for ``Tensor``."""
         if LOST_DETAIL in self.lost:
             raise DamagedError(f"the histograms and neurons of step {self.number} were lost when its file was damaged")
-        return Detail(self._detail_file, self._header.detail, self.number, len(self.layout.tensors))
+        file, offset = self._detail_part.place_of(self._header.detail, self.number)
+        return Detail(file, offset, self.number, len(self.layout.tensors))
 
     @property
     def left_out(self) -> str:

@@ -23,12 +23,15 @@ from stepscope.store.records import (
     StepRecord,
 )
 
+_FIXED_BYTES = 1 << 12
+"""For the header, the frames' own bytes, and some facts."""
+
 
 @dataclass(frozen=True)
 class StepHeader:
     """What a step's header says, checked; ``detail`` is the offset of its block in the detail file.
 
-    ``lost`` are the parts that a repair found to be damaged beyond help.
+    ``lost`` are the parts that a repair found to be damaged beyond help; ``part`` is the number of the detail file.
     """
 
     number: int
@@ -42,6 +45,7 @@ class StepHeader:
     detail: int
     arrays: Mapping[str, ArrayEntry]
     lost: tuple[str, ...] = ()
+    part: int = 0
 
 
 def parse_step(header: Mapping[str, Any], place: BlockPlace) -> StepHeader:
@@ -63,11 +67,21 @@ def parse_step(header: Mapping[str, Any], place: BlockPlace) -> StepHeader:
             detail=int(header["detail"]),
             arrays=array_entries(header["arrays"], place.payload_length),
             lost=tuple(map(str, header.get("lost", ()))),
+            part=max(0, int(header.get("part", 0))),
         )
 
 
-def encode_step(record: StepRecord, layout: bytes, graphs: Sequence[bytes], detail: int) -> bytes:
-    """A step's block."""
+def most_bytes(record: StepRecord, graphs: int) -> int:
+    """What a step's block may take at most, without its detail."""
+    rows = len(record.tensors)
+    numbers = record.statistics.nbytes + record.aggregates.nbytes + record.per_sample.nbytes
+    places = sum(len(shape) + len(strides) for shape, strides in zip(record.shapes, record.strides, strict=True))
+    texts = sum(map(len, record.categories)) * 4 + len(record.kind) * 4
+    return _FIXED_BYTES + numbers + 8 * places + 2 * rows + 32 * graphs + 16 * len(record.samples) + texts
+
+
+def encode_step(record: StepRecord, layout: bytes, graphs: Sequence[bytes], detail: int, part: int = 0) -> bytes:
+    """A step's block; its detail is at this offset of the detail file, or of a part of it."""
     frames = FrameList()
     frames.add("ranks", np.array([len(shape) for shape in record.shapes], np.uint8))
     frames.add("shapes", _flat(record.shapes))
@@ -77,7 +91,7 @@ def encode_step(record: StepRecord, layout: bytes, graphs: Sequence[bytes], deta
     frames.add("aggregates", np.asarray(record.aggregates, np.float32))
     frames.add("per_sample", np.asarray(record.per_sample, np.float32))
     frames.add("facts", np.frombuffer(_packed_facts(record), np.uint8))
-    header = {
+    header: dict[str, Any] = {
         "number": int(record.number),
         "kind": record.kind,
         "time": float(record.time),
@@ -89,6 +103,8 @@ def encode_step(record: StepRecord, layout: bytes, graphs: Sequence[bytes], deta
         "detail": detail,
         "arrays": frames.entries,
     }
+    if part:
+        header["part"] = part
     return encode_block("step", header, frames.frames)
 
 

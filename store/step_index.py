@@ -14,7 +14,7 @@ from stepscope.store.errors import damaged_unless
 
 LOST_DETAIL = "detail"
 NO_DETAIL = -1
-"""The offset of the detail of a step that has lost it."""
+"""The offset of the detail of a step that has lost it, or has it in another file."""
 
 
 class StepEntry(NamedTuple):
@@ -75,7 +75,7 @@ class StepIndex:
         with damaged_unless("a step"):
             number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
-            if LOST_DETAIL in header.get("lost", ()):
+            if LOST_DETAIL in header.get("lost", ()) or header.get("part"):
                 detail = NO_DETAIL
         if number in self._entries:
             self.repeated.add(number)

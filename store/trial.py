@@ -129,7 +129,7 @@ class Trial:
     @property
     def bytes(self) -> int:
         """The size of all files of the trial."""
-        return sum(file.size() for file in self._contents.files.values())
+        return sum(file.size() for file in self._contents.files.values()) + self._contents.details.size()
 
     @property
     def problems(self) -> tuple[str, ...]:
@@ -338,6 +338,8 @@ class Trial:
             if self._contents.was_replaced():
                 self._start_over()
             new = self._contents.refresh()
+            if self._contents.was_thinned:
+                self._cache.clear()
             for number in self.repeated_steps:
                 self._cache.pop(number, None)
             self.version += new

@@ -17,16 +17,28 @@ from stepscope.store.blocks import encode_block
 from stepscope.store.claim import IfExists, claim
 from stepscope.store.columns import ColumnWriter
 from stepscope.store.detail_block import pack_detail
+from stepscope.store.detail_writer import DetailWriter
 from stepscope.store.errors import TrialInUseError
 from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.frames import compress
 from stepscope.store.heartbeat import Heartbeat
 from stepscope.store.names import checked_trial_name
-from stepscope.store.records import Graph, ModuleInfo, Note, Scalar, StepRecord, TensorInfo, TrialEnd, TrialInfo
+from stepscope.store.records import (
+    Graph,
+    ModuleInfo,
+    Note,
+    Precision,
+    Scalar,
+    StepRecord,
+    TensorInfo,
+    TrialEnd,
+    TrialInfo,
+)
 from stepscope.store.resume import Earlier, resumption_messages, resumption_of
 from stepscope.store.resume import resume as resume_trial
 from stepscope.store.resumption import resumption_to_plain
-from stepscope.store.step_block import check_record, encode_step
+from stepscope.store.room import Limits
+from stepscope.store.step_block import check_record, encode_step, most_bytes
 
 _REMEMBERED = 256
 """How many layouts and graphs are recognised without packing them."""
@@ -45,6 +57,8 @@ class TrialWriter:
             old trial first.
         resume: go on with the trial of exactly this name, if there is one, whatever ``if_exists`` says. Its steps
             stay; ``rewind`` says which of them are superseded.
+        limits: of bytes; they are kept by leaving out neurons, of old steps first.
+        precision: of raw values of neurons, as they are stored.
 
     Attributes:
         path, name: the trial's folder, and its name.
@@ -59,7 +73,14 @@ class TrialWriter:
     """
 
     def __init__(
-        self, folder: Path | str, info: TrialInfo, *, if_exists: IfExists = "number", resume: bool = False
+        self,
+        folder: Path | str,
+        info: TrialInfo,
+        *,
+        if_exists: IfExists = "number",
+        resume: bool = False,
+        limits: Limits | None = None,
+        precision: Precision = "float32",
     ) -> None:
         group, name = Path(folder), checked_trial_name(info.trial)
         first = encode_block("trial", codec.trial_to_plain(info))
@@ -77,6 +98,10 @@ class TrialWriter:
         self.troubles: deque[Exception] = deque(maxlen=64)
         try:
             self._journal, self._catalog, self._steps, self._detail, self._columns = map(self._open, FILE_NAMES)
+            self._precision = precision
+            self._details = DetailWriter(self.path, self._detail, limits or Limits(), self._bytes_besides_parts)
+            if self.earlier is not None:
+                self._details.go_on()
             if self.earlier is None or self.earlier.config is None:
                 self._journal.append(first)
             if self.earlier is not None:
@@ -84,7 +109,7 @@ class TrialWriter:
         except BaseException:
             self.close(None)
             raise
-        self._column_writer = ColumnWriter(self._columns.append)
+        self._column_writer = ColumnWriter(self._append_columns)
 
     def _write_resumption(self, earlier: Earlier, info: TrialInfo) -> None:
         self._known |= earlier.digests
@@ -112,12 +137,13 @@ class TrialWriter:
         before = self._bytes()
         layout = self._intern_layout(record.tensors)
         graphs = self._intern_graphs(record.graphs)
-        detail = self._detail.append(pack_detail(record).encode())
+        most = most_bytes(record, len(graphs))
+        detail = self._details.append(pack_detail(record, self._precision), record.kind, most)
         try:
-            self._steps.append(encode_step(record, layout, graphs, detail))
+            self._steps.append(encode_step(record, layout, graphs, detail.offset, detail.part))
         except Exception:
             with contextlib.suppress(OSError):
-                self._detail.cut(detail)
+                self._details.cut(detail)
             raise
         # The step is kept now; its columns are derived, and a reader does without them.
         with contextlib.suppress(OSError):
@@ -130,6 +156,7 @@ class TrialWriter:
 
     def write_note(self, note: Note) -> int:
         """Append a note."""
+        self._details.noted.add(note.step)
         return self._append_journal("note", {"text": note.text, "step": note.step, "time": note.time})
 
     def write_network(self, modules: Sequence[ModuleInfo]) -> int:
@@ -160,6 +187,8 @@ class TrialWriter:
         finally:
             for file in self._opened:
                 file.close()
+            if hasattr(self, "_details"):  # opening may have failed
+                self._details.close()
             if is_owner:
                 lock.release(self.path)
 
@@ -178,8 +207,19 @@ class TrialWriter:
         self._opened.append(AppendFile(file_path(self.path, name)))
         return self._opened[-1]
 
+    def steps_left(self) -> float | None:
+        """For how many more steps the trial's limit has room, if they have no neurons; None if there is no limit."""
+        return self._details.steps_left()
+
     def _bytes(self) -> int:
+        return self._bytes_besides_parts() + self._details.size
+
+    def _bytes_besides_parts(self) -> int:
         return sum(file.size for file in self._opened)
+
+    def _append_columns(self, block: bytes) -> None:
+        if self._details.make_room(len(block)):
+            self._columns.append(block)
 
     def _check_place(self) -> None:
         """Raise an error where writing would be in vain, or would harm what another process writes."""
