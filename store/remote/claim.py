@@ -29,19 +29,25 @@ def claim(remote: RemoteFolder, trial: Path) -> tuple[str, Manifest]:
     """
     identity = trial_identity(trial)
     writer = RemoteWriter(**lock.this_process(), token=secrets.token_hex(8), beat=time.time())
+    new = Manifest(identity, started(BlockFile(file_path(trial, "journal"))), writer=writer)
     for name in numbered(trial.name):
         there = read_manifest(remote, name)
         if there is None:
-            new = Manifest(identity, started(BlockFile(file_path(trial, "journal"))), writer=writer)
             if remote.create(f"{name}/{MANIFEST}", new.to_bytes()):
                 return name, new
-        elif there.trial == identity:
-            if there.is_live and not _is_of_this_machine(there):
-                raise in_use(remote, name, there)
-            there = there.with_writer(writer)
-            remote.write(f"{name}/{MANIFEST}", there.to_bytes())
-            return name, there
+            there = read_manifest(remote, name)
+        if there is not None and there.trial == identity:
+            return name, _take_over(remote, name, there, writer)
     raise AssertionError("there is always another number")
+
+
+def _take_over(remote: RemoteFolder, name: str, there: Manifest, writer: RemoteWriter) -> Manifest:
+    """Go on with what was uploaded before."""
+    if there.is_live and not _is_of_this_machine(there):
+        raise in_use(remote, name, there)
+    there = there.with_writer(writer)
+    remote.write(f"{name}/{MANIFEST}", there.to_bytes())
+    return there
 
 
 def trial_identity(trial: Path) -> str:

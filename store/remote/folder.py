@@ -76,6 +76,10 @@ class RemoteFolder:
                 self._system.pipe_file(self._at(path), data, mode="create")
             except FileExistsError:
                 return False
+            except Exception:  # not every server knows exclusive writes
+                if self._system.exists(self._at(path)):
+                    return False
+                self._system.pipe_file(self._at(path), data)
             return True
 
     def remove(self, paths: Iterable[str]) -> None:
@@ -104,9 +108,9 @@ class RemoteFolder:
         """Each file system has errors of its own; here they become one."""
         try:
             yield
-        except FileNotFoundError:
-            raise
         except Exception as error:
+            if isinstance(error, FileNotFoundError) and doing == "read":
+                raise
             raise UnreachableError(f"{self.address} cannot be {doing} ({type(error).__name__}: {error})") from error
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import DamagedError, UnreachableError
-from stepscope.store.remote.trial_copy import TrialCopy
+from stepscope.store.remote.manifest import RemoteFile
+from stepscope.store.remote.trial_copy import TrialCopy, pages_folder
 
 PAGE = 512 << 10
 
@@ -17,10 +18,20 @@ class LazyFile(BlockFile):
     def __init__(self, path: Path, copy: TrialCopy) -> None:
         super().__init__(path)
         self._copy = copy
+        self._trial = copy.manifest.trial
+        self._file = copy.manifest.files.get(self.name)
 
     def size(self) -> int:
-        file = self._copy.manifest.files.get(self.name)
+        file = self._known()
         return 0 if file is None else file.size
+
+    def _known(self) -> RemoteFile | None:
+        """The file as it is now; once it is replaced, as it was before: what asks then has read that one."""
+        manifest = self._copy.manifest
+        now = manifest.files.get(self.name) if manifest.trial == self._trial else None
+        if now is not None and (self._file is None or self._file.generation == now.generation):
+            self._file = now
+        return self._file
 
     def was_replaced(self) -> bool:
         return False  # the copy knows, and so does who made this file
@@ -48,9 +59,11 @@ class LazyFile(BlockFile):
 
     def _fetch(self, start: int) -> bytes:
         try:
+            if self._known() != self._copy.manifest.files.get(self.name):
+                raise DamagedError(f"{self.name} was replaced meanwhile; refresh the trial")
             return self._copy.read(self.name, start, min(start + PAGE, self.size()))
         except UnreachableError as error:
             raise DamagedError(f"{self.name} cannot be fetched: {error}") from error
 
     def _folder(self) -> Path:
-        return self.path.with_suffix(".pages") / f"{self._copy.manifest.files[self.name].generation:04}"
+        return pages_folder(self.path) / f"{self._file.generation if self._file is not None else 0:04}"

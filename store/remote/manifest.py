@@ -112,6 +112,11 @@ class Manifest:
         return _JOURNAL in self.files
 
     @property
+    def is_copied(self) -> bool:
+        """Whether a local folder was copied there as it is; nothing can be appended to it."""
+        return any(file.generation == 0 for file in self.files.values())
+
+    @property
     def is_live(self) -> bool:
         """Whether somebody who may be alive writes to it."""
         return self.writer is not None and self.writer.is_alive

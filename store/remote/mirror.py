@@ -48,6 +48,7 @@ class Mirror:
         self._failures = 0
         self._deadline = 0.0
         self._closing = threading.Event()
+        self._rests: threading.Thread | None = None
         self._process = os.getpid()
         self._thread = threading.Thread(target=self._run, name="stepscope-mirror", daemon=True)
         self._thread.start()
@@ -59,6 +60,8 @@ class Mirror:
         self._deadline = time.monotonic() + wait
         self._closing.set()
         self._thread.join(wait + 1)
+        if self._rests is not None:
+            self._rests.join(max(0.0, self._deadline - time.monotonic()))
         if is_trial(self._trial):
             self._on_trouble(
                 UnreachableError(
@@ -81,15 +84,18 @@ class Mirror:
     def _pause(self) -> float:
         if not self._failures:
             return self._interval
-        return min(self._interval * 2.0 ** (self._failures - 1), _LONGEST_PAUSE)
+        longest = _LONGEST_PAUSE if not self._closing.is_set() else self._interval
+        return min(self._interval * 2.0 ** min(self._failures - 1, 30), longest)
 
     def _try(self, last: bool) -> bool:
         """One upload; whether it went well, or can never."""
         try:
             if self._uploader is None:
                 self._uploader = Uploader(self._trial, self._remote, *claim(self._remote, self._trial))
-                self._upload_rests()
             self._uploader.upload(last=last)
+            if self._rests is None:
+                self._rests = threading.Thread(target=self._upload_rests, name="stepscope-rests", daemon=True)
+                self._rests.start()
         except TrialInUseError as error:
             self._uploader = None
             self._on_trouble(error)

@@ -62,6 +62,11 @@ def _fetch(remote: RemoteFolder, trial: Path, there: Manifest | None) -> None:
                 f"{trial} waits to be uploaded, but {remote.address}/{trial.name} is another trial; "
                 f"upload the first: stepscope upload {trial} {remote.address}"
             )
+    elif there is not None and there.is_copied:
+        raise StoreError(
+            f"{remote.address}/{trial.name} was copied there as it is and cannot be gone on with; "
+            f"stepscope download {remote.address}/{trial.name} fetches it, stepscope upload makes another one there"
+        )
     elif there is not None:
         _wait_for_silence(remote, trial.name, there)
         download_trial(remote, trial.name, trial.parent)

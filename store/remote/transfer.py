@@ -47,7 +47,7 @@ def upload_trial(trial: Path, remote: RemoteFolder) -> str:
     Raises:
         TrialInUseError, UnreachableError: as ``upload``.
     """
-    if not lock.take(trial):
+    if not _take_lock(trial):
         raise TrialInUseError(f"{trial} is being written to; upload it when its recorder has ended")
     try:
         uploader = Uploader(trial, remote, *claim(remote, trial))
@@ -57,6 +57,13 @@ def upload_trial(trial: Path, remote: RemoteFolder) -> str:
         return f"{remote.address}/{uploader.name}"
     finally:
         lock.release(trial)
+
+
+def _take_lock(trial: Path) -> bool:
+    try:
+        return lock.take(trial)
+    except OSError:  # where nothing can be written, nobody starts to write either
+        return not lock.is_held(trial)
 
 
 def download(address: str, folder: Path | str) -> tuple[Path, ...]:

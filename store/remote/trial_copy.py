@@ -47,11 +47,7 @@ class TrialCopy:
 
     def is_other_than(self, before: Manifest) -> bool:
         """Whether what was read with an earlier manifest is not the start of what is here now."""
-        now = self.manifest
-        replaced = (
-            before.files[name].generation != file.generation for name, file in now.files.items() if name in before.files
-        )
-        return before.trial != now.trial or any(replaced)
+        return any(_is_replaced(name, before, self.manifest) for name in self.manifest.files)
 
     def refresh(self) -> bool:
         """Fetch what is new, but the details; False if the remote trial is gone, and the copy is left as it was.
@@ -81,13 +77,19 @@ class TrialCopy:
             UnreachableError: they cannot be fetched.
         """
         with self._lock:
-            manifest = self.manifest
+            before, found = self.manifest, bytearray()
+
+            def fetch(manifest: Manifest) -> None:
+                if _is_replaced(file, before, manifest):
+                    raise DamagedError(f"{self.address}/{file} was replaced meanwhile; refresh the trial")
+                found[:] = b"".join(self._pieces(manifest, file, start, end))
+
             try:
-                return b"".join(self._pieces(manifest, file, start, end))
-            except FileNotFoundError:
-                found: list[bytes] = []
-                self._with_manifest(lambda new: found.extend(self._pieces(new, file, start, end)))
-                return b"".join(found)
+                fetch(before)
+            except FileNotFoundError:  # the part was superseded by a larger one
+                if not self._with_manifest(fetch):
+                    raise DamagedError(f"{self.address} was removed") from None
+            return bytes(found)
 
     # ------------------------------------------------------------------ fetching
 
@@ -114,6 +116,7 @@ class TrialCopy:
             for name in sorted(manifest.files, key=_order):
                 if name != LAZY or everything:
                     self._fetch_file(name, manifest, state)
+            self._forget_pages(manifest)
             self._show_writer(manifest.writer if manifest.is_live else None)
         self.manifest = manifest
 
@@ -173,6 +176,12 @@ class TrialCopy:
         self._write_state(state)
         return state
 
+    def _forget_pages(self, manifest: Manifest) -> None:
+        """Remove the pages of what was replaced."""
+        for pages in pages_folder(self.folder / LAZY).glob("*"):
+            if LAZY not in manifest.files or pages.name != f"{manifest.files[LAZY].generation:04}":
+                shutil.rmtree(pages, ignore_errors=True)
+
     def _show_writer(self, writer: RemoteWriter | None) -> None:
         """Readers tell from the lock whether a trial is live; its host is never this one, so its word is taken."""
         path = self.folder / lock.LOCK_NAME
@@ -180,6 +189,17 @@ class TrialCopy:
             path.unlink(missing_ok=True)
         elif not path.exists():
             path.write_text(json.dumps({"pid": writer.pid, "host": f"{writer.host} (remote)"}), "utf-8")
+
+
+def pages_folder(file: Path) -> Path:
+    """Where the pages of a file are kept, in a folder for each generation."""
+    return file.with_suffix(".pages")
+
+
+def _is_replaced(name: str, before: Manifest, now: Manifest) -> bool:
+    """Whether a file has other bytes now than those that were known before."""
+    known, new = before.files.get(name), now.files.get(name)
+    return before.trial != now.trial or (known is not None and new is not None and known.generation != new.generation)
 
 
 def _order(name: str) -> int:

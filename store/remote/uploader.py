@@ -82,6 +82,8 @@ class Uploader:
             data = local.read(part.start, part.end)
             self._remote.write(f"{self.name}/{part.path}", data)
             checks.append(zlib.crc32(data))
+            if self._is_beat_due():  # much to upload, or slowly: that is no reason to count as dead
+                self._publish(self._manifest.with_writer(self._writer()))
         local.remember(size)
         return RemoteFile(known.generation, ends, tuple(checks))
 

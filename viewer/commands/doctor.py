@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import sys
 import time
@@ -12,7 +13,7 @@ from typing import Any
 
 from stepscope.analysis import LEVELS, Finding, Level, diagnose, rule_names
 from stepscope.analysis.wording import counted, in_words, is_at_least
-from stepscope.store import Group, StoreError, Trial
+from stepscope.store import Group, StoreError, Trial, UnreachableError
 from stepscope.store.address import place
 from stepscope.store.group import is_trial
 from stepscope.viewer.commands.opening import opened, opened_trial
@@ -74,7 +75,8 @@ def follow(trial: Trial, *, pause: float = 2.0, fail_on: Level = "warning") -> i
     told: set[tuple[str, str]] = set()
     looked, sick, running = 0, False, True
     while running:
-        trial.refresh()
+        with contextlib.suppress(UnreachableError):  # an address may be out of reach for a while
+            trial.refresh()
         running = trial.state == "running"
         size = len(trial.steps)
         if size > looked * _GROWTH or (not running and size > looked):

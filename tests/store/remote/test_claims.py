@@ -6,17 +6,18 @@ import socket
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from stepscope.store import StoreError, TrialExistsError, TrialInUseError, open_group, open_trial, upload
+from stepscope.store import StoreError, TrialExistsError, TrialInUseError, TrialWriter, open_group, open_trial, upload
 from stepscope.store.records import TrialEnd
-from stepscope.store.remote import prepare
+from stepscope.store.remote import parts, prepare, uploader
 from stepscope.store.remote.claim import claim, trial_identity
 from stepscope.store.remote.folder import RemoteFolder
-from stepscope.store.remote.manifest import MANIFEST, SILENCE, Manifest, RemoteWriter, read_manifest
+from stepscope.store.remote.manifest import MANIFEST, SILENCE, Manifest, RemoteWriter, parse_manifest, read_manifest
 from stepscope.store.remote.places import spool_folder
-from support.remote import RECORDS, check, eventually, new_writer, uploaded, write_remote
+from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, uploaded, write_remote
 
 
 def _set_writer(address: str, writer: RemoteWriter | None) -> None:
@@ -60,7 +61,6 @@ def test_what_if_exists_may_be(memory: str) -> None:
 @pytest.mark.parametrize("name", ["../escape", "", ".hidden", "a/b"])
 def test_names_that_lead_elsewhere(memory: str, name: str) -> None:
     from stepscope.store.remote.writer import RemoteTrialWriter
-    from support.remote import SYNTHETIC
 
     with pytest.raises(StoreError, match=r"cannot be named|must be a text"):
         RemoteTrialWriter(memory, replace(SYNTHETIC.info(), trial=name))
@@ -135,9 +135,6 @@ def test_a_trial_that_is_removed_while_it_is_written(memory: str) -> None:
 
 
 def test_the_same_trial_gets_the_same_place(memory: str) -> None:
-    from stepscope.store import TrialWriter
-    from support.remote import SYNTHETIC
-
     folder = spool_folder(memory)
     remote, paths = RemoteFolder(memory), []
     for name in ("a", "b"):
@@ -195,3 +192,68 @@ def test_resuming_what_a_machine_that_died_has_written(memory: str, monkeypatch:
     writer.write_step(RECORDS[2])
     writer.close(TrialEnd("finished", 1.0))
     check(open_trial(f"{memory}/synthetic"), 3)
+
+
+def test_a_copied_folder_is_not_resumed(memory: str, tmp_path: Path) -> None:
+    with TrialWriter(tmp_path / "runs", SYNTHETIC.info()) as writer:
+        writer.write_step(RECORDS[0])
+    for file in writer.path.iterdir():
+        RemoteFolder(memory).write(f"synthetic/{file.name}", file.read_bytes())
+    with pytest.raises(StoreError, match="was copied there as it is and cannot be gone on with"):
+        new_writer(memory, resume=True)
+    check(open_trial(f"{memory}/synthetic"), 1)
+
+
+def test_another_trial_in_the_spool_is_not_resumed(memory: str) -> None:
+    """What waits to be uploaded must not be mixed with what is there."""
+    write_remote(memory, 2)
+    with TrialWriter(spool_folder(memory), SYNTHETIC.info()) as writer:
+        writer.write_step(RECORDS[0])
+    with pytest.raises(StoreError, match="waits to be uploaded, but"):
+        new_writer(memory, resume=True)
+    assert upload(writer.path, memory) == (f"{memory}/synthetic-2",)
+
+
+def test_a_server_without_exclusive_writes(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    write = MemoryFileSystem.pipe_file
+
+    def refuse(self: MemoryFileSystem, path: str, value: bytes, mode: str = "overwrite") -> None:
+        if mode == "create":
+            raise OSError("A header you provided implies functionality that is not implemented.")
+        write(self, path, value)
+
+    monkeypatch.setattr(MemoryFileSystem, "pipe_file", refuse)
+    assert [write_remote(memory, 1), write_remote(memory, 2)] == [f"{memory}/synthetic", f"{memory}/synthetic-2"]
+    assert not RemoteFolder(memory).create("synthetic/manifest.json", b"x")
+
+
+def test_a_long_upload_shows_that_it_lives(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parts, "LARGEST", 2_000)
+    monkeypatch.setattr(uploader, "_BEAT", 0.0)
+    with TrialWriter(spool_folder(memory), SYNTHETIC.info()) as writer:
+        for record in RECORDS[:3]:
+            writer.write_step(record)
+    beats, write = set(), RemoteFolder.write
+
+    def watched(self: RemoteFolder, path: str, data: bytes) -> None:
+        if path.endswith(MANIFEST):
+            manifest = parse_manifest(data, "here")
+            beats.add(manifest.writer.beat if manifest.writer else None)
+            assert not manifest.files or "journal.stepscope" in manifest.files
+        write(self, path, data)
+
+    monkeypatch.setattr(RemoteFolder, "write", watched)
+    upload(writer.path, memory)
+    assert len(beats) > 5
+    check(open_trial(f"{memory}/synthetic"), 3)
+
+
+def test_a_bucket_that_does_not_exist(s3_endpoint: str, places: Path) -> None:
+    writer = new_writer("s3://no-such-bucket/runs", wait=0.5)
+    writer.write_step(RECORDS[0])
+    eventually(lambda: writer.troubles)
+    assert "bucket does not exist" in str(writer.troubles[0])
+    writer.close(TrialEnd("finished", 1.0))
+    check(open_trial(writer.path), 1)

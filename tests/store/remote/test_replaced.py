@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from stepscope.store import TrialWriter, open_trial, upload
+from stepscope.store import DamagedError, TrialWriter, open_trial, upload
 from stepscope.store.append_file import AppendFile
 from stepscope.store.files import file_path
 from stepscope.store.records import Note, TrialEnd
+from stepscope.store.remote import lazy_file
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.manifest import RemoteFile, read_manifest
 from support.records import assert_step_is
@@ -123,3 +124,25 @@ def test_half_a_block_is_not_uploaded(memory: str, local: Path) -> None:
     with open(file_path(local, "journal"), "ab") as file:
         file.write(file_path(local, "journal").read_bytes()[16:60])
     check(open_trial(upload(local, memory)[0]), 4)
+
+
+def test_who_holds_a_step_of_what_was_replaced_is_told(
+    memory: str, local: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its details are gone; nothing of the new file is taken for them."""
+    monkeypatch.setattr(lazy_file, "PAGE", 1024)
+    trial = open_trial(upload(local, memory)[0])
+    one, two = trial.step(10), trial.step(20)
+    with TrialWriter(local.parent / "other", SYNTHETIC.info()) as writer:
+        for record in reversed(RECORDS[:4]):
+            writer.write_step(replace(record, number=30 - record.number))
+    for name in ("steps", "detail", "columns", "catalog"):
+        _rewrite(file_path(local, name), file_path(writer.path, name).read_bytes())
+    upload(local, memory)
+    with pytest.raises(DamagedError, match="was replaced meanwhile; refresh the trial"):
+        one.tensor("model").histogram  # noqa: B018
+    assert trial.refresh()
+    with pytest.raises(DamagedError, match="was replaced meanwhile; refresh the trial"):
+        two.tensor("model").histogram  # noqa: B018
+    assert_step_is(trial.step(30), replace(RECORDS[0], number=30))
+    assert [path.name for path in (trial.path / "detail.pages").iterdir()] == ["0002"]

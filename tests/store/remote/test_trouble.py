@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from stepscope.store import UnreachableError, open_group, open_trial, upload
+from stepscope.store import TrialWriter, UnreachableError, lock, open_group, open_trial, upload
 from stepscope.store.records import TrialEnd
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.places import spool_folder
-from support.remote import RECORDS, check, eventually, new_writer, uploaded, write_remote
+from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, uploaded, write_remote
 
 
 class Outage:
@@ -193,3 +193,30 @@ def test_a_cache_that_is_removed_meanwhile(memory: str, tmp_path: Path) -> None:
     writer.close(TrialEnd("finished", 1.0))
     assert trial.refresh()
     check(trial, 2)
+
+
+def test_closing_tries_often_though_the_outage_was_long(memory: str, outage: Outage) -> None:
+    """The pauses have grown by then; the network comes back while the closing waits."""
+    writer = new_writer(memory)
+    writer.write_step(RECORDS[0])
+    uploaded(f"{memory}/synthetic", 1)
+    outage.on = True
+    writer.write_step(RECORDS[1])
+    eventually(lambda: outage.refused > 6)
+    threading.Timer(0.2, setattr, (outage, "on", False)).start()
+    writer.close(TrialEnd("finished", 1.0))
+    assert not writer.path.exists()
+    check(open_trial(f"{memory}/synthetic"), 2)
+
+
+def test_a_trial_that_cannot_be_written_to_is_uploaded(
+    memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(trial: Path) -> bool:
+        raise PermissionError("read-only")
+
+    with TrialWriter(tmp_path / "archive", SYNTHETIC.info()) as writer:
+        writer.write_step(RECORDS[0])
+    monkeypatch.setattr(lock, "take", refuse)
+    assert upload(writer.path, memory) == (f"{memory}/synthetic",)
+    check(open_trial(f"{memory}/synthetic"), 1)
