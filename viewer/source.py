@@ -85,9 +85,7 @@ class Source:
 
 
 def _refresh_trial(trial: Trial) -> bool:
-    if trial.end is not None:
-        return False
-    try:
+    try:  # also one that has ended: it may be resumed, or repaired
         before = trial.state
         return trial.refresh() or trial.state != before
     except (StoreError, OSError):

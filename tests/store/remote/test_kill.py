@@ -62,6 +62,7 @@ def open_group_names(address: str) -> tuple[str, ...]:
         return ()
 
 
+@pytest.mark.slow
 def test_the_next_recorder_uploads_the_rest(s3: str) -> None:
     last = _kill_after(s3, 5, 0.0)
     assert write_remote(s3, 2) == f"{s3}/synthetic-2"

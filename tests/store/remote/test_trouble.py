@@ -13,7 +13,18 @@ from stepscope.store import TrialWriter, UnreachableError, lock, open_group, ope
 from stepscope.store.records import TrialEnd
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.places import spool_folder
-from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, uploaded, write_remote
+from support.remote import (
+    RECORDS,
+    S3_SETTINGS,
+    SYNTHETIC,
+    check,
+    environment,
+    eventually,
+    new_writer,
+    s3_server,
+    uploaded,
+    write_remote,
+)
 
 
 class Outage:
@@ -220,3 +231,25 @@ def test_a_trial_that_cannot_be_written_to_is_uploaded(
     monkeypatch.setattr(lock, "take", refuse)
     assert upload(writer.path, memory) == (f"{memory}/synthetic",)
     check(open_trial(f"{memory}/synthetic"), 1)
+
+
+@pytest.mark.slow
+def test_a_server_that_is_away_for_a_while(places: Path) -> None:
+    """A real one: connections are refused, then it is there again."""
+    pytest.importorskip("moto.server")
+    from s3fs import S3FileSystem
+
+    S3FileSystem.clear_instance_cache()
+    with s3_server() as endpoint, environment({**S3_SETTINGS, "AWS_ENDPOINT_URL": endpoint}):
+        S3FileSystem().mkdir("away")
+        writer = new_writer("s3://away/runs")
+        writer.write_step(RECORDS[0])
+        uploaded("s3://away/runs/synthetic", 1)
+    with environment({**S3_SETTINGS, "AWS_ENDPOINT_URL": endpoint}):
+        writer.write_step(RECORDS[1])
+        eventually(lambda: writer.troubles, 60)
+        with s3_server(int(endpoint.rpartition(":")[2])):
+            writer.close(TrialEnd("finished", 1.0))
+            assert [type(error) for error in writer.troubles] == [UnreachableError]
+            check(open_trial("s3://away/runs/synthetic"), 2)
+    S3FileSystem.clear_instance_cache()
