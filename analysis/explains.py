@@ -108,8 +108,9 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "saturated-activation": "anywhere",
         "learning-rate": "anywhere",
     },
+    "frozen-parameters": {"unchanged-parameters": "anywhere", "untrained-parameters": "anywhere", **_LOSS},
+    "gradient-cut": {"no-gradient": "upstream", "loss-plateau": "anywhere", "ignored-input": "anywhere"},
     "ignored-input": {"constant-output": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
-    "gradient-cut": {"no-gradient": "upstream", "loss-plateau": "anywhere"},
     "accumulated-gradients": {
         **_BLOW_UP,
         "learning-rate": "anywhere",
@@ -139,6 +140,10 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "vanishing-gradient": "anywhere",
     },
+    "growing-state": {**_BLOW_UP, "saturated-activation": "downstream", "learning-rate": "anywhere"},
+    "residual-balance": {"vanishing-gradient": "upstream", "exploding-gradient": "anywhere"},
+    "unused-embeddings": {},
+    "trained-padding": {},
     "attention-logits": {**_LOSS, "attention-collapse": "anywhere", "dtype-range": "anywhere"},
     "attention-collapse": {**_LOSS, "vanishing-gradient": "upstream"},
     "gan-balance": {

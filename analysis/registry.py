@@ -24,9 +24,11 @@ from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
+from stepscope.analysis.rules.frozen_parameters import FrozenParameters
 from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
+from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_scale import InputScale
@@ -46,6 +48,7 @@ from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
 from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
+from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
@@ -54,6 +57,7 @@ from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
 from stepscope.analysis.rules.target_scale import TargetScale
 from stepscope.analysis.rules.targets_equal_inputs import TargetsEqualInputs
+from stepscope.analysis.rules.trained_padding import TrainedPadding
 from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
@@ -62,6 +66,7 @@ from stepscope.analysis.rules.unregistered_parameters import UnregisteredParamet
 from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
 from stepscope.analysis.rules.untied_weights import UntiedWeights
 from stepscope.analysis.rules.untrained_parameters import UntrainedParameters
+from stepscope.analysis.rules.unused_embeddings import UnusedEmbeddings
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
 from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.analysis.rules.weights_reset import WeightsReset
@@ -118,12 +123,17 @@ RULES: dict[str, type[Rule]] = {
         PosteriorCollapse,
         SchedulerRhythm,
         UnrelatedTargets,
+        FrozenParameters,
         ExtremeBatch,
         RepeatedBatch,
         TargetsEqualInputs,
         ImbalancedTargets,
         WeightsReset,
         UnboundedLoss,
+        ResidualBalance,
+        GrowingState,
+        UnusedEmbeddings,
+        TrainedPadding,
         LossStart,
         LossDivergence,
         LossSpike,

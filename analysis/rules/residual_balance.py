@@ -1,0 +1,109 @@
+"""The rule ``residual-balance``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.layers import rms
+from stepscope.analysis.parameters import listed
+from stepscope.analysis.robust import median
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_ADDITIONS = frozenset(["add", "iadd", "radd"])
+
+
+class _Branch(NamedTuple):
+    """One branch of a sum: what it starts from, what it adds, and where."""
+
+    skip: Place
+    branch: Place
+    total: Place
+
+
+@dataclass(frozen=True)
+class ResidualBalance(Rule):
+    """A residual branch that adds next to nothing, or that drowns what it is added to.
+
+    Symptom: the block might as well not be there; or the way around it carries nothing, and depth hurts.
+
+    How it is measured: where a module returns the sum of a tensor and of branches computed from it, the sizes (root
+    mean square) of each branch and of that tensor, in the median of the last third of the training. A
+    branch that started at zero on purpose grows: one that is no larger than at the start does not.
+
+    Causes: a scale (LayerScale, a gate, weight decay) that keeps a branch at zero; a branch without a norm behind an
+    embedding that is initialised very small, or weights in it that are far too large.
+
+    Remedy: scale the branch by the root of the depth or begin it at zero and let it learn; normalise what enters it.
+
+    Attributes:
+        small, large: the ratio of branch to skip beyond which it counts. Source: healthy blocks have 0.01 to 10;
+            float32 itself ends at 1e-7.
+    """
+
+    name = "residual-balance"
+    causes = "A scale or gate that keeps the branch at zero, or weights in it (or the embedding) of the wrong size."
+    remedy = "Normalise what enters the branch, and start it at zero or at one over the root of the depth."
+    small: float = 1e-4
+    large: float = 100.0
+
+    def check(self, view: View) -> Iterable[Finding]:
+        if len(view.training) < 6:
+            return
+        ratios = {branch: _ratio(view, branch) for branch in _branches(view)}
+        vanished = {b: late for b, (early, late) in ratios.items() if 0 < late < self.small and late <= 2 * early}
+        drowning = {b: late for b, (_, late) in ratios.items() if late > self.large}
+        if vanished:
+            yield self._finding(view, vanished, "adds next to nothing to")
+        if drowning:
+            yield self._finding(view, drowning, "drowns")
+
+    def _finding(self, view: View, found: dict[_Branch, float], does: str) -> Finding:
+        first = next(iter(found))
+        more = f"; {len(found) - 1} more branches do the same" if len(found) > 1 else ""
+        summary = f"{first.branch.node} {does} {first.skip.node}: it is {found[first]:.2g} times as large{more}."
+        shown = [
+            evidence(view.history(place.node, role=place.role), "norm", listed([place.node]))
+            for place in (first.branch, first.skip)
+        ]
+        others = [branch.branch.node for branch in found if branch != first]
+        return self.finding(
+            view, first.branch.node, "warning", summary, shown,
+            step=view.training[0].number, nodes=others, confidence=0.7,
+        )  # fmt: skip
+
+
+def _branches(view: View) -> Iterable[_Branch]:
+    """The branches of all sums that are the output of a module, in data-flow order."""
+    flow = view.flow
+    totals = [place for place, vertex in flow.vertices.items() if vertex.operation in _ADDITIONS]
+    for total in sorted(totals, key=lambda place: view.position.get(place.node, 0)):
+        if len(list(flow.same_tensor(total))) > 1 or flow.vertices[total].type != "calculated":
+            continue
+        terms = [link.place for link in flow.sources.get(total, ()) if link.differentiable and not link.lag]
+        terms = [place for place in terms if flow.vertices[place].type in ("calculated", "input")]
+        for skip in terms:
+            behind = flow.downstream([skip])
+            branches = [place for place in terms if place != skip and place in behind]
+            if branches and len(branches) == len(terms) - 1:
+                yield from (_Branch(skip, branch, total) for branch in branches)
+
+
+def _ratio(view: View, branch: _Branch) -> tuple[float, float]:
+    """The size of the branch over that of the skip, at the start and in the last third; NaN for other shapes."""
+    one = view.history(branch.branch.node, role=branch.branch.role)
+    two = view.history(branch.skip.node, role=branch.skip.role)
+    steps, i, j = np.intersect1d(one.steps, two.steps, return_indices=True)
+    if not len(steps):
+        return float("nan"), float("nan")
+    last = view.training[-1]
+    if view.shape(branch.branch, last) != view.shape(branch.skip, last):
+        return float("nan"), float("nan")
+    ratios = rms(one)[i] / np.maximum(rms(two)[j], 1e-30)
+    return median(ratios[:3]), median(ratios[2 * len(ratios) // 3 :])
