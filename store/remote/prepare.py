@@ -43,7 +43,8 @@ def may_wait(trial: Path, if_exists: IfExists, resume: bool) -> bool:
 
 def _make_room(remote: RemoteFolder, name: str, if_exists: IfExists, there: Manifest) -> str:
     if if_exists == "number":  # also if it is in use: that shows by silence only, and training must not wait for it
-        return next(other for other in numbered(name) if read_manifest(remote, other) is None)
+        taken = set(remote.names())
+        return next(other for other in numbered(name) if other not in taken)
     if there.is_live:
         raise in_use(remote, name, there)
     if if_exists == "fail":

@@ -116,7 +116,7 @@ class TrialCopy:
             for name in sorted(manifest.files, key=_order):
                 if name != LAZY or everything:
                     self._fetch_file(name, manifest, state)
-            self._forget_pages(manifest)
+            self._forget(manifest)
             self._show_writer(manifest.writer if manifest.is_live else None)
         self.manifest = manifest
 
@@ -176,8 +176,11 @@ class TrialCopy:
         self._write_state(state)
         return state
 
-    def _forget_pages(self, manifest: Manifest) -> None:
-        """Remove the pages of what was replaced."""
+    def _forget(self, manifest: Manifest) -> None:
+        """Remove files that the trial has no more, and the pages of what was replaced."""
+        for path in self.folder.glob(f"*{SUFFIX}"):
+            if path.name not in manifest.files:
+                path.unlink()
         for pages in pages_folder(self.folder / LAZY).glob("*"):
             if LAZY not in manifest.files or pages.name != f"{manifest.files[LAZY].generation:04}":
                 shutil.rmtree(pages, ignore_errors=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 import zlib
 from dataclasses import replace
 from pathlib import Path
 
-from stepscope.store.errors import StoreError, TrialInUseError
+from stepscope.store.errors import StoreError, TrialInUseError, UnreachableError
 from stepscope.store.files import SUFFIX
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.local_file import LocalFile
@@ -99,9 +100,9 @@ class Uploader:
     def _publish(self, manifest: Manifest) -> None:
         self._check_owner()
         self._remote.write(f"{self.name}/{MANIFEST}", manifest.to_bytes())
-        # Who read the manifest before this one may still be reading its parts: they stay until the next one.
-        self._remote.remove(self._superseded)
         before, self._manifest = self._manifest, manifest
+        # Who read the manifest before this one may still be reading its parts: they stay until the next one.
+        self._remove(self._superseded)
         self._superseded = sorted(_paths(before, self.name) - _paths(manifest, self.name))
 
     def _check_owner(self) -> None:
@@ -119,7 +120,12 @@ class Uploader:
         for file in self._remote.names(self.name):
             if file.endswith(SUFFIX):
                 there = [f"{self.name}/{file}/{part}" for part in self._remote.names(f"{self.name}/{file}")]
-                self._remote.remove([path for path in there if path not in needed])
+                self._remove([path for path in there if path not in needed])
+
+    def _remove(self, paths: list[str]) -> None:
+        """What cannot be removed, for want of a permission perhaps, hurts nobody."""
+        with contextlib.suppress(UnreachableError):
+            self._remote.remove(paths)
 
 
 def _paths(manifest: Manifest, trial: str) -> set[str]:

@@ -71,6 +71,7 @@ def test_a_file_that_is_no_more(memory: str, local: Path) -> None:
     assert "columns" not in _files(memory)
     assert RemoteFolder(memory).names("synthetic/columns.stepscope") == []
     trial.refresh()
+    assert not file_path(trial.path, "columns").exists()
     check(open_trial(f"{memory}/synthetic"), 4)
 
 

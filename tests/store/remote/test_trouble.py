@@ -253,3 +253,20 @@ def test_a_server_that_is_away_for_a_while(places: Path) -> None:
             assert [type(error) for error in writer.troubles] == [UnreachableError]
             check(open_trial("s3://away/runs/synthetic"), 2)
     S3FileSystem.clear_instance_cache()
+
+
+def test_without_permission_to_delete(memory: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fsspec.implementations.memory import MemoryFileSystem
+
+    def refuse(self: MemoryFileSystem, path: str) -> None:
+        raise PermissionError("AccessDenied")
+
+    monkeypatch.setattr(MemoryFileSystem, "rm_file", refuse)
+    writer = new_writer(memory)
+    for index, record in enumerate(RECORDS):
+        writer.write_step(record)
+        if index % 4 == 0:
+            uploaded(f"{memory}/synthetic", index + 1)
+    writer.close(TrialEnd("finished", 1.0))
+    assert not writer.troubles and not writer.path.exists()
+    check(open_trial(f"{memory}/synthetic"), len(RECORDS))
