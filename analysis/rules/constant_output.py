@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.units import late_steps
@@ -28,7 +28,8 @@ class ConstantOutput(Rule):
 
     How it is measured: in the last third of the training, the standard deviation of each neuron over the batch against
     the size of the values. The finding names the first tensor in data-flow order that no longer varies although what
-    it is computed from does.
+    it is computed from does. For a mean squared error it also counts, as a warning, if the prediction's spread over the
+    batch has become a small part of its targets' spread, although it was larger at first.
 
     Causes: a softmax over a dimension of size one, dead units, a mask or factor of zero, a mean over the batch
     dimension, a representation that collapsed.
@@ -38,12 +39,17 @@ class ConstantOutput(Rule):
     Attributes:
         variation: the spread over the batch, as a part of the size of the values. Source: a thousand
             times the rounding of float32, so that what varies at all is left alone.
+        faded: the prediction's spread as a part of the targets'. Source: regressions that learn end at 0.4 to 1 in our
+            runs.
+        least_steps: shorter runs are not judged for having faded.
     """
 
     name = "constant-output"
     causes = "A softmax over a dimension of size one, dead units, a factor of zero, a mean over the batch dimension."
     remedy = "Look at the named node: its operation, the dimension it works on, and its weights."
     variation: float = 1e-4
+    faded: float = 0.15
+    least_steps: int = 100
 
     def check(self, view: View) -> Iterable[Finding]:
         steps = late_steps(view)
@@ -57,6 +63,19 @@ class ConstantOutput(Rule):
                     found.setdefault(first, comparison.prediction)
         for first, prediction in found.items():
             yield self._finding(view, first, prediction, _variation(steps, first))
+        if not found and view.training[-1].number - view.training[0].number >= self.least_steps:
+            yield from (self._faded(view, *pair) for pair in _fading(view, steps, self.faded))
+
+    def _faded(self, view: View, comparison: Comparison, share: float, before: float) -> Finding:
+        node = comparison.prediction.node
+        summary = (
+            f"{node} varies less and less between samples: by {share:.0%} of its targets' spread at last, by "
+            f"{before:.0%} at first; it has collapsed towards one answer for all."
+        )
+        history = view.history(node, role=comparison.prediction.role)
+        shown = [evidence(history, "std", "its spread over all elements")]
+        step = int(history.steps[0])
+        return self.finding(view, node, "warning", summary, shown, step=step, confidence=0.7)
 
     def _first(self, view: View, steps: list[Step], prediction: Place) -> Place | None:
         """The first constant place that was computed from something that varies."""
@@ -82,6 +101,29 @@ class ConstantOutput(Rule):
         return self.finding(
             view, first.node, "error", summary, shown, step=int(history.steps[0]), nodes=nodes, confidence=0.85
         )
+
+
+def _fading(view: View, late: list[Step], most: float) -> Iterator[tuple[Comparison, float, float]]:
+    """Predictions whose spread is a small part of their targets', and at most half of what it was, with both parts."""
+    early = view.training[:3]
+    for comparison in comparisons(view):
+        if comparison.operation == "mse_loss" and comparison.target is not None:
+            before, share = (_against(steps, comparison.prediction, comparison.target) for steps in (early, late[-3:]))
+            if share < most and share < 0.5 * before < np.inf:
+                yield comparison, share, before
+
+
+def _against(steps: list[Step], prediction: Place, target: Place) -> float:
+    """The spread of a prediction over the batch as a part of its target's; infinite if it is unknown."""
+    spreads = [[_spread(step, place) for place in (prediction, target)] for step in steps]
+    shares = [one / two for one, two in spreads if two > 0]
+    return float(np.median(shares)) if shares else np.inf
+
+
+def _spread(step: Step, place: Place) -> float:
+    """The root mean square, over neurons, of the spread over the batch; 0 if it is unknown."""
+    kept = neurons_of(step, place)
+    return 0.0 if kept is None or kept.statistics is None else float(np.sqrt(np.mean(kept.statistics[_STD] ** 2)))
 
 
 def _variation(steps: list[Step], place: Place) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
@@ -47,7 +47,7 @@ class FrozenParameters(Rule):
             f"{what} parameters of the optimizer are frozen ({listed(frozen)}): requires_grad is False, they get no "
             f"gradient."
         )
-        level = "error" if everything else "info"
+        level: Level = "error" if everything else "info"
         yield self.finding(
             view, frozen[0], level, summary, step=view.steps[0].number, nodes=frozen[1:], confidence=0.95
         )

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import Values
 from stepscope.analysis.optimizers import settings
+from stepscope.analysis.parameters import trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 from stepscope.store import Series
@@ -77,7 +78,7 @@ class SchedulerRhythm(Rule):
             f"The learning rate {name} swings between {np.max(curve.values):.3g} and almost nothing, first at "
             f"step {curve.steps[lowest]}: its schedule is stepped past its end."
         )
-        return self.finding(view, "", "warning", summary, step=int(curve.steps[lowest]), confidence=0.75)
+        return self._at_parameters(view, "warning", summary, int(curve.steps[lowest]), 0.75)
 
     def _standing(self, view: View, name: str, curve: Series, initial: float) -> Iterable[Finding]:
         rate = float(curve.values[0])
@@ -90,7 +91,12 @@ class SchedulerRhythm(Rule):
             f"The learning rate {name} stays at {rate:.3g}{where} in {len(curve.values)} recorded steps, although a "
             f"schedule was made for it: it is not stepped{'' if is_stuck else ', or not yet'}."
         )
-        yield self.finding(view, "", level, summary, step=int(curve.steps[0]), confidence=0.8 if is_stuck else 0.5)
+        yield self._at_parameters(view, level, summary, int(curve.steps[0]), 0.8 if is_stuck else 0.5)
+
+    def _at_parameters(self, view: View, level: Level, summary: str, step: int, confidence: float) -> Finding:
+        held = [parameter.node for parameter in trainable(view)]
+        first = held[0] if held else ""
+        return self.finding(view, first, level, summary, step=step, nodes=held[1:], confidence=confidence)
 
 
 def _is_number(value: object) -> bool:

@@ -41,7 +41,8 @@ class TargetsEqualInputs(Rule):
         for comparison in comparisons(view):
             if comparison.target is None or comparison.operation not in ("cross_entropy", "nll_loss"):
                 continue
-            size = math.prod(comparison.target_shape)
+            # What was computed from an input on the way to the loss has other positions than the input itself.
+            size = math.prod(comparison.shape[:1] + comparison.shape[2:])
             for place in _integer_inputs(view, comparison.prediction, size):
                 if _are_equal(view, place, comparison.target):
                     yield self._finding(view, comparison.target, place)

@@ -37,14 +37,15 @@ class UnrelatedTargets(Rule):
     Remedy: look at some samples with their targets by hand; shuffle indices, not arrays.
 
     Attributes:
-        level: the part of the constant answer's loss that counts as no better. Source: of ours.
+        level: the part of the constant answer's loss that counts as no better. Source: of ours; a net that learns
+            single samples by heart is a little better.
         samples: fewer different ones prove nothing.
     """
 
     name = "unrelated-targets"
     causes = "Inputs shuffled without their targets, files sorted in two ways, an index that is off by one."
     remedy = "Look at some samples with their targets by hand; shuffle indices, not arrays."
-    level: float = 0.97
+    level: float = 0.9
     samples: int = 80
 
     def check(self, view: View) -> Iterable[Finding]:
