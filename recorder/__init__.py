@@ -16,6 +16,7 @@ from stepscope.recorder.errors import (
     StepError,
     UnknownModuleError,
 )
+from stepscope.recorder.probes import Probed, probe
 from stepscope.recorder.recorder import Recorder
 from stepscope.recorder.schedule import Backoff, Budget, Every, PerKind, Schedule, Steps, Thinned
 from stepscope.recorder.step import Step
@@ -28,6 +29,7 @@ __all__ = [
     "DuplicateNameError",
     "Every",
     "PerKind",
+    "Probed",
     "Recorder",
     "RecorderClosedError",
     "RecorderError",
@@ -39,4 +41,5 @@ __all__ = [
     "Steps",
     "Thinned",
     "UnknownModuleError",
+    "probe",
 ]
