@@ -76,7 +76,7 @@ def most_bytes(record: StepRecord, graphs: int) -> int:
     rows = len(record.tensors)
     numbers = record.statistics.nbytes + record.aggregates.nbytes + record.per_sample.nbytes
     places = sum(len(shape) + len(strides) for shape, strides in zip(record.shapes, record.strides, strict=True))
-    texts = sum(map(len, record.categories)) * 4 + len(record.kind) * 4
+    texts = 4 * sum(len(str(text)) for text in (*record.categories, record.kind))
     return _FIXED_BYTES + numbers + 8 * places + 2 * rows + 32 * graphs + 16 * len(record.samples) + texts
 
 
