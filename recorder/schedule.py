@@ -52,7 +52,7 @@ class Every:
             return Thinned(Every(interval), _share(at_most))
         return super().__new__(cls)
 
-    def __post_init__(self, at_most: None) -> None:
+    def __post_init__(self, at_most: str | None) -> None:
         if isinstance(self.interval, bool) or not isinstance(self.interval, int) or self.interval < 1:
             raise RecorderError(f"Every({self.interval!r}): expected a whole number of steps, 1 or more")
 
