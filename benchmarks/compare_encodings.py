@@ -4,7 +4,7 @@
     python benchmarks/compare_encodings.py runs/demo/bugged
 
 The numbers of some steps are taken out of the recording and encoded anew. "XOR" stands for storing the difference to
-the step before of the same kind.
+the step before of the same kind; "copies", "differences" and "choices" are the codings of FORMAT.md.
 """
 
 from __future__ import annotations
@@ -12,86 +12,163 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import zstandard
+from content import as_record
 from numpy.typing import NDArray
+from table import markdown
 
-from stepscope.store import Step, open_trial
-from stepscope.store.detail_block import PAGE_BYTES
+from stepscope.store import open_trial
+from stepscope.store.coding_choice import code_part
+from stepscope.store.codings import CHOICE, COPY, DIFFERENCE
+from stepscope.store.columns import batch_columns
+from stepscope.store.multiples import Scales
+from stepscope.store.pages import PAGE_BYTES
+from stepscope.store.records import StepRecord, TensorInfo
 
-Part = NDArray[np.uint32] | NDArray[np.uint64]
-Encoding = Callable[[Part, Part | None], bytes]
+Words = NDArray[np.uint32] | NDArray[np.uint64]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One part of a step: the words of each row."""
+
+    tensors: Sequence[TensorInfo]
+    rows: Sequence[Words]
+
+    @cached_property
+    def words(self) -> Words:
+        joined: Words = np.concatenate(self.rows) if self.rows else np.zeros(0, np.uint32)
+        return joined
+
+
+Encoding = Callable[[Part, Part | None], int]
+"""A part and the same part of the step before -> bytes."""
 
 PARTS = ("statistics", "samples", "histograms", "neuron statistics", "raw neurons")
-MOST_STEPS = 25
+MOST_STEPS = 12
+LEAST_TRAINING = 1 << 16
 
 
-def parts_of(step: Step) -> tuple[Part, ...]:
-    """The numbers of a step as words, in the order of ``PARTS``."""
-    histograms: list[NDArray[Any]] = []
-    statistics: list[NDArray[Any]] = []
-    raw: list[NDArray[Any]] = []
-    for row in range(len(step.rows())):
-        counts = step.detail.histogram(row).astype(np.uint32)
-        used = np.flatnonzero(counts)
-        histograms.append(counts[used[0] : used[-1] + 1] if len(used) else counts[:0])
-        neurons = step.detail.neurons(row)
-        if neurons is not None:
-            raw.append(neurons.samples)
-            statistics += [] if neurons.statistics is None else [neurons.statistics]
-    samples = [step.aggregates(), step.per_sample()]
-    words = [_joined(arrays, np.uint32) for arrays in (samples, histograms, statistics, raw)]
-    return (_joined([step.statistics()], np.uint64), *words)
+def parts_of(record: StepRecord) -> tuple[Part, ...]:
+    """The numbers of a step, in the order of ``PARTS``."""
+    samples = batch_columns(record.aggregates, record.per_sample)
+    kept = [(None, None) if n is None else (n.statistics, n.samples) for n in record.neurons]
+    rows: tuple[list[Any], ...] = (
+        list(record.statistics),
+        list(samples),
+        [np.trim_zeros(counts) for counts in record.histograms],
+        [_or_nothing(statistics) for statistics, _ in kept],
+        [_or_nothing(raw) for _, raw in kept],
+    )
+    return tuple(Part(record.tensors, [_words(row) for row in own]) for own in rows)
 
 
-def _joined(arrays: Sequence[NDArray[Any]], word: type) -> Part:
-    flat = [np.ascontiguousarray(array).reshape(-1).view(word) for array in arrays]
-    joined: Part = np.concatenate(flat) if flat else np.zeros(0, word)
-    return joined
+def _or_nothing(numbers: NDArray[Any] | None) -> NDArray[Any]:
+    return np.zeros(0, np.float32) if numbers is None else numbers.astype(np.float32)
 
 
-def plain(page: Part) -> bytes:
-    return page.tobytes()
+def _words(row: NDArray[Any]) -> Words:
+    words: Words = np.ascontiguousarray(row).reshape(-1).view(f"u{row.itemsize}")
+    return words
 
 
-def byte_shuffle(page: Part) -> bytes:
-    return page.view(np.uint8).reshape(-1, page.itemsize).T.tobytes()
+def plain(page: Words) -> list[bytes]:
+    return [page.tobytes()]
 
 
-def bit_shuffle(page: Part) -> bytes:
+def byte_shuffle(page: Words) -> list[bytes]:
+    return [page.view(np.uint8).reshape(-1, page.itemsize).T.tobytes()]
+
+
+def frame_a_byte(page: Words) -> list[bytes]:
+    return [plane.tobytes() for plane in page.view(np.uint8).reshape(-1, page.itemsize).T]
+
+
+def sign_last(page: Words) -> list[bytes]:
+    """A frame for each byte, of which the highest is the whole exponent of a float32."""
+    bits = 8 * page.itemsize - 1
+    return frame_a_byte((page << page.dtype.type(1)) | (page >> page.dtype.type(bits)))
+
+
+def bit_shuffle(page: Words) -> list[bytes]:
     bits = np.unpackbits(page.view(np.uint8)).reshape(-1, 8 * page.itemsize)
-    return np.packbits(bits.T).tobytes()
+    return [np.packbits(bits.T).tobytes()]
+
+
+def pages(words: Words, page_bytes: int = PAGE_BYTES) -> Iterator[Words]:
+    size = page_bytes // words.itemsize
+    yield from (words[at : at + size] for at in range(0, len(words), size))
 
 
 def encoding(
-    shuffle: Callable[[Part], bytes], level: int = 3, *, page_bytes: int = PAGE_BYTES, difference: bool = False
+    arrange: Callable[[Words], list[bytes]],
+    level: int = 3,
+    *,
+    page_bytes: int = PAGE_BYTES,
+    difference: bool = False,
+    **settings: Any,
 ) -> Encoding:
-    compressor = zstandard.ZstdCompressor(level=level, write_checksum=True)
+    """An arrangement of bytes, and zstandard with these settings."""
+    parameters = zstandard.ZstdCompressionParameters.from_level(level, write_checksum=True, **settings)
+    compressor = zstandard.ZstdCompressor(compression_params=parameters)
 
-    def encode(words: Part, last: Part | None) -> bytes:
-        if difference and last is not None and len(last) == len(words):
-            words = words ^ last
-        size = page_bytes // words.itemsize
-        return b"".join(compressor.compress(shuffle(words[at : at + size])) for at in range(0, len(words), size))
+    def encode(part: Part, last: Part | None) -> int:
+        words = part.words
+        if difference and last is not None and len(last.words) == len(words):
+            words = words ^ last.words
+        return sum(len(compressor.compress(raw)) for page in pages(words, page_bytes) for raw in arrange(page))
 
     return encode
 
 
+def with_dictionary(part: Part, last: Part | None) -> int:
+    """A frame a byte, with a dictionary of 64 KiB that is trained on the step before."""
+    if last is None or last.words.nbytes < LEAST_TRAINING:
+        return FRAME_A_BYTE(part, last)
+    samples = [raw for page in pages(last.words, 1 << 12) for raw in frame_a_byte(page)]
+    compressor = zstandard.ZstdCompressor(level=3, dict_data=zstandard.train_dictionary(1 << 16, samples))
+    return sum(len(compressor.compress(raw)) for page in pages(part.words) for raw in frame_a_byte(page))
+
+
+def coded(*allowed: int) -> Encoding:
+    """The codings of FORMAT.md, where a row may have them; a frame a byte."""
+
+    def encode(part: Part, last: Part | None) -> int:
+        if part.words.itemsize != 4:
+            return FRAME_A_BYTE(part, last)
+        found = code_part(part.tensors, part.rows, Scales(), allowed=allowed)
+        streams = (found.numbers, found.differences, found.choices, [found.coding, found.reference, found.literals])
+        return sum(FRAME_A_BYTE(Part((), [_words(row) for row in stream if row.size]), None) for stream in streams)
+
+    return encode
+
+
+FRAME_A_BYTE = encoding(frame_a_byte)
 ENCODINGS: dict[str, Encoding] = {
     "plain": encoding(plain),
     "byte shuffle": encoding(byte_shuffle),
     "bit shuffle": encoding(bit_shuffle),
-    "plain, 64 KiB pages": encoding(plain, page_bytes=1 << 16),
-    "byte shuffle, 64 KiB pages": encoding(byte_shuffle, page_bytes=1 << 16),
-    "plain, level 1": encoding(plain, 1),
-    "plain, level 9": encoding(plain, 9),
-    "byte shuffle, level 9": encoding(byte_shuffle, 9),
-    "byte shuffle, level 19": encoding(byte_shuffle, 19),
-    "XOR, plain": encoding(plain, difference=True),
-    "XOR, byte shuffle": encoding(byte_shuffle, difference=True),
+    "a frame a byte": FRAME_A_BYTE,
+    "a frame a byte, sign last": encoding(sign_last),
+    "a frame a byte, 64 KiB pages": encoding(frame_a_byte, page_bytes=1 << 16),
+    "a frame a byte, level 1": encoding(frame_a_byte, 1),
+    "a frame a byte, level 9": encoding(frame_a_byte, 9),
+    "a frame a byte, level 19": encoding(frame_a_byte, 19),
+    "byte shuffle, 8 MiB pages, long window": encoding(
+        byte_shuffle, page_bytes=8 << 20, window_log=27, enable_ldm=True
+    ),
+    "a frame a byte, XOR with the step before": encoding(frame_a_byte, difference=True),
+    "a frame a byte, dictionary": with_dictionary,
+    "copies": coded(COPY),
+    "copies, differences": coded(COPY, DIFFERENCE),
+    "copies, choices": coded(COPY, CHOICE),
+    "copies, differences, choices": coded(COPY, DIFFERENCE, CHOICE),
 }
 """zstandard's level 3 and pages of 256 KiB unless the name says otherwise."""
 
@@ -101,18 +178,15 @@ def main() -> int:
     parser.add_argument("trial", help="the folder of a recorded trial")
     trial = open_trial(parser.parse_args().trial)
     chosen = trial.steps[:: max(len(trial.steps) // MOST_STEPS, 1)].tolist()
-    steps = [(trial.step(number).kind, parts_of(trial.step(number))) for number in chosen]
-    raw = [sum(parts[index].nbytes for _, parts in steps) for index in range(len(PARTS))]
-    print(f"{len(steps)} steps of {trial.name!r}")
-    print(f"| {'encoding':<27} | {' | '.join(PARTS)} | all | ms a step |")
-    print(f"|{'-' * 29}|{'---:|' * (len(PARTS) + 2)}")
-    print(f"| {'raw, kB a step':<27} | {' | '.join(f'{n / len(steps) / 1000:.0f}' for n in [*raw, sum(raw)])} | |")
+    steps = [(trial.step(number).kind, parts_of(as_record(trial.step(number)))) for number in chosen]
+    raw = [sum(parts[index].words.nbytes for _, parts in steps) for index in range(len(PARTS))]
+    rows = [["raw, kB a step", *(f"{n / len(steps) / 1000:.0f}" for n in [*raw, sum(raw)]), ""]]
     for name, encode in ENCODINGS.items():
         sizes, seconds = measure(encode, steps)
-        shares = [
-            f"{100 * size / max(of, 1):.1f} %" for size, of in zip([*sizes, sum(sizes)], [*raw, sum(raw)], strict=True)
-        ]
-        print(f"| {name:<27} | {' | '.join(shares)} | {1000 * seconds / len(steps):.1f} |")
+        shares = (100 * size / max(of, 1) for size, of in zip([*sizes, sum(sizes)], [*raw, sum(raw)], strict=True))
+        rows.append([name, *(f"{share:.1f}" for share in shares), f"{1000 * seconds / len(steps):.1f}"])
+    print(f"{len(steps)} steps of {trial.name!r}, in percent of the raw bytes\n")
+    print(markdown(("encoding", *PARTS, "all", "ms a step"), rows))
     return 0
 
 
@@ -123,7 +197,7 @@ def measure(encode: Encoding, steps: Sequence[tuple[str, tuple[Part, ...]]]) -> 
     for kind, parts in steps:
         for index, part in enumerate(parts):
             before = last[kind][index] if kind in last else None
-            sizes[index] += len(encode(part, before))
+            sizes[index] += encode(part, before)
         last[kind] = parts
     return sizes, time.process_time() - start
 

@@ -6,7 +6,7 @@ damage does not spread.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,13 +53,22 @@ class CodedPart:
     choices: list[Numbers]
 
 
-def code_part(tensors: Sequence[TensorInfo], pieces: Sequence[Numbers], scales: Scales) -> CodedPart:
+def code_part(
+    tensors: Sequence[TensorInfo],
+    pieces: Sequence[Numbers],
+    scales: Scales,
+    *,
+    allowed: Collection[int] = (COPY, DIFFERENCE, CHOICE),
+) -> CodedPart:
     """Choose codings for flat arrays of numbers, one a row; those that are not 4 bytes wide are only ever copied."""
     coder = _Coder(tensors, pieces)
-    coder.find_copies()
+    if COPY in allowed:
+        coder.find_copies()
     for group in coder.groups():
-        coder.find_differences(group)
-        coder.find_multiples(group, scales)
+        if DIFFERENCE in allowed:
+            coder.find_differences(group)
+        if CHOICE in allowed:
+            coder.find_multiples(group, scales)
     return coder.finish()
 
 
