@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from stepscope.store.address import shown, split
+from stepscope.store.address import split
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import NotARecordingError
 from stepscope.store.names import checked_trial_name
@@ -28,6 +28,7 @@ class RemoteTrial(Trial):
         self.address = copy.address
         if not copy.refresh():
             raise NotARecordingError(f"there is no trial at {copy.address}")
+        self._is_fetched = True
         super().__init__(copy.folder)
 
     def _open_file(self, path: Path) -> BlockFile:
@@ -45,11 +46,16 @@ class RemoteTrial(Trial):
             UnreachableError: the address does not answer.
         """
         with self._lock:
-            before = self._copy.manifest
-            self._copy.refresh()
-            if self._copy.is_other_than(before):
-                self._start_over()
+            if not self._is_fetched:  # before the first look, it has just been
+                self._fetch()
+            self._is_fetched = False
             return super().refresh()
+
+    def _fetch(self) -> None:
+        before = self._copy.manifest
+        self._copy.refresh()
+        if self._copy.is_other_than(before):
+            self._start_over()
 
 
 def open_remote_trial(address: str) -> RemoteTrial:
@@ -62,9 +68,13 @@ def open_remote_trial(address: str) -> RemoteTrial:
     group, name = split(address)
     checked_trial_name(name)
     remote = RemoteFolder(group)
-    if find_trial(remote, name) is None:
-        raise NotARecordingError(f"there is no trial at {shown(address)}{_hint(RemoteFolder(address))}")
-    return RemoteTrial(TrialCopy(remote, name, cache_folder(group) / name))
+    copy = TrialCopy(remote, name, cache_folder(group) / name)
+    try:
+        return RemoteTrial(copy)
+    except NotARecordingError as error:
+        if copy.manifest.is_started:
+            raise
+        raise NotARecordingError(f"{error}{_hint(RemoteFolder(address))}") from error
 
 
 def is_remote_trial(address: str) -> bool:

@@ -9,11 +9,12 @@ from stepscope.store import lock
 from stepscope.store.claim import IfExists
 from stepscope.store.errors import UnreachableError
 from stepscope.store.names import checked_trial_name
-from stepscope.store.records import TrialEnd, TrialInfo
+from stepscope.store.records import Precision, TrialEnd, TrialInfo
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.mirror import Mirror
 from stepscope.store.remote.places import spool_folder
 from stepscope.store.remote.prepare import may_wait, prepare
+from stepscope.store.room import Limits
 from stepscope.store.writer import TrialWriter
 
 WAIT = 60.0
@@ -28,7 +29,7 @@ class RemoteTrialWriter(TrialWriter):
 
     Args:
         address: the group's address.
-        info, if_exists, resume: as for ``TrialWriter``. While the address does not answer, a new trial is written all
+        info, if_exists, resume, limits, precision: as for ``TrialWriter``, without a limit for the trial. While the address does not answer, a new trial is written all
             the same if ``if_exists="number"``, and gets its place there later; so is one that is resumed, if it is
             still in the spool.
         interval: seconds between two uploads; 5 unless given.
@@ -47,6 +48,8 @@ class RemoteTrialWriter(TrialWriter):
         *,
         if_exists: IfExists = "number",
         resume: bool = False,
+        limits: Limits | None = None,
+        precision: Precision = "float32",
         interval: float | None = None,
         wait: float = WAIT,
     ) -> None:
@@ -58,7 +61,7 @@ class RemoteTrialWriter(TrialWriter):
             if not may_wait(spool / name, if_exists, resume):
                 raise
             troubles.append(error)
-        super().__init__(spool, replace(info, trial=name), resume=resume)
+        super().__init__(spool, replace(info, trial=name), resume=resume, limits=limits, precision=precision)
         self.troubles.extend(troubles)
         self._mirror = Mirror(self.path, remote, self.troubles.append, interval=interval)
 

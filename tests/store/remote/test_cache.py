@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -10,8 +10,11 @@ import pytest
 from stepscope.store import TrialWriter, open_group, open_trial, upload, verify
 from stepscope.store.records import TrialEnd
 from stepscope.store.remote import lazy_file
+from stepscope.store.remote.claim import claim
 from stepscope.store.remote.folder import RemoteFolder
-from stepscope.store.remote.places import bytes_in
+from stepscope.store.remote.manifest import read_manifest
+from stepscope.store.remote.places import bytes_in, spool_folder
+from stepscope.store.remote.uploader import Uploader
 from support.remote import RECORDS, SYNTHETIC, check, new_writer, uploaded, write_remote
 
 
@@ -139,3 +142,51 @@ def test_a_cached_file_that_is_a_link_is_not_followed(memory: str, tmp_path: Pat
     file.symlink_to(precious)
     check(open_trial(address), 1)
     assert precious.read_text() == "precious"
+
+
+class Requests:
+    """Counts what is asked of the file system."""
+
+    def __init__(self, patch: pytest.MonkeyPatch) -> None:
+        self._count = 0
+        for name in ("sizes", "read", "write", "create", "remove"):
+            patch.setattr(RemoteFolder, name, self._counted(getattr(RemoteFolder, name)))
+
+    def _counted(self, function: Callable[..., object]) -> Callable[..., object]:
+        def counted(*args: object) -> object:
+            self._count += len(args[1]) if function.__name__ == "remove" else 1  # type: ignore[arg-type]
+            return function(*args)
+
+        return counted
+
+    def since(self) -> int:
+        """How many since the last call."""
+        count, self._count = self._count, 0
+        return count
+
+
+def test_requests_are_few(memory: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The numbers of docs/remote.md."""
+    with TrialWriter(spool_folder(memory), SYNTHETIC.info()) as local:
+        local.write_step(RECORDS[0])
+    remote = RemoteFolder(memory)
+    uploader = Uploader(local.path, remote, *claim(remote, local.path))
+    uploader.upload()
+    requests = Requests(monkeypatch)
+    uploader.upload()
+    assert requests.since() == 0
+    writer = TrialWriter(spool_folder(memory), SYNTHETIC.info(), resume=True)
+    most = 0
+    for record in RECORDS[1:]:
+        writer.write_step(record)
+        uploader.upload()
+        most = max(most, requests.since())
+    assert most <= 20
+    trial = open_trial(f"{memory}/synthetic")
+    files = read_manifest(remote, "synthetic")
+    assert files is not None
+    parts = sum(len(file.ends) for name, file in files.files.items() if name != "detail.stepscope")
+    assert requests.since() == 1 + parts + 1  # and the manifest just now
+    trial.refresh()
+    assert requests.since() == 1
+    writer.close(None)
