@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -10,13 +10,12 @@ import torch
 from torch import nn
 
 from stepscope.recorder.errors import RecorderError
+from stepscope.recorder.probe_changes import change_of, differs, first_change, outputs_of
 from stepscope.recorder.probe_copy import ProbeCopy, Seen
+from stepscope.recorder.probe_inputs import Arguments, arguments_of, changed, named_tensors, other_values
 
 ProbeName = Literal["batch", "input", "time"]
 PROBES: tuple[ProbeName, ...] = ("batch", "input", "time")
-
-_Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-_Change = Callable[[torch.Tensor], torch.Tensor]
 
 
 @dataclass(frozen=True)
@@ -75,8 +74,8 @@ def probe(
     for name in probes:
         if name not in PROBES:
             raise RecorderError(f"probe(probes={name!r}): expected some of {', '.join(PROBES)}")
-    given = _arguments(batch)
-    tensors = list(_named_tensors(given))
+    given = arguments_of(batch)
+    tensors = list(named_tensors(given))
     samples = {tensor.shape[batch_dim] for _, tensor in tensors if tensor.dim() > batch_dim}
     if not samples or max(samples) < 2:
         raise RecorderError("probe(): the batch holds fewer than two samples; give it at least two that differ")
@@ -94,7 +93,7 @@ def probe(
 
 
 def _over_batch(
-    copy: ProbeCopy, given: _Arguments, plain: list[Seen], dim: int, samples: int, tolerance: float
+    copy: ProbeCopy, given: Arguments, plain: list[Seen], dim: int, samples: int, tolerance: float
 ) -> Probed:
     chosen = samples // 2
     others = [index for index in range(samples) if index != chosen]
@@ -103,14 +102,14 @@ def _over_batch(
         if tensor.dim() <= dim or tensor.shape[dim] != samples:
             return tensor
         changed = tensor.clone()
-        changed.select(dim, chosen).copy_(_other(tensor, dim).select(dim, chosen))
+        changed.select(dim, chosen).copy_(other_values(tensor, dim).select(dim, chosen))
         return changed
 
     def kept(tensor: torch.Tensor) -> torch.Tensor | None:
         fits = tensor.dim() > dim and tensor.shape[dim] == samples
         return tensor.index_select(dim, torch.tensor(others, device=tensor.device)) if fits else None
 
-    module, value = _first_change(plain, copy.run(*_changed(given, change)), kept, tolerance)
+    module, value = first_change(plain, copy.run(*changed(given, change)), kept, tolerance)
     norms = f" ({len(copy.norms_in_training)} batch normalisations were put in evaluation mode for this)"
     said = norms if copy.norms_in_training else ""
     if value <= tolerance:
@@ -121,8 +120,8 @@ def _over_batch(
     return Probed("batch", True, module, value, summary, remedy)
 
 
-def _over_time(copy: ProbeCopy, given: _Arguments, plain: list[Seen], batch: int, dim: int, tolerance: float) -> Probed:
-    lengths = [tensor.shape[dim] for _, tensor in _named_tensors(given) if tensor.dim() > dim]
+def _over_time(copy: ProbeCopy, given: Arguments, plain: list[Seen], batch: int, dim: int, tolerance: float) -> Probed:
+    lengths = [tensor.shape[dim] for _, tensor in named_tensors(given) if tensor.dim() > dim]
     if not lengths or max(lengths) < 2:
         raise RecorderError(f"probe(probes=['time']): no input has two or more positions in dimension {dim}")
     length = max(lengths)
@@ -131,13 +130,13 @@ def _over_time(copy: ProbeCopy, given: _Arguments, plain: list[Seen], batch: int
     def change(tensor: torch.Tensor) -> torch.Tensor:
         if tensor.dim() <= dim or tensor.shape[dim] != length:
             return tensor
-        before, other = tensor.narrow(dim, 0, now), _other(tensor, batch)
+        before, other = tensor.narrow(dim, 0, now), other_values(tensor, batch)
         return torch.cat([before, other.narrow(dim, now, length - now)], dim)
 
     def kept(tensor: torch.Tensor) -> torch.Tensor | None:
         return tensor.narrow(dim, 0, now) if tensor.dim() > dim and tensor.shape[dim] == length else None
 
-    module, value = _first_change(plain, copy.run(*_changed(given, change)), kept, tolerance)
+    module, value = first_change(plain, copy.run(*changed(given, change)), kept, tolerance)
     if value <= tolerance:
         return Probed("time", False, "", value, "No output depends on later inputs.")
     where = f", first in {module}" if module else ""
@@ -146,95 +145,18 @@ def _over_time(copy: ProbeCopy, given: _Arguments, plain: list[Seen], batch: int
 
 
 def _of_input(
-    copy: ProbeCopy, given: _Arguments, plain: list[Seen], dim: int, key: int | str, tolerance: float
+    copy: ProbeCopy, given: Arguments, plain: list[Seen], dim: int, key: int | str, tolerance: float
 ) -> Probed:
     args, kwargs = given
     if isinstance(key, int):
-        changed = (*args[:key], _other(args[key], dim), *args[key + 1 :]), kwargs
+        exchanged: Arguments = (*args[:key], other_values(args[key], dim), *args[key + 1 :]), kwargs
     else:
-        changed = args, {**kwargs, key: _other(kwargs[key], dim)}
-    after = copy.run(*changed)
-    value = max((_change(one.tensor, two.tensor) for one, two in _outputs(plain, after)), default=0.0)
+        exchanged = args, {**kwargs, key: other_values(kwargs[key], dim)}
+    after = copy.run(*exchanged)
+    value = max((change_of(one.tensor, two.tensor) for one, two in outputs_of(plain, after)), default=0.0)
     name = f"argument {key}" if isinstance(key, int) else key
     if value > tolerance:
         return Probed("input", False, "", value, f"The output depends on {name}: it changes by {value:.2g}.")
-    still = next((one.path for one, two in zip(plain, after, strict=False) if not _differs(one, two, tolerance)), "")
+    still = next((one.path for one, two in zip(plain, after, strict=False) if not differs(one, two, tolerance)), "")
     summary = f"The output does not depend on {name}: with other values it changes by {value:.2g}."
     return Probed("input", True, still, value, summary, "Follow the input into the model, to where it is lost.")
-
-
-def _first_change(
-    plain: list[Seen],
-    after: list[Seen],
-    kept: Callable[[torch.Tensor], torch.Tensor | None],
-    tolerance: float,
-) -> tuple[str, float]:
-    """How much the kept part of the model's outputs changes, and the first module in whose output it does."""
-    value, module = 0.0, ""
-    for one, two in _outputs(plain, after):
-        first, second = kept(one.tensor), kept(two.tensor)
-        if first is not None and second is not None:
-            value = max(value, _change(first, second))
-    for one, two in zip(plain, after, strict=False):
-        first, second = kept(one.tensor), kept(two.tensor)
-        if first is not None and second is not None and _change(first, second) > tolerance:
-            module = one.path
-            break
-    return module, value
-
-
-def _outputs(plain: list[Seen], after: list[Seen]) -> Iterator[tuple[Seen, Seen]]:
-    yield from ((one, two) for one, two in zip(plain, after, strict=False) if not one.path)
-
-
-def _differs(one: Seen, two: Seen, tolerance: float) -> bool:
-    return _change(one.tensor, two.tensor) > tolerance
-
-
-def _change(one: torch.Tensor, two: torch.Tensor) -> float:
-    """The largest difference as a part of the size; infinite for other shapes, or where NaN comes or goes."""
-    if one.shape != two.shape:
-        return float("inf")
-    if not one.numel() or torch.equal(one, two):
-        return 0.0
-    one, two = one.double(), two.double()
-    if not torch.equal(one.isnan(), two.isnan()):
-        return float("inf")
-    size = float(one.nan_to_num().square().mean().sqrt())
-    return float((one - two).nan_to_num().abs().max()) / max(size, 1e-30)
-
-
-def _other(tensor: torch.Tensor, dim: int) -> torch.Tensor:
-    """Other values of the same kind: those of the neighbouring samples, and noise on top where numbers may be any."""
-    rolled = tensor.roll(1, dim) if tensor.dim() > dim else tensor
-    if tensor.is_floating_point():
-        spread = float(tensor.double().std(correction=0)) or 1.0
-        noise = torch.randn(tensor.shape, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
-        return (rolled + spread * noise.to(tensor.device)).to(tensor.dtype)
-    if tensor.dtype == torch.bool:
-        return ~tensor
-    same = rolled == tensor  # of whole numbers only those that occur are sure to be allowed
-    low, high = int(tensor.min()), int(tensor.max())
-    return torch.where(same, (tensor - low + 1) % max(1, high - low + 1) + low, rolled)
-
-
-def _arguments(batch: Any) -> _Arguments:
-    if isinstance(batch, Mapping):
-        given: _Arguments = ((), dict(batch))
-    else:
-        given = (tuple(batch) if isinstance(batch, (tuple, list)) else (batch,)), {}
-    return _changed(given, torch.Tensor.detach)
-
-
-def _named_tensors(given: _Arguments) -> Iterator[tuple[int | str, torch.Tensor]]:
-    args, kwargs = given
-    yield from ((index, value) for index, value in enumerate(args) if isinstance(value, torch.Tensor))
-    yield from ((name, value) for name, value in kwargs.items() if isinstance(value, torch.Tensor))
-
-
-def _changed(given: _Arguments, change: _Change) -> _Arguments:
-    args, kwargs = given
-    return (
-        tuple(change(value) if isinstance(value, torch.Tensor) else value for value in args),
-        {name: change(value) if isinstance(value, torch.Tensor) else value for name, value in kwargs.items()},
-    )
