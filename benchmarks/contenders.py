@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from ours import plain, recorded, unrecorded
+from ours import checked, plain, recorded, unrecorded
 from timing import Contender
 from workloads import Workload
 
 CONTENDERS: dict[str, Callable[[Workload, Path], Contender]] = {
     "plain": plain,
     "unrecorded": unrecorded,
+    "checked": checked,
     "recorded": recorded,
 }

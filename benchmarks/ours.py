@@ -34,14 +34,21 @@ def unrecorded(workload: Workload, folder: Path) -> Contender:
     return _with_recorder("unrecorded", workload, folder, Steps({-1}))
 
 
+def checked(workload: Workload, folder: Path) -> Contender:
+    """The same with the health check, which looks at each of these steps."""
+    return _with_recorder("checked", workload, folder, Steps({-1}), health=True)
+
+
 def recorded(workload: Workload, folder: Path) -> Contender:
     """Every step recorded: all modules, parameters, gradients, updates, optimizer states, 5 samples, 256 neurons."""
     return _with_recorder("recorded", workload, folder, Every(1))
 
 
-def _with_recorder(name: str, workload: Workload, folder: Path, schedule: Schedule) -> Contender:
+def _with_recorder(
+    name: str, workload: Workload, folder: Path, schedule: Schedule, *, health: bool = False
+) -> Contender:
     training = workload.make()
-    recorder = Recorder(folder, trial=name, schedule=schedule, samples=5)
+    recorder = Recorder(folder, trial=name, schedule=schedule, samples=5, health=health)
     recorder.watch(training.modules, training.optimizer)
 
     def run() -> None:

@@ -22,6 +22,8 @@ from stepscope.recorder.cost import Cost, CostMeter
 from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.health import GROUP as HEALTH
+from stepscope.recorder.health import HealthCheck, is_wanted
 from stepscope.recorder.memory import Memory
 from stepscope.recorder.network import network, omissions
 from stepscope.recorder.optimizer_curves import OptimizerCurves
@@ -35,7 +37,7 @@ from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
 from stepscope.recorder.sizes import as_bytes
-from stepscope.recorder.step import Step
+from stepscope.recorder.step import CheckedStep, Step
 from stepscope.recorder.watched import Watched
 from stepscope.store import open_writer
 from stepscope.store.address import is_address
@@ -77,6 +79,9 @@ class Recorder:
         max_memory: how much may be held between training and the disk, in bytes or as a text such as ``"1GB"``. When
             that is full, training waits a little (0.2 s a step at most); then a step loses its neurons and samples,
             and at last the step is left out; the recording says so.
+        health: look at the steps that are not recorded, too: at the norm of the gradients they leave, and at the loss
+            if ``step.record`` gave it. Numbers that are not finite, or far above what was usual, are told in the
+            recording, and the next 3 steps are recorded (once in 1000 steps). By default, with the default schedule.
 
     Raises:
         RecorderError: an argument makes no sense.
@@ -104,6 +109,7 @@ class Recorder:
         optimizer_state: bool = True,
         buffers: bool = True,
         max_memory: int | str = "256MiB",
+        health: bool | None = None,
     ) -> None:
         _check(samples, neurons, config)
         check_start(trial, resume, start_step)
@@ -126,6 +132,8 @@ class Recorder:
             self._schedule.bind(self._meter)
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
+        self._health = HealthCheck(self._point_of_health, self._tell) if is_wanted(health, schedule) else None
+        self._unrecorded = self._nothing if self._health is None else CheckedStep(self, self._health)
         self._current = self._nothing
         self._scalars: list[Point] = []
         self._optimizer_curves = OptimizerCurves()
@@ -247,6 +255,8 @@ class Recorder:
         self._watched.add_optimizers(optimizer)
         if self._output is not None:
             self._output.network(network(self._watched, self._watched.names()))
+        if self._health is not None:
+            self._health.attach(self._watched.parameters(), scaled=False)
         if auto_step and self._auto is None:
             self._auto = AutoSteps(self, kind)
         if self._auto is not None:
@@ -299,9 +309,12 @@ class Recorder:
             )
         self._number = current + 1
         wanted = kind is None or self._wants(current, kind)
-        self._meter.step_begins(kind or "", recorded=wanted)
-        if not wanted:
-            return self._nothing
+        alarmed = self._health is not None and not wanted and self._health.wants(kind or "")
+        self._meter.step_begins(kind or "", recorded=wanted or alarmed)
+        if not wanted and not alarmed:
+            if self._health is not None:
+                self._health.begin(current, kind or "")
+            return self._unrecorded
         own_hooks = self._auto is None
         session = StepSession(
             self._watched, self._options, self.faults, current, kind or "", self._memory, optimizer_hooks=own_hooks
@@ -311,6 +324,8 @@ class Recorder:
         except Exception:
             session.drop()
             raise
+        if alarmed:
+            session.facts["because"] = "health check"
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
 
@@ -358,6 +373,8 @@ class Recorder:
         session, undecided = self._session, self._current.undecided
         self._session, self._current = None, self._nothing
         if session is None:
+            if self._health is not None and error is None:
+                self._health.end()
             return
         if undecided or self._closed or not self._is_own_process():
             session.drop()
@@ -381,6 +398,8 @@ class Recorder:
             session.facts["cost"] = asdict(self.cost())
             self._output.step(session.finish())
             self._write_network()
+            if self._health is not None:
+                self._health.attach(self._watched.parameters(), scaled=scale is not None)
 
     def _write_network(self) -> None:
         if self._output is not None:
@@ -456,6 +475,13 @@ class Recorder:
         if self._output is not None:
             self._output.scalars(points)
 
+    def _point_of_health(self, name: str, value: float, step: int, kind: str) -> None:
+        self._scalars.append(make_point(name, value, group=HEALTH, step=step, kind=kind))
+
+    def _tell(self, text: str, step: int) -> None:
+        if self._output is not None:
+            self._output.message(text, step)
+
     def _note_fault(self, text: str) -> None:
         if self._output is not None and not self._closed:
             self._output.message(text, max(0, self._number - 1))
@@ -492,6 +518,8 @@ class Recorder:
                 self._auto.stop()
                 self._abandon()
             self.end_step(error)
+            if self._health is not None:
+                self._health.close()
             self.flush()  # before the end, so that what failed in writing is told in the recording, too
         finally:
             self._closed = True

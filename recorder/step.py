@@ -12,6 +12,7 @@ import torch
 from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.errors import RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.health import HealthCheck
 from stepscope.recorder.named import PRELUDE
 from stepscope.recorder.session import StepSession
 from stepscope.store.records import TensorType
@@ -194,3 +195,23 @@ class Step:
     def undecided(self) -> bool:
         """Whether ``decide`` has still to be called."""
         return self._undecided
+
+
+class CheckedStep(Step):
+    """A step that is not recorded, but looked at when it ends; all that it takes from the user is the loss."""
+
+    def __init__(self, recorder: Recorder, health: HealthCheck) -> None:
+        super().__init__(recorder, None)
+        self._health = health
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        self._recorder.end_step(error)
+        return False
+
+    @guarded("record()")
+    def record(self, name: str, tensor: Any, *, type: TensorType = "calculated", **others: Any) -> None:
+        """Look at a loss when the step ends; everything else is for recorded steps."""
+        if type == "loss" and isinstance(tensor, torch.Tensor):
+            self._health.see_loss(tensor)

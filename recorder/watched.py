@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -93,6 +93,10 @@ class Watched:
         if any(self.selections.values()):
             names.left_out.update(left_out(self.models, self.selections))
         return names
+
+    def parameters(self) -> Iterator[torch.Tensor]:
+        """Every parameter of the watched models, those left out of the steps too."""
+        return (parameter for model in self.models.values() for parameter in model.parameters())
 
     def name_of(self, module: nn.Module) -> str:
         """The path of a module in the watched models."""
