@@ -13,7 +13,14 @@ from stepscope.store.block_file import BlockFile
 from stepscope.store.claim import claim_unused, reclaim
 from stepscope.store.contents import Contents
 from stepscope.store.errors import NotARecordingError
-from stepscope.store.files import FILE_HEADER_SIZE, FILE_NAMES, check_file_header, file_path
+from stepscope.store.files import (
+    FILE_HEADER_SIZE,
+    FILE_NAMES,
+    FORMAT_VERSION,
+    check_file_header,
+    file_header,
+    file_path,
+)
 from stepscope.store.keepsake import new_keepsake
 from stepscope.store.mending.swap import finish
 from stepscope.store.records import TrialInfo
@@ -38,6 +45,9 @@ class Earlier:
     problems: tuple[str, ...]
 
 
+OLD_HEADERS = frozenset(file_header(version) for version in range(1, FORMAT_VERSION))
+
+
 def resume(path: Path) -> Earlier | None:
     """Take the lock of a trial's folder, and make its files ready to be appended to; None if there is no trial yet.
 
@@ -53,6 +63,7 @@ def resume(path: Path) -> Earlier | None:
     try:
         finish(path)  # of a repair that was interrupted
         cut_torn_ends(path)
+        mark_as_current(path)
         return _earlier(path)
     except BaseException:
         lock.release(path)
@@ -93,6 +104,18 @@ def check_plain_files(path: Path) -> None:
         if file.exists():
             with open(file, "rb") as opened:
                 check_file_header(file, opened.read(FILE_HEADER_SIZE))
+
+
+def mark_as_current(path: Path) -> None:
+    """Give files of an earlier format the current version: what is appended is of that version."""
+    for name in FILE_NAMES:
+        file = file_path(path, name)
+        if file.exists() and file.stat().st_size >= FILE_HEADER_SIZE:
+            with open(file, "r+b", buffering=0) as opened:
+                header = opened.read(FILE_HEADER_SIZE)
+                if header in OLD_HEADERS:
+                    opened.seek(0)
+                    opened.write(file_header())
 
 
 def cut_torn_ends(path: Path) -> None:

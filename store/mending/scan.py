@@ -8,7 +8,7 @@ from typing import Any
 
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
-from stepscope.store.files import FILE_HEADER_SIZE, file_header, file_path
+from stepscope.store.files import FILE_HEADER_SIZE, check_file_header, file_header, file_path
 
 
 class Scan:
@@ -43,9 +43,22 @@ class Scan:
 
 
 def rewrite(path: Path, blocks: Iterable[bytes]) -> None:
-    """Write a file anew; the old one is replaced, never written to (it may have another name, too)."""
+    """Write a file anew; the old one is replaced, never written to (it may have another name, too).
+
+    A file of an earlier format stays one: what is put into it is in that format, too.
+    """
     beside = path.with_suffix(".new")
     with open(beside, "wb") as target:
-        target.write(file_header())
+        target.write(_header_of(path))
         target.writelines(blocks)
     beside.replace(path)
+
+
+def _header_of(path: Path) -> bytes:
+    """A file's first bytes; those of a new file, if they are damaged."""
+    try:
+        with open(path, "rb") as file:
+            header = file.read(FILE_HEADER_SIZE)
+        return header if check_file_header(path, header) == "fine" else file_header()
+    except FileNotFoundError:
+        return file_header()

@@ -280,6 +280,6 @@ def test_mutations(small: Path, tmp_path: Path, start: int) -> None:
 @pytest.mark.exhaustive
 @pytest.mark.parametrize("start", range(10_000, 15_000, 250))
 def test_thousands_of_mutations(small: Path, tmp_path: Path, start: int) -> None:
-    sources = [small, *(golden.FOLDER / "v1" / name for name in golden.TRIALS)]
+    sources = [small, *(golden.FOLDER / f"v{v}" / name for v, names in golden.TRIALS.items() for name in names)]
     for seed in range(start, start + 250):
         _mutate_and_repair(sources[seed % len(sources)], tmp_path, seed)

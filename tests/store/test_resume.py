@@ -12,7 +12,8 @@ import pytest
 from stepscope.store import NotARecordingError, Trial, TrialInUseError, TrialWriter, open_trial, verify
 from stepscope.store.files import FILE_NAMES, file_header, file_path
 from stepscope.store.records import Scalar, StepRecord, TrialEnd
-from support import flips
+from support import flips, golden
+from support.everything import everything
 from support.records import assert_step_is
 from support.synthetic import Synthetic, SyntheticTrial, write_trial
 
@@ -161,6 +162,20 @@ def test_a_live_trial_is_not_resumed(tmp_path: Path) -> None:
         assert before == [file.read_bytes() for file in sorted(live.path.iterdir())]
 
 
+@pytest.mark.parametrize("name", ["ended", "died"])
+def test_a_trial_of_an_earlier_format(tmp_path: Path, name: str) -> None:
+    """Old programs must not take what is appended for what they know."""
+    path = flips.copy(golden.FOLDER / "v1" / name, tmp_path)
+    before = everything(path)
+    with TrialWriter(tmp_path, replace(OTHER, trial=name).info(), resume=True) as writer:
+        writer.write_step(OTHER.record(50))
+    after = everything(path)
+    assert [key for key in before if after.get(key) != before[key]] == []
+    assert_step_is(open_trial(path).step(500), OTHER.record(50))
+    assert all(file.read_bytes().startswith(file_header()) for file in path.glob("*.stepscope"))
+    assert verify(path) == []
+
+
 # ---------------------------------------------------------------------- torn and damaged files
 
 
@@ -235,7 +250,7 @@ def _assert_refused(path: Path, match: str) -> None:
 def test_a_newer_format(path: Path, name: str) -> None:
     with open(file_path(path, name), "r+b") as file:
         file.write(file_header(version=7))
-    _assert_refused(path, "has format version 7, this program reads up to 1")
+    _assert_refused(path, "has format version 7, this program reads up to")
 
 
 def test_a_journal_of_another_program(path: Path) -> None:

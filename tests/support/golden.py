@@ -1,7 +1,7 @@
 """Golden recordings: what each released format version wrote, and what is in it.
 
 Run as a script to write that of the current version: ``python tests/support/golden.py``. A golden recording is made
-once and never again: later programs must read it as it is.
+once and never again: later programs must read it as it is. Names of trials as arguments: only these.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
-from dataclasses import asdict
+from collections.abc import Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,14 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
-from stepscope.store import Step, Trial, open_trial
+from stepscope.store import Step, Trial, TrialWriter, open_trial
 from stepscope.store.files import FORMAT_VERSION
 from stepscope.store.records import Note
 from support.synthetic import Synthetic, SyntheticTrial
 
 FOLDER = Path(__file__).parents[1] / "store" / "golden"
-TRIALS = ("ended", "died")
+TRIALS = {1: ("ended", "died"), 2: ("ended", "died", "resumed")}
+"""Those of each version."""
 
 
 def describe(trial: Trial) -> dict[str, Any]:
@@ -34,6 +36,7 @@ def describe(trial: Trial) -> dict[str, Any]:
         "end": None if trial.end is None else asdict(trial.end),
         "notes": [asdict(note) for note in trial.notes],
         "messages": [list(message) for message in trial.messages],
+        "resumptions": [asdict(resumption) for resumption in trial.resumptions],
         "network": [asdict(module) for module in trial.network],
         "nodes": [asdict(node) for node in trial.nodes],
         "scalars": {
@@ -81,10 +84,9 @@ def plain(described: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
-def make(folder: Path) -> None:
-    """Write a trial that ended, and one whose process was killed in the middle of a step."""
-    folder.mkdir(parents=True)
-    for name in TRIALS:
+def make(folder: Path, names: Sequence[str]) -> None:
+    """Write trials: one that ended, one whose process was killed in the middle of a step, and one that was resumed."""
+    for name in names:
         synthetic = Synthetic(
             trial=name, blocks=1, width=2, batch=3, iterations=2, samples=2, neuron_limit=3, nan_from=60, dead_from=30,
             kinds=(*["train"] * 8, "long", "validation"), gradients=("gradient:b",),
@@ -94,12 +96,23 @@ def make(folder: Path) -> None:
         live.writer.write_note(Note("a note — with other letters", 10, 1.5))
         live.writer.write_message("the neurons of 'model.big' were left out", 10)
         live.close("failed" if name == "ended" else "died")
-        if name == "died":
+        if name != "ended":
             steps = live.path / "steps.stepscope"
             steps.write_bytes(steps.read_bytes()[:-1000])
+        if name == "resumed":
+            _go_on(folder, replace(synthetic, seed=1, config={"lr": 0.1}))
         described = describe(open_trial(live.path))
         (folder / f"{name}.json").write_text(json.dumps(described, indent=1) + "\n")
 
 
+def _go_on(folder: Path, synthetic: Synthetic) -> None:
+    """Training goes on at step 5: of the steps 0, 10 (and 20, which was torn), 10 is superseded."""
+    with TrialWriter(folder, synthetic.info(), resume=True) as writer:
+        writer.rewind(5)
+        for index in (2, 3):
+            writer.write_step(synthetic.record(index))
+            writer.write_scalars(list(synthetic.scalars(index)))
+
+
 if __name__ == "__main__":
-    make(FOLDER / f"v{FORMAT_VERSION}")
+    make(FOLDER / f"v{FORMAT_VERSION}", sys.argv[1:] or TRIALS[FORMAT_VERSION])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import struct
 import zlib
-from collections.abc import Iterator
 from itertools import islice, pairwise
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import msgpack
 import numpy as np
 import zstandard
 
-KINDS = {1: "trial", 2: "network", 3: "scalars", 4: "note", 5: "message", 6: "end"}
+KINDS = {1: "trial", 2: "network", 3: "scalars", 4: "note", 5: "message", 6: "end", 7: "resumed", 8: "restart"}
 KINDS |= {16: "layout", 17: "graph", 32: "step", 33: "detail", 34: "columns"}
 MARKER = b"\xf5\x53\x73\x42"
 unzip = zstandard.ZstdDecompressor().decompress
@@ -42,16 +41,15 @@ def unframe(frames: list[bytes], dtype: str, shape: Any, shuffled: bool) -> np.n
 def read_file(path: Path) -> dict[int, Block]:
     """All undamaged blocks of a file, by offset."""
     data = path.read_bytes()
-    assert data[:9] == b"STEPSCOPE" and struct.unpack_from("<H", data, 9)[0] in (1, 2)
-    assert zlib.crc32(data[:12]) == struct.unpack_from("<I", data, 12)[0]
+    version, crc = struct.unpack_from("<HxI", data, 9)
+    assert data[:9] == b"STEPSCOPE" and version in (1, 2) and zlib.crc32(data[:12]) == crc
     blocks, at = {}, data.find(MARKER, 16)
     while 0 <= at <= len(data) - 24:
         kind, version, h, p, crc = struct.unpack_from("<BxHIQI", data, at + 4)
         start, end, header = at + 24 + h, at + 24 + h + p, data[at + 24 : at + 24 + h]
         whole = end <= len(data) and zlib.crc32(data[at : at + 20] + header) == crc and version == 1
         if whole:
-            unpacked = msgpack.unpackb(header, strict_map_key=False)
-            blocks[at] = Block(KINDS.get(kind, "?"), unpacked, data[start:end])
+            blocks[at] = Block(KINDS.get(kind, "?"), msgpack.unpackb(header, strict_map_key=False), data[start:end])
         at = data.find(MARKER, end if whole else at + 1)
     return blocks
 
@@ -60,21 +58,19 @@ class MiniStep:
     """A step; rows are ``(node, role, iteration, quantity, ...)``."""
 
     def __init__(self, block: Block, catalog: dict[bytes, Any], details: dict[int, Block]) -> None:
-        self.header = block.header
-        self.rows = [tuple(row) for row in catalog[block.header["layout"]]]
-        self.graphs = [catalog[digest] for digest in block.header["graphs"]]
+        header = self.header = block.header
+        self.rows, self.graphs = [*map(tuple, catalog[header["layout"]])], [catalog[name] for name in header["graphs"]]
         self.statistics, self.aggregates, self.per_sample = map(block.array, ("statistics", "aggregates", "per_sample"))
         sizes, strides = iter(block.array("shapes").tolist()), iter(block.array("strides").tolist())
         self.shapes = [tuple(islice(sizes, rank)) for rank in block.array("ranks")]
         self.strides = [tuple(islice(strides, rank)) for rank in block.array("stride_ranks")]
         self.facts = msgpack.unpackb(block.array("facts").tobytes(), strict_map_key=False)
-        self.detail = details[block.header["detail"]]
-        assert self.detail.header["number"] == self.header["number"]
+        self.detail = details[header["detail"]]
         self.table, coded = self.detail.array("table"), "codings" in self.detail.entries
         self.codings = self.detail.array("codings") if coded else np.zeros((3, 3, len(self.rows)), int)
         self.pieces = dict(self._read_pages(iter(self.detail.array("frames").tolist() if coded else ())))
 
-    def _read_pages(self, lengths: Iterator[int]) -> Iterator[tuple[tuple[int, int], bytes]]:
+    def _read_pages(self, lengths: Any) -> Any:
         """What each row has in each stream: ``(stream, row), bytes``."""
         b, e, _, n, s, w, has = self.table.T
         behind, starts, counts = self.detail.behind, [0] * 7, (e - b, 3 * n * has, n * s)
@@ -129,11 +125,15 @@ class MiniTrial:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.journal = [(b.kind, b.header) for b in read_file(folder / "journal.stepscope").values()]
-        catalog = {}
-        for packed in (unzip(block.payload) for block in read_file(folder / "catalog.stepscope").values()):
-            catalog[hashlib.blake2b(packed, digest_size=16).digest()] = msgpack.unpackb(packed)
+        packed = [unzip(block.payload) for block in read_file(folder / "catalog.stepscope").values()]
+        catalog = {hashlib.blake2b(data, digest_size=16).digest(): msgpack.unpackb(data) for data in packed}
         blocks, details = (read_file(folder / f"{name}.stepscope") for name in ("steps", "detail"))
-        self.steps = {b.header["number"]: MiniStep(b, catalog, details) for b in blocks.values()}
+        self.steps: dict[int, MiniStep] = {}
+        for block in blocks.values():
+            if block.kind == "step":
+                self.steps[block.header["number"]] = MiniStep(block, catalog, details)
+            elif block.kind == "restart":
+                self.steps = {number: step for number, step in self.steps.items() if number < block.header["step"]}
 
     def columns(self) -> dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]:
         """Statistics, and aggregates with samples, by step and row."""
