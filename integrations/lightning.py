@@ -56,7 +56,8 @@ class StepscopeCallback(Callback):
             the checkpoint was saved: what was recorded from there on is superseded, and stays on the disk.
         include, exclude, depth, types: record a part of the model, as for ``Recorder.watch``; the LightningModule is
             called ``model``.
-        if_exists, samples, neurons, gradients, updates, optimizer_state, buffers, max_memory: as for ``Recorder``.
+        if_exists, samples, neurons, gradients, updates, optimizer_state, buffers, max_memory, max_bytes,
+            max_step_bytes, precision: as for ``Recorder``.
 
     Raises:
         RecorderError: the schedule makes no sense; when fitting begins, if another option makes none.
@@ -86,11 +87,15 @@ class StepscopeCallback(Callback):
         optimizer_state: bool = True,
         buffers: bool = True,
         max_memory: int | str = "256MiB",
+        max_bytes: int | str | None = None,
+        max_step_bytes: int | str | None = None,
+        precision: Literal["float32", "bf16"] = "float32",
     ) -> None:
         self._open: Callable[..., Recorder] = partial(
             Recorder, folder, schedule=as_schedule(Every(50) if schedule is None else schedule), trial=trial,
             strict=strict, if_exists=if_exists, resume=resume, samples=samples, neurons=neurons, gradients=gradients,
             updates=updates, optimizer_state=optimizer_state, buffers=buffers, max_memory=max_memory,
+            max_bytes=max_bytes, max_step_bytes=max_step_bytes, precision=precision,
         )  # fmt: skip
         self._selection = {"include": include, "exclude": exclude, "depth": depth, "types": types}
         self._config = dict(config or {})

@@ -20,6 +20,9 @@ from stepscope.recorder.spectral import SpectralNorms
 from stepscope.store import TrialWriter
 from stepscope.store.records import ModuleInfo, Note, TrialEnd
 
+_LOOK_EVERY = 4
+"""After how many steps the room that is left is computed again."""
+
 _POINT_BYTES = 512
 _TEXT_BYTES = 256
 """What a point of a curve, and a note besides its letters, take while they wait."""
@@ -29,7 +32,7 @@ class TrialOutput:
     """One trial on its way to the disk; every call returns at once, unless too much is waiting.
 
     What waits is held in ``memory``: when that is full, a step loses its detail, then itself. ``written`` counts the
-    bytes of its steps.
+    bytes of its steps; ``steps_left`` is for how many more there is room, None without a limit.
     """
 
     def __init__(self, writer: TrialWriter, faults: Faults, memory: Memory, meter: CostMeter) -> None:
@@ -43,6 +46,8 @@ class TrialOutput:
         self._background = Background(self._failed.append)
         self._network: tuple[ModuleInfo, ...] = ()
         self.written = 0
+        self.steps_left = writer.steps_left()
+        self._steps = 0
 
     @property
     def waited(self) -> float:
@@ -77,6 +82,9 @@ class TrialOutput:
             record = assemble(job, self._norms)
             self._failed.extend(job.measured.faults)
             self.written += self._writer.write_step(record)
+            if self._steps % _LOOK_EVERY == 0:
+                self.steps_left = self._writer.steps_left()
+            self._steps += 1
         finally:
             job.held.release()
             self._meter.step_written(job.kind, time.thread_time() - started)

@@ -8,7 +8,6 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
-from datetime import datetime
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
@@ -16,10 +15,10 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from stepscope.recorder.arguments import check_config, make_info, make_options
 from stepscope.recorder.at_exit import call_while_threads_run
 from stepscope.recorder.auto_steps import AutoSteps
 from stepscope.recorder.cost import Cost, CostMeter
-from stepscope.recorder.environment import environment
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.health import GROUP as HEALTH
@@ -27,8 +26,6 @@ from stepscope.recorder.health import HealthCheck, is_wanted
 from stepscope.recorder.memory import Memory
 from stepscope.recorder.network import network, omissions
 from stepscope.recorder.optimizer_curves import OptimizerCurves
-from stepscope.recorder.optimizer_watch import plain
-from stepscope.recorder.options import Options
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.patterns import Given
 from stepscope.recorder.resuming import check_start, check_step, warn_of_damage
@@ -36,12 +33,13 @@ from stepscope.recorder.scalars import Point, make_point
 from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
-from stepscope.recorder.sizes import as_bytes
+from stepscope.recorder.sizes import as_bytes, as_text
 from stepscope.recorder.step import CheckedStep, Step
+from stepscope.recorder.stretch import Stretch
 from stepscope.recorder.watched import Watched
 from stepscope.store import open_writer
 from stepscope.store.address import is_address
-from stepscope.store.records import Note, TrialInfo
+from stepscope.store.records import Note
 
 
 class Recorder:
@@ -79,6 +77,12 @@ class Recorder:
         max_memory: how much may be held between training and the disk, in bytes or as a text such as ``"1GB"``. When
             that is full, training waits a little (0.2 s a step at most); then a step loses its neurons and samples,
             and at last the step is left out; the recording says so.
+        max_bytes: how large the trial may become on the disk; no limit unless given. To keep it, old steps lose raw
+            neurons, then the statistics of neurons, never anything else; the older, the more. Where statistics alone
+            would pass it, fewer steps are recorded.
+        max_step_bytes: how much one step may take on the disk; a larger one is written without raw neurons, or
+            without any.
+        precision: ``"bf16"`` stores raw neurons in half the bytes, with two to three digits; statistics stay exact.
         health: look at the steps that are not recorded, too: at the norm of the gradients they leave, and at the loss
             if ``step.record`` gave it. Numbers that are not finite, or far above what was usual, are told in the
             recording, and the next 3 steps are recorded (once in 1000 steps). By default, with the default schedule.
@@ -109,19 +113,25 @@ class Recorder:
         optimizer_state: bool = True,
         buffers: bool = True,
         max_memory: int | str = "256MiB",
+        max_bytes: int | str | None = None,
+        max_step_bytes: int | str | None = None,
+        precision: Literal["float32", "bf16"] = "float32",
         health: bool | None = None,
     ) -> None:
-        _check(samples, neurons, config)
+        check_config(config)
         check_start(trial, resume, start_step)
         self._memory = Memory(as_bytes(max_memory, "max_memory", least=1 << 20))
         self._schedule = as_schedule(Every(100, at_most="2%") if schedule is None else schedule)
-        self._options = Options(
+        self._options = make_options(
             samples=samples,
             neurons=neurons,
             gradients=gradients,
             updates=updates,
             optimizer_state=optimizer_state,
             buffers=buffers,
+            max_bytes=max_bytes,
+            max_step_bytes=max_step_bytes,
+            precision=precision,
         )
         self._watched = Watched()
         self._number = start_step or 0
@@ -143,25 +153,22 @@ class Recorder:
         self._closed = False
         self.enabled = enabled
         self.faults = Faults(strict=strict, on_fault=self._note_fault)
+        self._stretch = Stretch(self.faults, f"{as_text(self._options.max_bytes or 0)} (max_bytes)")
         self._output: TrialOutput | None = None
         if enabled:
-            self._open(folder, trial, config or {}, if_exists, resume)
+            self._open(folder, trial, config, if_exists, resume)
             if self._is_resumed and start_step is not None:
                 self.rewind(start_step)
 
     def _open(
-        self, folder: str | Path, trial: str | None, config: Mapping[str, Any], if_exists: Any, resume: bool
+        self, folder: str | Path, trial: str | None, config: Mapping[str, Any] | None, if_exists: Any, resume: bool
     ) -> None:
-        info = TrialInfo(
-            trial=datetime.now().strftime("%Y-%m-%d %H.%M.%S") if trial is None else str(trial),
-            started=time.time(),
-            config={str(key): _plain_config(value) for key, value in config.items()},
-            environment=environment(),
-            samples=self._options.samples,
-            neuron_limit=self._options.neurons,
-        )
+        info = make_info(trial, config, self._options)
         try:
-            writer = open_writer(folder, info, if_exists=if_exists, resume=resume)
+            options = self._options
+            writer = open_writer(
+                folder, info, if_exists=if_exists, resume=resume, limits=options.limits, precision=options.precision
+            )
         except OSError as error:
             self.enabled = False
             self.faults.report(error, f"opening a trial in {os.fspath(folder)!r}; nothing is recorded")
@@ -358,7 +365,8 @@ class Recorder:
     def _wants(self, number: int, kind: str) -> bool:
         seen = self._seen.get(kind, 0)
         self._seen[kind] = seen + 1
-        return self._schedule.wants(number, kind, seen)
+        left = None if self._output is None else self._output.steps_left
+        return self._schedule.wants(number, kind, seen) and self._stretch.allows(number, kind, left)
 
     def decide(self, kind: str) -> bool:
         """Whether the open, undecided step is kept, now that its kind is known; for ``Step.decide``."""
@@ -540,19 +548,3 @@ class Recorder:
     ) -> Literal[False]:
         self.close(error)
         return False
-
-
-def _check(samples: object, neurons: object, config: object) -> None:
-    for name, value in (("samples", samples), ("neurons", neurons)):
-        if isinstance(value, bool) or not isinstance(value, int) or value < 0:
-            raise RecorderError(f"{name}={value!r}: expected a whole number, 0 or more")
-    if config is not None and not isinstance(config, Mapping):
-        raise RecorderError(f"config={config!r}: expected a dict of hyper-parameters by name")
-
-
-def _plain_config(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {str(key): _plain_config(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_plain_config(item) for item in value]
-    return plain(value)

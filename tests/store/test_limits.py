@@ -105,6 +105,7 @@ def test_raw_values_go_before_statistics_of_neurons(tmp_path: Path) -> None:
     assert only_statistics and all(n.statistics is not None for n in only_statistics)
 
 
+@pytest.mark.slow
 def test_a_reader_that_is_there_all_the_time(tmp_path: Path) -> None:
     writer = writer_with(tmp_path, Limits(LIMIT))
     writer.write_step(record(0))
@@ -152,6 +153,7 @@ def test_room_for_steps_without_neurons(tmp_path: Path) -> None:
         assert writer.steps_left() is None
 
 
+@pytest.mark.slow
 def test_statistics_go_on_where_there_is_no_room_at_all(tmp_path: Path) -> None:
     with writer_with(tmp_path, Limits(1 << 17)) as writer:
         for number in range(20):
@@ -161,6 +163,7 @@ def test_statistics_go_on_where_there_is_no_room_at_all(tmp_path: Path) -> None:
         assert_statistics_are(trial, number)
 
 
+@pytest.mark.slow
 def test_going_on_with_a_limited_trial(tmp_path: Path) -> None:
     writer = writer_with(tmp_path, Limits(LIMIT))
     for number in range(40):
@@ -179,6 +182,7 @@ def test_going_on_with_a_limited_trial(tmp_path: Path) -> None:
     assert not (again.path / "new-detail-1.stepscope").exists()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["_write", "fsync", "replace"])
 def test_a_full_disk_while_thinning(where: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     writer = writer_with(tmp_path, Limits(LIMIT))
@@ -206,6 +210,7 @@ def test_a_full_disk_while_thinning(where: str, tmp_path: Path, monkeypatch: pyt
         assert_statistics_are(trial, index)
 
 
+@pytest.mark.slow
 def test_a_damaged_file_is_not_rewritten(tmp_path: Path) -> None:
     writer = writer_with(tmp_path, Limits(LIMIT))
     number = 0
@@ -230,6 +235,7 @@ def test_limits_that_make_no_sense(limits: dict[str, int]) -> None:
         Limits(**limits)
 
 
+@pytest.mark.slow
 def test_the_room_for_rewriting_is_within_the_limit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     largest = []
 
