@@ -13,6 +13,8 @@ TESTS, PAGE = ROOT / "tests", ROOT / "docs" / "support.md"
 AREAS = (
     "Training is not changed",
     "Training is not stopped",
+    "What was recorded is kept",
+    "Numbers are right",
     "Modules and outputs",
     "Parameters",
     "Tensors",

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stepscope.recorder import Every, Recorder
+from stepscope.recorder import Every, Recorder, RecorderWarning, attention
 from stepscope.recorder.attention import measure
 from stepscope.recorder.attention_scores import Scores
 from stepscope.store import Trial, open_trial
@@ -90,6 +90,11 @@ def twin(scores: torch.Tensor) -> dict[str, tuple[float, float]]:
     return {name: (sum(values) / len(values), max(values)) for name, values in rows.items()}
 
 
+@pytest.mark.supports(
+    "Modules and outputs",
+    "attention, computed by `MultiheadAttention`, `scaled_dot_product_attention` or by hand: entropy, scores, masks",
+    limit="a sample of 32 queries of 8 heads; not inside a function transform or a compiled `flex_attention`",
+)
 @pytest.mark.parametrize("causal", [True, False])
 @pytest.mark.parametrize("how", HOW)
 def test_every_way_gives_the_numbers_of_a_naive_twin(how: str, causal: bool, tmp_path: Path) -> None:
@@ -104,6 +109,7 @@ def test_every_way_gives_the_numbers_of_a_naive_twin(how: str, causal: bool, tmp
     assert set(QUANTITIES) < set(trial.node(node).quantities)
 
 
+@pytest.mark.supports("Training is not changed", "where attention is looked at, under autocast, too")
 @pytest.mark.parametrize("how", HOW)
 @pytest.mark.parametrize("autocast", [False, True])
 def test_training_is_bitwise_the_same(how: str, autocast: bool, tmp_path: Path) -> None:
@@ -131,6 +137,20 @@ def test_without_gradients(tmp_path: Path) -> None:
         with recorder.step(kind="validation"), torch.no_grad():
             model(inputs())
     assert "attention_future" in open_trial(tmp_path / "trial").node("model").quantities
+
+
+def test_a_fault_in_looking_does_not_stop_the_step(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: object) -> None:
+        raise RuntimeError("broken on purpose")
+
+    monkeypatch.setattr(attention, "measure", fail)
+    model = Attention("fused")
+    with Recorder(tmp_path, trial="trial", schedule=Every(1)) as recorder:
+        recorder.watch(model)
+        with pytest.warns(RecorderWarning, match="looking at an attention"), recorder.step():
+            model(inputs()).sum().backward()
+    trial = open_trial(tmp_path / "trial")
+    assert "attention_entropy" not in trial.quantities and trial.step(0).tensor("model").statistics["std"] > 0
 
 
 class Layer(nn.Module):
