@@ -1,14 +1,21 @@
-"""What a whole run costs: 100 steps with the default schedule, which records the first, over 100 plain ones.
+"""What a whole run costs at the default schedule, with the health check of all other steps, over the plain run.
 
     python benchmarks/bench_runs.py
+    python benchmarks/bench_runs.py --only MLP --seconds 30
 
-Until the recording is on disk: what the writer's thread takes from the training is in it.
+Each run is a new trial, until its recording is on disk: the first recorded steps, which are the dearest, and what the
+writer's thread takes from the training are in it.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
+import sys
 import tempfile
+import time
+from collections.abc import Callable
+from itertools import count
 from pathlib import Path
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -17,54 +24,90 @@ import torch
 from machine import describe
 from ours import NoProbe
 from table import markdown
-from timing import Contender, Times, interleave, ratio
+from timing import Contender, interleave, ratio
 from workload_list import WORKLOADS
 from workloads import Workload
 
 from stepscope.recorder import Recorder
+from stepscope.store import open_trial
 
-STEPS = 100
-ROUNDS = 7
+ROUNDS = 3
 BAR = 1.03
 CHOSEN = ("MLP 4x256, batch 32", "demo, 1 iteration", "demo, 20 iterations", "LSTM 2x128, 32 x 64 characters")
+HEAD = ("run", "steps", "plain s", "recorded", "by the clock", "processor time", "health check alone", "bar")
 
 
-def contenders(workload: Workload, folder: Path) -> list[Contender]:
-    plain, ours = workload.make(), workload.make()
-    recorder = Recorder(folder, trial="run")
-    recorder.watch(ours.modules, ours.optimizer)
+def contenders(workload: Workload, folder: Path, steps: int) -> list[Contender]:
+    plain = workload.make()
 
     def run_plain() -> None:
-        for _ in range(STEPS):
+        for _ in range(steps):
             plain.step(NoProbe())
 
-    def run_ours() -> None:
-        for _ in range(STEPS):
-            with recorder.step() as step:
-                ours.step(step)
-        recorder.flush()
-
-    return [Contender("plain", run_plain), Contender("ours", run_ours, recorder.flush, close=recorder.close)]
+    return [
+        Contender("plain", run_plain),
+        Contender("ours", runs(workload, folder, steps, "ours", {})),
+        Contender("checked", runs(workload, folder, steps, "checked", {"schedule": {}, "health": True})),
+    ]
 
 
-def measure(workload: Workload) -> dict[str, Times]:
+def runs(workload: Workload, folder: Path, steps: int, name: str, options: dict[str, object]) -> Callable[[], None]:
+    """Something that trains once, into a trial of its own; with no schedule for any kind, nothing is recorded."""
+    training = workload.make()
+    numbers = count()
+
+    def run() -> None:
+        with Recorder(folder, trial=f"{name}-{next(numbers)}", **options) as recorder:  # type: ignore[arg-type]
+            recorder.watch(training.modules, training.optimizer)
+            for _ in range(steps):
+                with recorder.step() as step:
+                    training.step(step)
+
+    return run
+
+
+def steps_in(workload: Workload, seconds: float) -> int:
+    """How many plain steps take about so long."""
+    training = workload.make()
+    training.step(NoProbe())
+    started, number = time.perf_counter(), 0
+    while time.perf_counter() - started < 1:
+        training.step(NoProbe())
+        number += 1
+    return max(101, round(number * seconds / 100) * 100)
+
+
+def measure(workload: Workload, seconds: float) -> list[str]:
+    """A row of the table."""
+    steps = steps_in(workload, seconds)
     with tempfile.TemporaryDirectory() as folder:
-        both = contenders(workload, Path(folder))
-        found = interleave(both, ROUNDS, warm_up=1)
-        both[1].close()
-    return found
+        found = interleave(contenders(workload, Path(folder), steps), ROUNDS, warm_up=0)
+        recorded = len(open_trial(Path(folder) / "ours-0").steps)
+    clocks = [f"{ratio(found, 'ours', 'plain', clock):.3f}x" for clock in ("wall", "process")]
+    health = f"{ratio(found, 'checked', 'plain', 'process'):.3f}x"
+    return [
+        workload.name,
+        f"{steps:,}",
+        f"{found['plain'].median():.1f}",
+        str(recorded),
+        *clocks,
+        health,
+        f"{BAR:.2f}x",
+    ]
 
 
-def main() -> int:
+def main(arguments: list[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", nargs="+", default=list(CHOSEN), help="words that the workload's name contains")
+    parser.add_argument("--seconds", type=float, default=15.0, help="about how long a plain run takes")
+    options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
     for workload in WORKLOADS:
-        if workload.name in CHOSEN:
-            found = measure(workload)
-            clocks = [f"{ratio(found, 'ours', 'plain', clock):.3f}x" for clock in ("wall", "process")]
-            rows.append([workload.name, f"{found['plain'].median():.3f}", *clocks, f"{BAR:.2f}x"])
-    head = (f"{STEPS} steps", "plain s", "with the recorder", "processor time", "bar")
-    print(f"{describe()}\n\n{markdown(head, rows)}")
+        if any(word in workload.name for word in options.only):
+            rows.append(measure(workload, options.seconds))
+            print(" ".join(rows[-1]), file=sys.stderr, flush=True)
+    print(f"{describe()}\n\n{markdown(HEAD, rows)}")
     return 0
 
 

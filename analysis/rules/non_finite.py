@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.birthplace import Birth, find_birth
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.onset import first_not_finite
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -35,7 +36,7 @@ class NonFinite(Rule):
     that is not finite while all that it was computed from is finite. If all values are finite, the same on the way
     back: the first gradient on the path from the loss. Infinite tensors that only feed finite ones are attention
     masks and no finding; gradients that overflow in a step that the optimizer leaves out are a loss scale being
-    sought, and no more than worth knowing.
+    sought, and no more than worth knowing. The health check of unrecorded steps may know an earlier step: it is named.
 
     Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
     that holds NaN.
@@ -73,7 +74,7 @@ class NonFinite(Rule):
             for source in birth.before[:2]
         ]
         return self.finding(
-            view, birth.node, level, _summary(view, step, birth), shown,
+            view, birth.node, level, _summary(view, step, birth) + _onset(view, step), shown,
             step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
         )  # fmt: skip
 
@@ -118,6 +119,15 @@ def _summary(view: View, step: Step, birth: Birth) -> str:
         "the gradients of all that was computed from it are finite"
     )  # fmt: skip
     return f"The first {kind} {what} are born in {where}{how}: {birth.count} of them, while {behind}."
+
+
+def _onset(view: View, step: Step) -> str:
+    """When it began, if the health check saw that between the recorded steps."""
+    seen = first_not_finite(view.trial)
+    before = max((other.number for other in view.steps if other.number < step.number), default=-1)
+    if seen is None or not before < seen[0] < step.number:
+        return ""
+    return f" It began at step {seen[0]}, which was not recorded: there the health check saw it in the {seen[1]}."
 
 
 def _remedy(view: View, birth: Birth) -> str:
