@@ -12,7 +12,7 @@ from pathlib import Path
 
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import DamagedError, StoreError
-from stepscope.store.files import SUFFIX, file_path
+from stepscope.store.files import FILE_NAMES, SUFFIX, file_path
 
 _NAME = "detail"
 _NEW = "new-"
@@ -34,6 +34,11 @@ def parts_of(trial: Path) -> list[int]:
     names = (path.name.removesuffix(SUFFIX) for path in trial.glob(f"{_NAME}*{SUFFIX}") if not path.is_symlink())
     numbers = (name.removeprefix(_NAME).removeprefix("-") or "0" for name in names)
     return sorted({int(number) for number in numbers if number.isascii() and number.isdigit()})
+
+
+def file_names(trial: Path) -> list[str]:
+    """The names of all files that a trial has, or should have: with all parts of its details."""
+    return [*FILE_NAMES, *(f"{_NAME}-{part}" for part in parts_of(trial) if part)]
 
 
 def unfinished_parts(trial: Path) -> list[Path]:

@@ -10,6 +10,7 @@ from stepscope.store import lock
 from stepscope.store.address import is_address
 from stepscope.store.claim import in_use, reclaim
 from stepscope.store.contents import Contents
+from stepscope.store.detail_parts import file_names
 from stepscope.store.errors import NotARecordingError, StoreError
 from stepscope.store.files import FILE_NAMES, file_path
 from stepscope.store.group import Group
@@ -85,7 +86,7 @@ def _repair_copy(path: Path, out: Path) -> Repair:
     if out.exists() or out.is_symlink():
         raise StoreError(f"{out} exists; give a folder that is to be made")
     out.mkdir(parents=True)
-    for name in FILE_NAMES:
+    for name in file_names(path):
         if file_path(path, name).exists():
             shutil.copy2(file_path(path, name), file_path(out, name))
     return _mended(out, path)

@@ -12,6 +12,7 @@ from stepscope.store import lock
 from stepscope.store.block_file import BlockFile
 from stepscope.store.claim import claim_unused, reclaim
 from stepscope.store.contents import Contents
+from stepscope.store.detail_parts import file_names
 from stepscope.store.errors import NotARecordingError
 from stepscope.store.files import (
     FILE_HEADER_SIZE,
@@ -97,7 +98,7 @@ def check_ours(path: Path) -> None:
 
 def check_plain_files(path: Path) -> None:
     """Raise ``NotARecordingError`` for files that this program must not change."""
-    for name in FILE_NAMES:
+    for name in file_names(path):
         file = file_path(path, name)
         if file.is_symlink() or (file.exists() and not file.is_file()):
             raise NotARecordingError(f"{file} is a link or no file at all; those of a recording are plain files")
@@ -108,7 +109,7 @@ def check_plain_files(path: Path) -> None:
 
 def mark_as_current(path: Path) -> None:
     """Give files of an earlier format the current version: what is appended is of that version."""
-    for name in FILE_NAMES:
+    for name in file_names(path):
         file = file_path(path, name)
         if file.exists() and file.stat().st_size >= FILE_HEADER_SIZE:
             with open(file, "r+b", buffering=0) as opened:
@@ -121,7 +122,7 @@ def mark_as_current(path: Path) -> None:
 def cut_torn_ends(path: Path) -> None:
     """Cut what follows the last whole block of each file; it is kept in a folder of its own."""
     keepsake: Path | None = None
-    for name in FILE_NAMES:
+    for name in file_names(path):
         file = file_path(path, name)
         size = file.stat().st_size if file.exists() else 0
         end = _end_of_blocks(BlockFile(file)) if size else 0

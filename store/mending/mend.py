@@ -9,7 +9,7 @@ from stepscope.store.contents import Contents
 from stepscope.store.mending.findings import Findings
 from stepscope.store.mending.mend_catalog import mend_catalog
 from stepscope.store.mending.mend_columns import mend_columns
-from stepscope.store.mending.mend_detail import mend_detail
+from stepscope.store.mending.mend_detail import mend_details
 from stepscope.store.mending.mend_journal import add_messages, mend_journal
 from stepscope.store.mending.mend_steps import mend_steps
 from stepscope.store.verify import verify_trial
@@ -29,7 +29,7 @@ def mend(folder: Path, name: str, siblings: Sequence[Path]) -> Findings:
     mend_journal(folder, name, findings)  # first: without one, nothing else is read
     # What is taken out may bring to light an earlier block, which may be damaged as well.
     for _ in range(_MOST_ROUNDS):
-        changed = [mend_catalog(folder, siblings, findings), mend_detail(folder), mend_steps(folder, findings)]
+        changed = [mend_catalog(folder, siblings, findings), mend_details(folder), mend_steps(folder, findings)]
         if not any(changed):
             break
     if verify_trial(folder):

@@ -1,4 +1,4 @@
-"""Mending the detail file: blocks stay at their offsets, because steps refer to these; damaged bytes become a gap."""
+"""Mending the files of details: blocks keep their offsets, because steps refer to them; damaged bytes become a gap."""
 
 from __future__ import annotations
 
@@ -6,12 +6,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from stepscope.store.blocks import gap_block, lengthened
+from stepscope.store.detail_parts import file_names
 from stepscope.store.mending.scan import Scan, rewrite
 
 
-def mend_detail(folder: Path) -> bool:
-    """Returns whether there was anything to do."""
-    scan = Scan(folder, "detail")
+def mend_details(folder: Path) -> bool:
+    """Mend all files that hold details. Returns whether there was anything to do."""
+    return any([_mend(Scan(folder, name)) for name in file_names(folder) if name.startswith("detail")])
+
+
+def _mend(scan: Scan) -> bool:
     if scan.is_whole:
         return False
     rewrite(scan.path, _blocks(scan))

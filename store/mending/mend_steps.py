@@ -8,6 +8,7 @@ from typing import Any
 
 from stepscope.store.blocks import UNKNOWN_KIND, BlockPlace, encode_block
 from stepscope.store.contents import Contents
+from stepscope.store.detail_parts import file_names
 from stepscope.store.errors import StoreError
 from stepscope.store.mending.findings import Findings
 from stepscope.store.mending.redundancy import Redundancy
@@ -82,7 +83,9 @@ def _tell_lost_steps(scan: Scan, contents: Contents, findings: Findings) -> None
     elsewhere = {number for chunk in contents.chunks for number in chunk.numbers.tolist()}
     elsewhere |= {
         header["number"]
-        for place, header in Scan(contents.files["detail"].path.parent, "detail").blocks
+        for name in file_names(scan.path.parent)
+        if name.startswith("detail")
+        for place, header in Scan(scan.path.parent, name).blocks
         if place.kind == "detail" and isinstance(header.get("number"), int)
     }
     lost = sorted(elsewhere - known)

@@ -73,7 +73,8 @@ class Redundancy:
 
     def _find_detail(self) -> bool:
         """Whether the step's detail is somewhere else in its file, where bytes were lost or inserted before it."""
-        file, number = self._contents.files["detail"], self._step.number
+        number = self._step.number
+        file = self._contents.details.part(self.header.get("part", 0)).file
         if number in self._contents.index.repeated:
             return False
         for place, header in type(file)(file.path).new_blocks():
@@ -82,6 +83,6 @@ class Redundancy:
                     Detail(file, place.offset, number, len(self._step.layout.tensors)).histogram(0)
                 except (StoreError, IndexError):
                     continue
-                self.header["detail"] = place.offset
+                self.header["detail"] = header.get("was", place.offset)
                 return True
         return False

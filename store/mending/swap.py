@@ -10,14 +10,17 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
-from stepscope.store.files import FILE_NAMES, file_path
+from stepscope.store.detail_parts import file_names
+from stepscope.store.files import file_path
 from stepscope.store.keepsake import REPAIRING, new_keepsake
 
 _READY = "ready"
+_NAME = re.compile(r"[a-z]+(-[0-9]+)?")
 
 
 def stage(trial: Path) -> Path:
@@ -25,7 +28,7 @@ def stage(trial: Path) -> Path:
     folder = trial / REPAIRING
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
-    for name in FILE_NAMES:
+    for name in file_names(trial):
         if file_path(trial, name).exists():
             _link(file_path(trial, name), file_path(folder, name))
     return folder
@@ -34,7 +37,7 @@ def stage(trial: Path) -> Path:
 def commit(trial: Path) -> Path | None:
     """Move what was changed into place. Returns where the originals are, if there are any."""
     folder = trial / REPAIRING
-    changed = [name for name in FILE_NAMES if _is_changed(trial, folder, name)]
+    changed = [name for name in file_names(folder) if _is_changed(trial, folder, name)]
     for name in changed:
         _sync(file_path(folder, name))
     keepsake = new_keepsake(trial) if any(file_path(trial, name).exists() for name in changed) else None
@@ -65,7 +68,7 @@ def finish(trial: Path) -> bool:
 def _plan(folder: Path) -> tuple[Sequence[str], str | None] | None:
     try:
         plan = json.loads((folder / _READY).read_text("utf-8"))
-        files, originals = [name for name in plan["files"] if name in FILE_NAMES], plan["originals"]
+        files, originals = [name for name in plan["files"] if _NAME.fullmatch(name)], plan["originals"]
     except (OSError, ValueError, KeyError, TypeError):
         return None
     return files, Path(originals).name if isinstance(originals, str) else None

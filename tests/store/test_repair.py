@@ -10,8 +10,11 @@ from pathlib import Path
 import pytest
 
 from stepscope.store import NotARecordingError, StoreError, TrialInUseError, TrialWriter, open_trial, verify
+from stepscope.store.blocks import BlockPlace
+from stepscope.store.detail_parts import file_names, parts_of
 from stepscope.store.files import FILE_NAMES, file_header, file_path
 from stepscope.store.repair import Repair, repair
+from stepscope.store.room import Limits
 from support import flips, golden, mutate
 from support.everything import everything
 from support.records import assert_step_is
@@ -242,6 +245,61 @@ def test_a_repaired_trial_can_be_resumed_and_overwritten(damaged: Path) -> None:
     assert len(open_trial(damaged).steps) == STEPS and verify(damaged) == []
     with TrialWriter(damaged.parent, SYNTHETIC.info(), if_exists="overwrite"):
         assert not (damaged / "damaged-1").exists()
+
+
+# ---------------------------------------------------------------------- details in several files
+
+
+@pytest.fixture
+def limited(tmp_path: Path) -> Path:
+    """A trial that was thinned to stay within a limit of bytes."""
+    with TrialWriter(tmp_path / "limited", SYNTHETIC.info(), limits=Limits(trial=300_000)) as writer:
+        for index in range(30):
+            writer.write_step(SYNTHETIC.record(index))
+    assert len(parts_of(writer.path)) > 3
+    return writer.path
+
+
+def _blocks_of_part(path: Path) -> tuple[str, list[BlockPlace]]:
+    """A file of details with several blocks."""
+    names = [name for name in file_names(path) if name.startswith("detail-")]
+    name = max(names, key=lambda name: len(flips.blocks(path, name)))
+    return name, flips.blocks(path, name)
+
+
+def test_a_damaged_part(limited: Path) -> None:
+    name, blocks = _blocks_of_part(limited)
+    flips.flip(limited, name, blocks[1].offset + 26)
+    done = _repair(limited)
+    assert len(done.lost) == 1 and "no readable detail" in done.lost[0]
+    assert done.originals is not None and [entry.stem for entry in done.originals.glob("detail*")] == [name]
+
+
+def test_a_part_that_moved(limited: Path) -> None:
+    name, blocks = _blocks_of_part(limited)
+    path = file_path(limited, name)
+    data = path.read_bytes()
+    path.write_bytes(data[: blocks[0].offset] + b"some bytes" + data[blocks[0].offset :])
+    _repair(limited)
+    assert len(open_trial(limited).steps) == 30
+
+
+def test_a_part_that_is_missing(limited: Path) -> None:
+    name, blocks = _blocks_of_part(limited)
+    file_path(limited, name).unlink()
+    assert len(_repair(limited).lost) == len(blocks)
+
+
+def test_a_limited_trial_is_resumed(limited: Path) -> None:
+    names = [name for name in file_names(limited) if name.startswith("detail-")]
+    flips.cut(limited, names[-1], flips.blocks(limited, names[-1])[-1].end - 9)
+    before = everything(limited)
+    with TrialWriter(limited.parent, SYNTHETIC.info(), resume=True, limits=Limits(trial=300_000)) as writer:
+        writer.write_step(SYNTHETIC.record(30))
+    after = everything(limited)
+    assert all(after[key] == before[key] for key in before if key[-1] in ("header", "statistics", "aggregates"))
+    assert (limited / "damaged-1" / f"{names[-1]}.end").stat().st_size > 0
+    assert open_trial(limited).steps.tolist() == list(range(0, 310, 10))
 
 
 # ---------------------------------------------------------------------- any damage
