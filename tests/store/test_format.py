@@ -125,5 +125,5 @@ def test_the_mini_reader_is_small_and_independent() -> None:
         for name in ([node.module or ""] if isinstance(node, ast.ImportFrom) else [])
         + ([alias.name for alias in node.names] if isinstance(node, ast.Import) else [])
     }
-    standard = {"__future__", "collections", "hashlib", "itertools", "pathlib", "struct", "typing", "zlib"}
+    standard = {"__future__", "hashlib", "itertools", "pathlib", "struct", "typing", "zlib"}
     assert imported == {*standard, "msgpack", "numpy", "zstandard"}
