@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from stepscope.store import TrialWriter
+from stepscope.store import TrialWriter, open_trial
 from stepscope.store.columns import WORTHWHILE_STEPS
 from stepscope.store.records import Note, StepRecord
+from stepscope.store.room import Limits
 from support import mini_reader
 from support.mini_reader import MiniStep, MiniTrial
 from support.records import INFO, same, step_records
@@ -52,6 +53,33 @@ def _assert_same(step: MiniStep, record: StepRecord) -> None:
             assert found[0] == neurons.total and same(found[2], neurons.samples)
             assert (found[1] is None) == (neurons.statistics is None)
             assert found[1] is None or same(found[1], neurons.statistics)
+
+
+def test_a_trial_with_a_limit_of_bytes(tmp_path: Path) -> None:
+    synthetic = Synthetic(blocks=1, width=40, iterations=1, kinds=("train",))
+    records = [synthetic.record(index) for index in range(3)]
+    with TrialWriter(tmp_path, synthetic.info(), limits=Limits(trial=1_000_000)) as writer:
+        for number in range(20):
+            writer.write_step(replace(records[number % 3], number=number))
+    trial, own = MiniTrial(writer.path), open_trial(writer.path)
+    thinned = [number for number, step in trial.steps.items() if "thinned" in step.detail.header]
+    assert len(trial.steps) == 20 and 0 < len(thinned) < 20
+    for number, step in trial.steps.items():
+        for row in range(len(step.rows)):
+            assert np.array_equal(step.histogram(row), records[number % 3].histograms[row])
+            found, neurons = step.neurons(row), own.step(number).detail.neurons(row)
+            assert (found is None) == (neurons is None)
+            assert found is None or neurons is None or same(found[2], neurons.samples)
+
+
+def test_raw_values_in_16_bits(tmp_path: Path) -> None:
+    with TrialWriter(tmp_path, SYNTHETIC.info(), precision="bf16") as writer:
+        writer.write_step(SYNTHETIC.record(0))
+    step, own = MiniTrial(writer.path).steps[0], open_trial(writer.path).step(0)
+    found = [(step.neurons(row), own.detail.neurons(row)) for row in range(len(step.rows))]
+    assert any(neurons is not None and neurons.precision == "bf16" for _, neurons in found)
+    for mini, neurons in found:
+        assert mini is None or neurons is None or same(mini[2], neurons.samples)
 
 
 def test_steps(read: MiniTrial) -> None:

@@ -57,7 +57,7 @@ def read_file(path: Path) -> dict[int, Block]:
 class MiniStep:
     """A step; rows are ``(node, role, iteration, quantity, ...)``."""
 
-    def __init__(self, block: Block, catalog: dict[bytes, Any], details: dict[int, Block]) -> None:
+    def __init__(self, block: Block, catalog: dict[bytes, Any], details: dict[Any, Block]) -> None:
         header = self.header = block.header
         self.rows, self.graphs = [*map(tuple, catalog[header["layout"]])], [catalog[name] for name in header["graphs"]]
         self.statistics, self.aggregates, self.per_sample = map(block.array, ("statistics", "aggregates", "per_sample"))
@@ -65,7 +65,7 @@ class MiniStep:
         self.shapes = [tuple(islice(sizes, rank)) for rank in block.array("ranks")]
         self.strides = [tuple(islice(strides, rank)) for rank in block.array("stride_ranks")]
         self.facts = msgpack.unpackb(block.array("facts").tobytes(), strict_map_key=False)
-        self.detail = details[header["detail"]]
+        self.detail = details[header.get("part", 0), header["detail"]]
         self.table, coded = self.detail.array("table"), "codings" in self.detail.entries
         self.codings = self.detail.array("codings") if coded else np.zeros((3, 3, len(self.rows)), int)
         self.pieces = dict(self._read_pages(iter(self.detail.array("frames").tolist() if coded else ())))
@@ -115,20 +115,20 @@ class MiniStep:
             return None
         statistics = np.frombuffer(self._numbers(1, row), "<f4").reshape(3, n) if has else None
         raw = np.frombuffer(self._numbers(2, row), f"<{'u' if w == 2 else 'f'}{w}")
-        raw = (raw.astype("<u4") << 16).view("<f4") if w == 2 else raw
-        return total, statistics, raw.reshape(s, n)
+        return total, statistics, ((raw.astype("<u4") << 16).view("<f4") if w == 2 else raw).reshape(s, n)
 
 
 class MiniTrial:
     """A trial: ``journal`` is a list of ``(kind, header)``; ``steps`` are ``MiniStep`` by number."""
 
     def __init__(self, folder: Path) -> None:
-        self.folder = folder
+        self.folder, self.steps = folder, dict[int, MiniStep]()
         self.journal = [(b.kind, b.header) for b in read_file(folder / "journal.stepscope").values()]
         packed = [unzip(block.payload) for block in read_file(folder / "catalog.stepscope").values()]
         catalog = {hashlib.blake2b(data, digest_size=16).digest(): msgpack.unpackb(data) for data in packed}
-        blocks, details = (read_file(folder / f"{name}.stepscope") for name in ("steps", "detail"))
-        self.steps: dict[int, MiniStep] = {}
+        blocks, parts = read_file(folder / "steps.stepscope"), folder.glob("detail*.stepscope")
+        found = ((int(path.name[7:-10] or 0), at, block) for path in parts for at, block in read_file(path).items())
+        details = {(part, block.header.get("was", at)): block for part, at, block in found}
         for block in blocks.values():
             if block.kind == "step":
                 self.steps[block.header["number"]] = MiniStep(block, catalog, details)
