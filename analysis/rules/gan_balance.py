@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.optimizers import watched
+from stepscope.analysis.flow import Place
+from stepscope.analysis.optimizers import held_by, watched
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -19,7 +20,8 @@ class GanBalance(Rule):
     Symptom: what the generator makes does not get better, or all looks alike.
 
     How it is measured: with two watched optimizers and several losses that are no terms of each other, one loss fell to
-    almost nothing while another one grew.
+    almost nothing while another one grew, through which gradients reach parameters of both optimizers (a generator's
+    loss is what the critic says; the loss of a policy is not computed through the net of values).
 
     Causes: a critic that is too strong, steps too often or learns too fast; saturating generator losses.
 
@@ -43,6 +45,7 @@ class GanBalance(Rule):
             return
         winners = [curve for curve in curves if 0 <= curve.end < self.won * curve.start]
         losers = [curve for curve in curves if curve.start > 0 and curve.end > self.grown * curve.start]
+        losers = [curve for curve in losers if _is_contested(view, curve)]
         if winners and losers and winners[0].place != losers[0].place:
             yield self._finding(view, winners[0], losers[0])
 
@@ -60,3 +63,12 @@ class GanBalance(Rule):
         return self.finding(
             view, loser.place.node, "warning", summary, shown, step=step, nodes=[winner.place.node], confidence=0.75
         )
+
+
+def _is_contested(view: View, curve: Curve) -> bool:
+    """Whether the loss depends, differentiably, on parameters of two optimizers."""
+    holders: dict[str, list[Place]] = {}
+    for node, names in held_by(view).items():
+        for name in names:
+            holders.setdefault(name, []).extend(view.flow.of_node(node))
+    return sum(curve.place in view.flow.downstream(held, differentiable=True) for held in holders.values()) > 1

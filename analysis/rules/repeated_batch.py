@@ -31,7 +31,7 @@ class RepeatedBatch(Rule):
     Remedy: iterate over the loader itself: ``for batch in loader``.
 
     Attributes:
-        least: fewer steps are not judged.
+        least: fewer steps are not judged. Source: of ours; batches of a handful of steps may be equal by chance.
     """
 
     name = "repeated-batch"

@@ -31,6 +31,8 @@ class TargetsEqualInputs(Rule):
     Causes: targets that are not shifted by one place (or shifted by the model and the data, one forth and one back).
 
     Remedy: predict ``tokens[:, 1:]`` from ``tokens[:, :-1]``; look whether the model shifts its labels itself.
+
+    Source: no threshold.
     """
 
     name = "targets-equal-inputs"

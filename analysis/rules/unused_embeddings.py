@@ -10,6 +10,9 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_FEWEST_ROWS = 50
+"""Small tables (of positions, of distances) cost nothing."""
+
 
 @dataclass(frozen=True)
 class UnusedEmbeddings(Rule):
@@ -43,7 +46,7 @@ class UnusedEmbeddings(Rule):
         for embedding in embeddings(view):
             used = used_rows(steps, embedding)
             unused = [row for row, is_used in used.items() if not is_used]
-            if len(used) >= 8 and len(unused) >= self.share * len(used):
+            if embedding.rows >= _FEWEST_ROWS and len(used) >= 8 and len(unused) >= self.share * len(used):
                 yield self._finding(view, embedding, len(unused), len(used))
 
     def _finding(self, view: View, embedding: Embedding, unused: int, of: int) -> Finding:
