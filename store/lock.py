@@ -105,14 +105,14 @@ def take(trial: Path) -> bool:
 
 def _new_owner() -> dict[str, Any]:
     """This process; the token tells this lock from any other that it may take."""
-    facts = {"boot": _boot(), "namespace": _namespace(), "beat": BEAT, "token": secrets.token_hex(8)}
-    return {**this_process(), **facts}
+    return {**this_process(), "beat": BEAT, "token": secrets.token_hex(8)}
 
 
 def this_process() -> dict[str, Any]:
     """This process as the owner of a lock."""
     pid = os.getpid()
-    return {"pid": pid, "host": socket.gethostname(), "started": _start_time(pid)}
+    place = {"host": socket.gethostname(), "boot": _boot(), "namespace": _namespace()}
+    return {**place, "pid": pid, "started": _start_time(pid)}
 
 
 def release(trial: Path) -> None:

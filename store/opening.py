@@ -6,7 +6,6 @@ from pathlib import Path
 
 from stepscope.store.address import is_address
 from stepscope.store.claim import IfExists
-from stepscope.store.errors import StoreError
 from stepscope.store.records import Precision, TrialInfo
 from stepscope.store.room import Limits
 from stepscope.store.writer import TrialWriter
@@ -25,7 +24,7 @@ def open_writer(
 
     Args:
         place: the group's folder or address; made if it is missing.
-        info, if_exists, resume, limits, precision: as for ``TrialWriter``. At an address, a trial can have no limit.
+        info, if_exists, resume, limits, precision: as for ``TrialWriter``.
 
     Raises:
         StoreError: as ``TrialWriter``; also if something has to be installed for the address.
@@ -34,7 +33,5 @@ def open_writer(
     if is_address(place):
         from stepscope.store.remote.writer import RemoteTrialWriter
 
-        if limits is not None and limits.trial is not None:
-            raise StoreError(f"a limit of bytes for a trial at {place}; expected a local folder, or no limit")
         return RemoteTrialWriter(place, info, if_exists=if_exists, resume=resume, limits=limits, precision=precision)
     return TrialWriter(place, info, if_exists=if_exists, resume=resume, limits=limits, precision=precision)

@@ -73,7 +73,7 @@ def in_use(remote: RemoteFolder, name: str, manifest: Manifest) -> TrialInUseErr
 
 def _is_of_this_machine(manifest: Manifest) -> bool:
     """Then the lock of the local trial has told already that its writer is dead, or is this one."""
-    return manifest.writer is not None and manifest.writer.host == lock.this_process()["host"]
+    return manifest.writer is not None and not manifest.writer.is_elsewhere
 
 
 def numbered(name: str) -> Iterator[str]:

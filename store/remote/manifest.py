@@ -12,7 +12,7 @@ from typing import Any
 
 from stepscope.store import lock
 from stepscope.store.errors import DamagedError, NotARecordingError, damaged_unless
-from stepscope.store.files import SUFFIX
+from stepscope.store.files import FILE_NAMES, SUFFIX
 from stepscope.store.remote.folder import RemoteFolder
 
 MANIFEST = "manifest.json"
@@ -21,7 +21,7 @@ SILENCE = 60.0
 """Seconds after which a writer that was not heard of counts as dead."""
 
 _JOURNAL = f"journal{SUFFIX}"
-_FILE_NAME = re.compile(rf"[a-z][a-z0-9_-]{{0,60}}{re.escape(SUFFIX)}")
+_FILE_NAME = re.compile(rf"({'|'.join(FILE_NAMES)})(-[0-9]{{1,6}})?{re.escape(SUFFIX)}")
 
 
 @dataclass(frozen=True)
@@ -66,12 +66,14 @@ class RemoteWriter:
     """Who writes a remote trial.
 
     Attributes:
-        host, pid, started: the machine, and the process there, as in a lock.
+        host, boot, namespace, pid, started: the machine, and the process there, as in a lock.
         token: what tells this writer from any other.
         beat: when it was last heard of, in seconds since the epoch, by its own clock.
     """
 
     host: str
+    boot: str | None
+    namespace: str | None
     pid: int
     started: int | None
     token: str
@@ -85,7 +87,12 @@ class RemoteWriter:
     @property
     def is_alive(self) -> bool:
         """Whether it may still be running; a process of this machine may be provably dead, however lately it spoke."""
-        return self.is_heard and lock.is_alive({"host": self.host, "pid": self.pid, "started": self.started})
+        return self.is_heard and lock.is_alive(asdict(self) | {"beat": None})
+
+    @property
+    def is_elsewhere(self) -> bool:
+        """Whether this process cannot see it: it is on another machine, or in another container."""
+        return lock.is_elsewhere(asdict(self))
 
 
 @dataclass(frozen=True)
@@ -173,13 +180,18 @@ def find_trial(remote: RemoteFolder, name: str) -> Manifest | None:
     return manifest if manifest is not None and manifest.is_started else None
 
 
+def is_uploaded(name: str) -> bool:
+    """Whether a file of this name in a trial's folder is a part of the trial, and not one that is just being made."""
+    return _FILE_NAME.fullmatch(name) is not None
+
+
 def _copied(sizes: Mapping[str, int], name: str) -> Manifest | None:
-    files = {file: RemoteFile(0, (size,)) for file, size in sizes.items() if _FILE_NAME.fullmatch(file) and size}
+    files = {file: RemoteFile(0, (size,)) for file, size in sizes.items() if is_uploaded(file) and size}
     return Manifest(f"copied {name}", 0.0, 0.0, files) if _JOURNAL in files else None
 
 
 def _file_name(name: str) -> str:
-    if not _FILE_NAME.fullmatch(name):
+    if not is_uploaded(name):
         raise DamagedError(f"a manifest names the file {name!r}, which no trial has")
     return name
 
@@ -193,5 +205,7 @@ def _file(plain: Mapping[str, Any]) -> RemoteFile:
 
 
 def _writer(plain: Mapping[str, Any]) -> RemoteWriter:
+    boot, namespace = (None if plain[key] is None else str(plain[key]) for key in ("boot", "namespace"))
     started = None if plain["started"] is None else int(plain["started"])
-    return RemoteWriter(str(plain["host"]), int(plain["pid"]), started, str(plain["token"]), float(plain["beat"]))
+    token, beat = str(plain["token"]), float(plain["beat"])
+    return RemoteWriter(str(plain["host"]), boot, namespace, int(plain["pid"]), started, token, beat)

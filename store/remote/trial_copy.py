@@ -20,6 +20,7 @@ LAZY = f"detail{SUFFIX}"
 STATE = "fetched.json"
 _AT_ONCE = 16 << 20
 _TRIES = 5
+_ORDER = ("catalog", "detail", "steps", "columns", "journal")
 
 
 class TrialCopy:
@@ -207,4 +208,4 @@ def _is_replaced(name: str, before: Manifest, now: Manifest) -> bool:
 
 def _order(name: str) -> int:
     """What others refer to first: who reads the copy meanwhile finds it whole."""
-    return {f"catalog{SUFFIX}": 0, LAZY: 1, f"steps{SUFFIX}": 2, f"journal{SUFFIX}": 4}.get(name, 3)
+    return _ORDER.index(name.removesuffix(SUFFIX).partition("-")[0])

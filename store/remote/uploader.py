@@ -12,13 +12,14 @@ from stepscope.store.errors import StoreError, TrialInUseError, UnreachableError
 from stepscope.store.files import SUFFIX
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.local_file import LocalFile
-from stepscope.store.remote.manifest import MANIFEST, Manifest, RemoteFile, RemoteWriter, read_manifest
+from stepscope.store.remote.manifest import MANIFEST, Manifest, RemoteFile, RemoteWriter, is_uploaded, read_manifest
 from stepscope.store.remote.parts import new_ends
 
 _BEAT = 15.0
 """Seconds after which a writer tells that it is alive, though nothing is new."""
 _TRIES = 5
-_FIRST, _LAST = ("journal",), ("steps", "catalog", "detail")
+_ORDER = ("journal", "columns", "steps", "catalog", "detail")
+"""What refers to others before those: it was written after them."""
 
 
 class Uploader:
@@ -61,9 +62,8 @@ class Uploader:
     def _snapshot(self) -> dict[str, int]:
         """The whole blocks of each file, at one moment: no file refers to what another one does not have yet."""
         for _ in range(_TRIES):
-            for path in self._trial.glob(f"*{SUFFIX}"):
+            for path in filter(lambda path: is_uploaded(path.name), self._trial.glob(f"*{SUFFIX}")):
                 self._files.setdefault(path.name, LocalFile(path))
-            # What refers to something is looked at before that: it was written after it.
             sizes = {name: self._files[name].look() for name in sorted(self._files, key=_order)}
             if not any(file.was_replaced() for file in self._files.values()):
                 return {name: size for name, size in sizes.items() if size}
@@ -133,7 +133,5 @@ def _paths(manifest: Manifest, trial: str) -> set[str]:
 
 
 def _order(name: str) -> tuple[int, str]:
-    stem = name.removesuffix(SUFFIX)
-    if stem in _FIRST:
-        return 0, stem
-    return (2 + _LAST.index(stem), stem) if stem in _LAST else (1, stem)
+    kind = name.removesuffix(SUFFIX).partition("-")[0]
+    return _ORDER.index(kind), name

@@ -29,9 +29,9 @@ class RemoteTrialWriter(TrialWriter):
 
     Args:
         address: the group's address.
-        info, if_exists, resume, limits, precision: as for ``TrialWriter``, without a limit for the trial. While the
-            address does not answer, a new trial is written all the same if ``if_exists="number"``, and gets its place
-            there later; so is one that is resumed, if it is still in the spool.
+        info, if_exists, resume, limits, precision: as for ``TrialWriter``. While the address does not answer, a new
+            trial is written all the same if ``if_exists="number"``, and gets its place there later; so is one that is
+            resumed, if it is still in the spool.
         interval: seconds between two uploads; 5 unless given.
         wait: for how many seconds at most ``close`` waits until everything is uploaded.
 

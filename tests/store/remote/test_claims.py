@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 import threading
 import time
 from dataclasses import replace
@@ -10,7 +9,16 @@ from pathlib import Path
 
 import pytest
 
-from stepscope.store import StoreError, TrialExistsError, TrialInUseError, TrialWriter, open_group, open_trial, upload
+from stepscope.store import (
+    StoreError,
+    TrialExistsError,
+    TrialInUseError,
+    TrialWriter,
+    lock,
+    open_group,
+    open_trial,
+    upload,
+)
 from stepscope.store.records import TrialEnd
 from stepscope.store.remote import parts, prepare, uploader
 from stepscope.store.remote.claim import claim, trial_identity
@@ -28,7 +36,7 @@ def _set_writer(address: str, writer: RemoteWriter | None) -> None:
 
 
 def _elsewhere(age: float) -> RemoteWriter:
-    return RemoteWriter("another-machine", 7, 1234, "token", time.time() - age)
+    return RemoteWriter("another-machine", None, None, 7, 1234, "token", time.time() - age)
 
 
 def test_a_name_that_is_taken_is_numbered(address: str) -> None:
@@ -84,7 +92,11 @@ def test_a_number_is_given_also_while_the_first_is_written(memory: str) -> None:
 
 def test_a_process_of_this_machine_is_known_to_be_dead(memory: str) -> None:
     write_remote(memory, 2)
-    _set_writer(memory, RemoteWriter(socket.gethostname(), 2**22 + 1, None, "token", time.time()))
+    here = lock.this_process() | {"pid": 2**22 + 1, "started": None}
+    _set_writer(memory, RemoteWriter(**here | {"namespace": "another container"}, token="token", beat=time.time()))
+    with pytest.raises(TrialInUseError):
+        new_writer(memory, if_exists="overwrite")
+    _set_writer(memory, RemoteWriter(**here, token="token", beat=time.time()))
     assert write_remote(memory, 3, if_exists="overwrite") == f"{memory}/synthetic"
 
 

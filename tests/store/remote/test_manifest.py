@@ -17,7 +17,7 @@ from stepscope.store.remote.manifest import Manifest, RemoteFile, RemoteWriter, 
 from support.remote import write_remote
 
 MANIFEST = Manifest(
-    "ab12", 1.5, 2.5, {"steps.stepscope": RemoteFile(2, (10, 30), (1, 2))}, RemoteWriter("h", 7, 5, "t", 3.0)
+    "ab12", 1.5, 2.5, {"steps.stepscope": RemoteFile(2, (10, 30), (1, 2))}, RemoteWriter("h", "b", "n", 7, 5, "t", 3.0)
 )
 
 
@@ -40,6 +40,9 @@ BAD_NAMES = [
     "a/b.stepscope",
     "C:\\x.stepscope",
     "x.txt",
+    "new-detail-1.stepscope",
+    "detail-.stepscope",
+    "other.stepscope",
     ".stepscope",
     "é.stepscope",
 ]

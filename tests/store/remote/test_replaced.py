@@ -8,13 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from stepscope.store import DamagedError, TrialWriter, open_trial, upload
+from stepscope.store import DamagedError, Trial, TrialWriter, open_trial, upload, verify
 from stepscope.store.append_file import AppendFile
 from stepscope.store.files import file_path
 from stepscope.store.records import Note, TrialEnd
 from stepscope.store.remote import lazy_file
 from stepscope.store.remote.folder import RemoteFolder
 from stepscope.store.remote.manifest import RemoteFile, read_manifest
+from stepscope.store.remote.writer import RemoteTrialWriter
+from stepscope.store.room import Limits
 from support.records import assert_step_is
 from support.remote import RECORDS, SYNTHETIC, check, new_writer, uploaded
 
@@ -147,3 +149,38 @@ def test_who_holds_a_step_of_what_was_replaced_is_told(
         two.tensor("model").histogram  # noqa: B018
     assert_step_is(trial.step(30), replace(RECORDS[0], number=30))
     assert [path.name for path in (trial.path / "detail.pages").iterdir()] == ["0002"]
+
+
+def _kept(trial: Trial) -> list[int]:
+    return [number for number in trial.steps.tolist() if trial.step(number).tensor("model").neurons is not None]
+
+
+@pytest.mark.slow
+def test_details_that_are_thinned_out(memory: str, tmp_path: Path) -> None:
+    """To keep a limit of bytes, one file of details after another is rewritten; readers follow."""
+    limits, info = Limits(trial=1_700_000), replace(SYNTHETIC.info(), started=0.0)
+    remote = RemoteTrialWriter(memory, info, limits=limits, interval=0.02)
+    here = TrialWriter(tmp_path / "local", info, limits=limits)
+    follower: Trial | None = None
+    for number in range(60):
+        for writer in (remote, here):
+            writer.write_step(replace(RECORDS[number % len(RECORDS)], number=number))
+        if number == 10:
+            follower = uploaded(f"{memory}/synthetic", 11)
+        if number % 10 == 0 and follower is not None:
+            follower.refresh()
+            assert follower.problems == ()
+    for writer in (remote, here):
+        writer.close(TrialEnd("finished", 1.0))
+    assert not remote.troubles and follower is not None
+    for reader in (follower, open_trial(f"{memory}/synthetic")):
+        reader.refresh()
+        assert (len(reader.steps), reader.problems) == (60, ())
+        kept = _kept(reader)
+        assert 0 < len(kept) < 60 and kept == _kept(open_trial(here.path))
+        for number in kept[:3]:
+            assert_step_is(reader.step(number), replace(RECORDS[number % len(RECORDS)], number=number))
+        assert reader.bytes <= 1_700_000
+    generations = {name: file.generation for name, file in _files(memory).items()}
+    assert max(generations.values()) > 1 and len([name for name in generations if name.startswith("detail-")]) > 3
+    assert verify(memory) == []
