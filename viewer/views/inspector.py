@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from stepscope.analysis.compare import Difference, sample_values
 from stepscope.analysis.overview import continued
-from stepscope.store import Node, Tensor
+from stepscope.store import DamagedError, Node, Tensor
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, SourceLine, Vertex
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, short
@@ -71,8 +71,16 @@ def inspector(now: Moment, tensor: Tensor) -> Markup:
         _identity(now, tensor, made),
         code_line(made.source if made is not None else None),
         _numbers(now, tensor),
+        _left_out(tensor),
         _neighbours(now, graph, index),
     )
+
+
+def _left_out(tensor: Tensor) -> Markup | None:
+    try:
+        return note(tensor.left_out) if tensor.left_out else None
+    except DamagedError:  # the table of neurons says so
+        return None
 
 
 def _vertex(graph: Graph, now: Moment) -> int | None:

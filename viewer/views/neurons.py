@@ -25,7 +25,7 @@ def neuron_table(tensor: Tensor, other: Tensor | None) -> NeuronTable:
     """The kept neurons of a tensor, besides those of the compared trial's where they are the same ones."""
     neurons = tensor.neurons
     if neurons is None or neurons.total == 0:
-        return NeuronTable(caption="No neurons were kept of this tensor.")
+        return NeuronTable(caption=tensor.left_out or "No neurons were kept of this tensor.")
     kept = neurons.samples.shape[1]
     values = _values(tensor, neurons)
     theirs = other.neurons if other is not None else None
@@ -39,11 +39,19 @@ def neuron_table(tensor: Tensor, other: Tensor | None) -> NeuronTable:
         {"key": str(i), "neuron": labels[i], "position": i, **{name: column[i] for name, column in lists.items()}}
         for i in range(kept)
     )
-    whole = kept == neurons.total
-    caption = (
-        f"all {count(kept)} neurons" if whole else f"{count(kept)} of {count(neurons.total)} neurons, evenly spaced"
-    )
-    return NeuronTable((("neuron", "neuron"), *((name, _title(tensor, name)) for name in values)), rows, caption)
+    columns = (("neuron", "neuron"), *((name, _title(tensor, name)) for name in values))
+    return NeuronTable(columns, rows, _caption(tensor, neurons, kept))
+
+
+def _caption(tensor: Tensor, neurons: Neurons, kept: int) -> str:
+    parts = [f"all {count(kept)} neurons"]
+    if kept != neurons.total:
+        parts = [f"{count(kept)} of {count(neurons.total)} neurons, evenly spaced"]
+    if neurons.precision == "bf16" and neurons.samples.size:
+        parts.append("raw values to 3 digits (bf16)")
+    if tensor.left_out:
+        parts.append(tensor.left_out)
+    return "; ".join(parts)
 
 
 def _values(tensor: Tensor, neurons: Neurons) -> dict[str, Any]:
