@@ -30,6 +30,8 @@ class RepeatedBatch(Rule):
 
     Remedy: iterate over the loader itself: ``for batch in loader``.
 
+    Source: no threshold; equality to the last digit.
+
     Attributes:
         least: fewer steps are not judged. Source: of ours; batches of a handful of steps may be equal by chance.
     """
