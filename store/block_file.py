@@ -39,7 +39,7 @@ class BlockFile:
         self.problems: list[str] = []
         self.is_foreign = False
         self._scanned = 0
-        self._searched = 0
+        self._searched = (0, 0.0)
         self._looked_at = 0
         self._descriptor: int | None = None
 
@@ -81,7 +81,9 @@ class BlockFile:
         A block whose prefix or header is damaged is skipped: the search goes on at the next one.
         """
         size = self.size()
-        if size < FILE_HEADER_SIZE or size <= self._scanned or size == self._searched:
+        # An end that was torn may have been cut, and as much been written in its place.
+        now = (size, self.last_change())
+        if size < FILE_HEADER_SIZE or size <= self._scanned or now == self._searched:
             return
         self._looked_at = size
         if self._scanned == 0:
@@ -91,6 +93,7 @@ class BlockFile:
             found = self._block_at(self._scanned, size)
             if found is None:
                 if not self._skip_damage(size):
+                    self._searched = now
                     return
                 continue
             place, header = found
@@ -161,8 +164,6 @@ class BlockFile:
         if found is not None:
             self.problems.append(f"{self.name}: bytes {self._scanned} to {found} are damaged and were skipped")
             self._scanned = found
-        else:
-            self._searched = size
         return found is not None
 
     def _next_block(self, start: int, size: int) -> int | None:

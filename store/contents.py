@@ -6,6 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.catalog import Catalog
@@ -42,8 +45,8 @@ class Contents:
         self._problems: dict[str, None] = {}
 
     def was_replaced(self) -> bool:
-        """Whether another trial is now where this one was."""
-        return self.files["journal"].was_replaced()
+        """Whether another trial is now where this one was, or a repair has put other files into their place."""
+        return any(file.was_replaced() for file in self.files.values())
 
     def refresh(self) -> bool:
         """Read what was written since the last look. Returns whether there was anything new.
@@ -90,10 +93,14 @@ class Contents:
         place, header = self.files["steps"].block(self.index[number].place.offset, "step")
         return place, parse_step(header, place)
 
-    def layout_of(self, number: int) -> Layout | None:
-        """The layout of a step that the index has; None if it cannot be read."""
+    def layouts_of(self, numbers: NDArray[np.int64]) -> tuple[NDArray[np.int64], list[Layout | None]]:
+        """The layouts of steps that the index has: of each step the place among these; None if it cannot be read."""
+        places = self.index.layout_places[np.searchsorted(self.index.numbers, numbers)]
+        return places, [self._readable_layout(digest) for digest in self.index.layouts]
+
+    def _readable_layout(self, digest: bytes) -> Layout | None:
         try:
-            return self.catalog.layout(self.index[number].layout)
+            return self.catalog.layout(digest)
         except DamagedError:
             return None
 

@@ -103,6 +103,11 @@ class Trial:
         return self._contents.journal.messages
 
     @property
+    def restarts(self) -> int:
+        """How often training went back to an earlier step; what was recorded from there on was superseded."""
+        return len(self._contents.journal.restarts)
+
+    @property
     def end(self) -> TrialEnd | None:
         """How the trial ended; None if it was not closed."""
         return self._contents.journal.end
@@ -239,7 +244,7 @@ class Trial:
         question = SeriesQuestion(node, statistic, quantity, role, iteration, aggregate, sample)
         question.check(self.node(node))
         with self._lock:
-            source = Source(self._contents.layout_of, self._contents.chunks, self.step, self._contents.index.repeated)
+            source = Source(self._contents.layouts_of, self._contents.chunks, self.step, self._contents.index.repeated)
             return gather(question, self._contents.index.of_kind(kind), source)
 
     def table(

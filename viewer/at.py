@@ -34,7 +34,8 @@ def keys_of(state: PageState, group: Group | None, size: tuple[int, int]) -> dic
         keys["page"] = _page(selection) | versions
         return keys
     keys["graph"] = _graph(selection, group, size)
-    keys["table"] = _pick(selection, *_TABLE)
+    # What was recorded of a step changes only if training goes back behind it.
+    keys["table"] = _pick(selection, *_TABLE) | {"restarts": trial.restarts}
     keys["node"] = _pick(selection, *_TABLE, "node", "role", "lag", "kind") | versions
     return keys
 

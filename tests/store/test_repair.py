@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import random
 import shutil
+import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -216,6 +218,36 @@ def test_a_live_trial_is_not_repaired(tmp_path: Path) -> None:
             with pytest.raises(TrialInUseError, match="is being written to by process"):
                 repair(live.path, out)
     assert repair(live.path).damaged == ()
+
+
+def test_who_watches_sees_whole_steps_only(damaged: Path) -> None:
+    """A repair moves several files, one after the other."""
+    flips.flip(damaged, "detail", flips.blocks(damaged, "detail")[5].offset + 26)
+    flips.flip(damaged, "steps", flips.blocks(damaged, "steps")[3].end - 500)
+    watching, stop, faults, looks = open_trial(damaged), threading.Event(), [], 0
+
+    def watch() -> None:
+        nonlocal looks
+        while not stop.is_set():
+            watching.refresh()
+            try:
+                assert len(watching.steps) == STEPS
+                for index in (0, 1, 4, 8):
+                    assert_step_is(watching.step(10 * index), SYNTHETIC.record(index))
+            except Exception as fault:
+                faults.append(fault)
+            looks += 1
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    while looks < 2:
+        time.sleep(0.01)
+    repair(damaged)
+    stop.set()
+    thread.join()
+    assert faults == []
+    watching.refresh()
+    assert watching.problems == () and watching.step(50).lost == ("detail",)
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)

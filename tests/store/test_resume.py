@@ -113,6 +113,18 @@ def test_a_viewer_that_watches_sees_the_new_history(path: Path) -> None:
     assert trial.refresh() and trial.state == "finished"
 
 
+def test_a_torn_end_that_is_replaced_by_as_many_bytes(path: Path) -> None:
+    """Who has looked at it looks again."""
+    trial, steps = open_trial(path), file_path(path, "steps")
+    data = steps.read_bytes()
+    block = data[flips.blocks(path, "steps")[-1].offset :]
+    steps.write_bytes(data + b"\xf5SsB" + bytes(len(block) - 4))
+    assert not trial.refresh() and "its last" in trial.problems[0]
+    steps.write_bytes(data + block)
+    os.utime(steps, (2e9, 2e9))  # a tick later
+    assert trial.refresh() and trial.repeated_steps == {90} and trial.problems == ()
+
+
 def test_curves(path: Path) -> None:
     with _resume(path) as writer:
         writer.rewind(55)
