@@ -81,66 +81,79 @@ class SeriesQuestion:
 
 @dataclass(frozen=True)
 class Source:
-    """Where answers come from: the layout of a step, column chunks, whole steps.
+    """Where answers come from: the layouts of steps, column chunks, whole steps.
 
+    ``layouts_of`` gives for each step a place among some layouts, and these; None for one that cannot be read.
     ``repeated`` are the numbers of steps that were written more than once; chunks may hold a superseded one.
     """
 
-    layout_of: Callable[[int], Layout | None]
+    layouts_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Sequence[Layout | None]]]
     chunks: Sequence[Chunk]
     read_step: Callable[[int], Step]
     repeated: Set[int]
 
 
 def gather(question: SeriesQuestion, steps: NDArray[np.int64], source: Source) -> Series:
-    """Answer a question for the given steps: from column chunks where there are any, else step by step."""
+    """Answer a question for the given steps, in order: from column chunks where there are any, else step by step."""
     if question.is_ratio:
         return _ratio(question, steps, source)
-    rows = _rows(question, steps.tolist(), source)
-    values: dict[int, float] = {}
+    places, layouts = source.layouts_of(steps)
+    rows = [None if layout is None else question.row(layout) for layout in layouts]
+    has_row = np.array([row is not None for row in rows], bool)[places]
+    steps, places = steps[has_row], places[has_row]
+    answers = _Answers(question, steps, places, np.isin(steps, list(source.repeated)))
     for chunk in source.chunks:
-        _from_chunk(question, chunk, rows, source, values)
-    for number, row in rows.items():
-        if number not in values:
-            value = _from_step(question, number, row, source.read_step)
-            if value is not None:
-                values[number] = value
-    found = sorted(values)
-    return Series(np.array(found, np.int64), np.array([values[number] for number in found], np.float64))
+        for place, layout in enumerate(layouts):
+            row = rows[place]
+            if row is not None and layout is not None and layout.name == chunk.layout:
+                answers.take_chunk(chunk, place, row)
+    for index in np.flatnonzero(~answers.found).tolist():
+        row = rows[places[index]]
+        assert row is not None
+        answers.take_step(index, row, source.read_step)
+    return Series(steps[answers.found], answers.values[answers.found])
 
 
-def _rows(question: SeriesQuestion, numbers: Sequence[int], source: Source) -> dict[int, int]:
-    """The row that answers in each step that has one."""
-    of_layout: dict[bytes, int | None] = {}
-    rows = {}
-    for number in numbers:
-        layout = source.layout_of(number)
-        if layout is None:
-            continue
-        if layout.name not in of_layout:
-            of_layout[layout.name] = question.row(layout)
-        row = of_layout[layout.name]
-        if row is not None:
-            rows[number] = row
-    return rows
+class _Answers:
+    """The values that were found so far, one a step.
 
+    Attributes:
+        values, found: of each step, its value and whether there is one.
+    """
 
-def _from_chunk(
-    question: SeriesQuestion, chunk: Chunk, rows: dict[int, int], source: Source, values: dict[int, float]
-) -> None:
-    numbers = chunk.numbers.tolist()
-    wanted = [i for i, number in enumerate(numbers) if number in rows and number not in source.repeated]
-    if not wanted:
-        return
-    first = numbers[wanted[0]]
-    layout = source.layout_of(first)
-    if layout is None or layout.name != chunk.layout:
-        return
-    try:
-        found = _chunk_values(question, chunk, rows[first])[wanted].tolist()
-    except DamagedError:
-        return
-    values.update(zip((numbers[i] for i in wanted), found, strict=True))
+    def __init__(
+        self,
+        question: SeriesQuestion,
+        steps: NDArray[np.int64],
+        places: NDArray[np.int64],
+        is_repeated: NDArray[np.bool_],
+    ) -> None:
+        self.values = np.full(len(steps), np.nan)
+        self.found = np.zeros(len(steps), bool)
+        self._question = question
+        self._steps = steps
+        self._places = places
+        self._is_repeated = is_repeated
+
+    def take_chunk(self, chunk: Chunk, place: int, row: int) -> None:
+        """Take what a chunk says of those of its steps that have the layout with this place."""
+        indices = np.searchsorted(self._steps, chunk.numbers)
+        inside = np.flatnonzero(indices < len(self._steps))
+        own = indices[inside]
+        fits = (self._steps[own] == chunk.numbers[inside]) & (self._places[own] == place) & ~self._is_repeated[own]
+        if not fits.any():
+            return
+        try:
+            self.values[own[fits]] = _chunk_values(self._question, chunk, row)[inside[fits]]
+        except DamagedError:
+            return
+        self.found[own[fits]] = True
+
+    def take_step(self, index: int, row: int, read_step: Callable[[int], Step]) -> None:
+        """Take what a step says itself; nothing, if it cannot be read."""
+        value = _from_step(self._question, int(self._steps[index]), row, read_step)
+        if value is not None:
+            self.values[index], self.found[index] = value, True
 
 
 def _chunk_values(question: SeriesQuestion, chunk: Chunk, row: int) -> NDArray[np.float64]:

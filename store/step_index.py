@@ -31,6 +31,7 @@ class StepIndex:
 
     Attributes:
         numbers: all numbers, in order; kinds: their kinds.
+        layouts: the digests of all layouts; layout_places: of each step, the place of its own among them.
         repeated: the numbers that occur more than once in the file, or were superseded.
         last_detail: the step whose detail lies furthest back in its file.
     """
@@ -38,6 +39,8 @@ class StepIndex:
     def __init__(self) -> None:
         self.numbers: NDArray[np.int64] = np.zeros(0, np.int64)
         self.kinds: tuple[str, ...] = ()
+        self.layouts: tuple[bytes, ...] = ()
+        self.layout_places: NDArray[np.int64] = np.zeros(0, np.int64)
         self.repeated: set[int] = set()
         self.last_detail: int | None = None
         self._entries: dict[int, StepEntry] = {}
@@ -85,9 +88,13 @@ class StepIndex:
             self.last_detail = number
 
     def settle(self) -> None:
-        """Bring ``numbers`` and ``kinds`` up to date."""
+        """Bring ``numbers``, ``kinds`` and ``layouts`` up to date."""
         self.numbers = np.array(sorted(self._entries), np.int64)
-        self.kinds = tuple(self._entries[number].kind for number in self.numbers.tolist())
+        entries = [self._entries[number] for number in self.numbers.tolist()]
+        self.kinds = tuple(entry.kind for entry in entries)
+        self.layouts = tuple(self._layouts)
+        places = {layout: place for place, layout in enumerate(self.layouts)}
+        self.layout_places = np.array([places[entry.layout] for entry in entries], np.int64)
 
     def of_kind(self, kind: str | None) -> NDArray[np.int64]:
         """The numbers of the steps of a kind, or of all."""
