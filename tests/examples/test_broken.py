@@ -1,0 +1,93 @@
+"""The broken runs: each says what is wrong with it, and the findings find it. What is held back is only measured."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from stepscope.analysis import RULES
+from stepscope.examples.broken import BROKEN, HEALTHY, Case, is_held_back
+from stepscope.examples.broken.__main__ import main
+from stepscope.store import open_group
+
+sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
+
+from scoring import FIRST, alarms, judge
+
+OPEN = {name: case for name, case in BROKEN.items() if not case.held_back}
+SUBSET = (
+    "sigmoid_before_bce_with_logits", "head_replaced_after_the_optimizer", "weights_made_anew_each_epoch",
+    "condition_lost", "one_corrupt_batch", "eval_mode_left_on", "targets_not_shifted", "divergence_with_the_wrong_sign",
+)  # fmt: skip
+HEALTHY_SUBSET = ("fine_tuned_head", "matrix_factorisation")
+MISSED = ("reshape_instead_of_transpose",)
+"""Known limits: no recorded number shows this mistake."""
+
+
+@pytest.mark.parametrize("case", BROKEN.values(), ids=lambda case: case.name)
+def test_a_case_says_what_it_is(case: Case) -> None:
+    assert case.cause.endswith(".") and 20 < len(case.cause) < 200
+    assert len(case.source) > 10 and case.nodes and (case.rules or case.words)
+    text = Path(case.line.file).read_text().splitlines()[case.line.number - 1]
+    assert text.endswith(f"bug: {case.name}") and not text.lstrip().startswith("#")
+
+
+def test_enough_runs_and_a_third_held_back() -> None:
+    assert len(BROKEN) >= 40 and len(HEALTHY) >= 20
+    held_back = [name for name in (*BROKEN, *HEALTHY) if is_held_back(name)]
+    assert 0.25 < len(held_back) / (len(BROKEN) + len(HEALTHY)) < 0.42
+    assert is_held_back("missing_values") and not is_held_back("labels_shuffled")  # the same for ever
+
+
+def test_the_wanted_rules_exist() -> None:
+    """Names without a rule are allowed, for what no rule knows yet, if words can tell the cause."""
+    for case in BROKEN.values():
+        assert case.words or set(case.rules) & set(RULES), case.name
+
+
+@pytest.mark.parametrize("name", SUBSET)
+def test_the_cause_is_found(name: str, tmp_path: Path) -> None:
+    score = judge(OPEN[name], tmp_path)
+    assert score.rank is not None and score.rank <= FIRST, score.told
+    assert score.localised, score.told
+    assert score.onset is not False, score.told
+
+
+@pytest.mark.parametrize("name", ["weights_made_anew_each_epoch", "eval_mode_left_on"])
+def test_the_fixed_twin_is_not_accused(name: str, tmp_path: Path) -> None:
+    assert alarms(name, OPEN[name].train, tmp_path, False, fixed=True).false == ()
+
+
+@pytest.mark.parametrize("name", HEALTHY_SUBSET)
+def test_a_healthy_run_is_not_accused(name: str, tmp_path: Path) -> None:
+    assert alarms(name, HEALTHY[name], tmp_path, False, fixed=False).false == ()
+
+
+def test_the_command_records_both(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments in (["black_images"], ["black_images", "--fixed"]):
+        assert main([*arguments, "--out", str(tmp_path / "runs")]) == 0
+    assert "The mistake: The loader cannot decode the images" in capsys.readouterr().err
+    assert set(open_group(tmp_path / "runs").names) == {"black_images", "black_images fixed"}
+    with pytest.raises(SystemExit):
+        main(["nothing_of_the_kind"])
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name in OPEN if name not in (*SUBSET, *MISSED)])
+def test_the_cause_of_every_open_run_is_found(name: str, tmp_path: Path) -> None:
+    score = judge(OPEN[name], tmp_path)
+    assert score.in_top, score.told
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", OPEN)
+def test_no_fixed_twin_is_accused(name: str, tmp_path: Path) -> None:
+    assert alarms(name, OPEN[name].train, tmp_path, False, fixed=True).false == ()
+
+
+@pytest.mark.exhaustive
+@pytest.mark.parametrize("name", [name for name in HEALTHY if name not in HEALTHY_SUBSET])
+def test_no_healthy_run_is_accused(name: str, tmp_path: Path) -> None:
+    assert alarms(name, HEALTHY[name], tmp_path, is_held_back(name), fixed=False).false == ()
