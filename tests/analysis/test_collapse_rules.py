@@ -41,7 +41,7 @@ def test_a_code_that_says_nothing(weight: float, tmp_path: Path) -> None:
         made, divergence = model(x)
         return F.mse_loss(made, x, reduction="sum") / len(x) + weight * divergence
 
-    found = findings(record(tmp_path, model, loss, blob_batches, steps=120, lr=1e-2), *RULES)
+    found = findings(record(tmp_path, model, loss, blob_batches, steps=120, every=6, lr=1e-2), *RULES)
     assert [(f.rule, f.node) for f in found] == ([("posterior-collapse", "model.fc_mu")] if weight > 1 else [])
 
 
@@ -58,7 +58,7 @@ def test_a_representation_that_collapses(how: str, tmp_path: Path) -> None:
             return F.cross_entropy(one @ two.T / 0.2, torch.arange(len(x)))
         return -(one * two).sum(1).mean()
 
-    found = findings(record(tmp_path, model, loss, blob_batches, steps=100, lr=3e-2), *RULES)
+    found = findings(record(tmp_path, model, loss, blob_batches, steps=100, every=5, lr=3e-2), *RULES)
     expected = [("representation-collapse", "error")] if how == "no negatives" else []
     assert [(f.rule, f.level) for f in found] == expected
 
@@ -66,7 +66,7 @@ def test_a_representation_that_collapses(how: str, tmp_path: Path) -> None:
 def test_targets_that_hardly_vary_are_no_collapse(tmp_path: Path) -> None:
     model = mlp(8, 32, 8)
     goal = 30 + 0.1 * torch.randn(64, 8)
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), goal), blob_batches, steps=80, lr=3e-2)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), goal), blob_batches, steps=80, every=5, lr=3e-2)
     assert findings(trial, *RULES) == []
 
 
@@ -83,7 +83,7 @@ def fight(
     }
     with torch.no_grad():
         generator[2].weight.mul_(spread)
-    with Recorder(folder, trial="trial", schedule=Every(1), strict=True) as recorder:
+    with Recorder(folder, trial="trial", schedule=Every(2), strict=True) as recorder:
         recorder.watch({"generator": generator, "critic": critic}, optimizers)
         for _ in range(steps):
             with recorder.step() as step:

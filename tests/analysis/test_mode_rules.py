@@ -79,7 +79,7 @@ def test_running_statistics_that_had_no_time(tmp_path: Path) -> None:
 Schedule = Callable[[torch.optim.Optimizer], Any]
 
 
-def scheduled(folder: Path, schedule: Schedule, every: int = 1, steps: int = 90) -> Trial:
+def scheduled(folder: Path, schedule: Schedule, every: int = 1, steps: int = 90, recorded: int = 3) -> Trial:
     model = mlp(8, 16, 4)
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
     made = schedule(optimizer)
@@ -94,12 +94,19 @@ def scheduled(folder: Path, schedule: Schedule, every: int = 1, steps: int = 90)
         return blobs(seed=number)
 
     return record(
-        folder, model, lambda x, y: F.cross_entropy(model(x), y), data, optimizer=optimizer, steps=steps, train=train
+        folder,
+        model,
+        lambda x, y: F.cross_entropy(model(x), y),
+        data,
+        optimizer=optimizer,
+        steps=steps,
+        train=train,
+        every=recorded,
     )
 
 
 def test_a_cosine_for_epochs_that_is_stepped_every_batch(tmp_path: Path) -> None:
-    trial = scheduled(tmp_path, lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10))
+    trial = scheduled(tmp_path, lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 10), steps=50, recorded=1)
     finding = only(trial, "scheduler-rhythm")
     assert finding.level == "warning" and "swings" in finding.summary and finding.step in (9, 10)
 
@@ -119,12 +126,16 @@ def test_schedules_as_they_should_be(schedule: Schedule, tmp_path: Path) -> None
 
 
 def test_a_schedule_that_is_never_stepped(tmp_path: Path) -> None:
-    finding = only(scheduled(tmp_path, lambda o: lr_scheduler.StepLR(o, 5), every=0), "scheduler-rhythm")
+    finding = only(
+        scheduled(tmp_path, lambda o: lr_scheduler.StepLR(o, 5), every=0, recorded=1, steps=51), "scheduler-rhythm"
+    )
     assert finding.level == "info" and "not yet" in finding.summary
 
 
 def test_a_warm_up_that_is_never_stepped(tmp_path: Path) -> None:
-    trial = scheduled(tmp_path, lambda o: lr_scheduler.LambdaLR(o, lambda step: step / 20), every=0, steps=6)
+    trial = scheduled(
+        tmp_path, lambda o: lr_scheduler.LambdaLR(o, lambda step: step / 20), every=0, steps=6, recorded=1
+    )
     finding = only(trial, "scheduler-rhythm")
     assert finding.level == "warning" and "warm-up" in finding.summary
 
