@@ -61,6 +61,7 @@ def _record(folder: Path, trouble: Callable[[int], object]) -> tuple[Path, list[
     return path, [str(warning.message) for warning in caught if issubclass(warning.category, RecorderWarning)]
 
 
+@pytest.mark.supports("Training is not stopped", "a full disk: one warning; recording goes on when there is room again")
 def test_a_full_disk(small_disk: Path) -> None:
     ballast = small_disk / "ballast"
 
@@ -81,6 +82,7 @@ def test_a_full_disk(small_disk: Path) -> None:
     assert any("No space left on device" in message.text for message in trial.messages)
 
 
+@pytest.mark.supports("Training is not stopped", "a folder that is moved away, or removed")
 def test_a_folder_that_is_gone_for_a_while(tmp_path: Path) -> None:
     def trouble(step: int) -> None:
         if step == 5:

@@ -27,7 +27,7 @@ def everything(folder: Path) -> Pieces:
     for group, name in trial.scalar_names:
         found["scalar", group, name] = tuple(values.tobytes() for values in trial.scalars(name, group=group))
     for number, note in enumerate(trial.notes):
-        found["note", number] = note
+        found["note", number] = repr(note)
     return found
 
 
