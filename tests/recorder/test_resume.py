@@ -65,7 +65,10 @@ def _steps(folder: Path) -> list[int]:
     return [int(number) for number in open_trial(folder / "run").steps]
 
 
-@pytest.mark.supports("What was recorded is kept", "a killed training that goes on from a checkpoint goes on in its recording (`resume=True`)")
+@pytest.mark.supports(
+    "What was recorded is kept",
+    "a killed training that goes on from a checkpoint goes on in its recording (`resume=True`)",
+)
 def test_a_killed_training_that_goes_on_from_its_checkpoint(tmp_path: Path) -> None:
     def run(folder: Path) -> int:
         folder.mkdir(exist_ok=True)
@@ -111,7 +114,9 @@ def test_an_earlier_step_supersedes(tmp_path: Path, how: str) -> None:
     assert trial.scalars("x").steps.tolist() == [] and trial.scalars("y").steps.tolist() == [2]
 
 
-@pytest.mark.supports("What was recorded is kept", "training that goes back to an earlier step (`rewind`): nothing is deleted")
+@pytest.mark.supports(
+    "What was recorded is kept", "training that goes back to an earlier step (`rewind`): nothing is deleted"
+)
 def test_going_back_while_recording(tmp_path: Path) -> None:
     """A loss that explodes: the script loads a checkpoint and goes on."""
     with _recorder(tmp_path) as recorder:
