@@ -7,6 +7,7 @@ here from what the call was given, and measured as further quantities of the mod
 from __future__ import annotations
 
 from collections import defaultdict
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import torch
@@ -51,7 +52,7 @@ class AttentionWatch:
         try:
             if not all(_is_plain(value) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)):
                 return
-            with UNSEEN(), torch.no_grad(), torch.autocast(_device(args, kwargs), enabled=False):
+            with UNSEEN(), torch.no_grad(), _without_autocast(args, kwargs):
                 scores = self._scores(name, args, kwargs)
                 if scores is not None and scores.values.numel():
                     key = (path, self._register.iteration, self._register.calls(path))
@@ -143,5 +144,8 @@ def _is_plain(tensor: torch.Tensor) -> bool:
     return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
-def _device(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    return next(value.device.type for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+def _without_autocast(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:
+    """Full precision, whatever the user's code runs in."""
+    tensors = (value for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor))
+    device = next(tensors).device.type
+    return torch.autocast(device, enabled=False) if torch.is_autocast_enabled(device) else nullcontext()
