@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 
@@ -64,7 +65,7 @@ def test_a_broken_loop_fails() -> None:
     model = mlp(8, 32, 4)
     optimizer = adam(model[0])  # forgets the last layer
 
-    with pytest.raises(AssertionError, match="WARNING .*model.2.weight"):
+    with pytest.raises(AssertionError, match=r"WARNING .*model\.2.weight"):
         assert_trains(model, optimizer=optimizer, train=epoch_of(model, optimizer))
 
 
@@ -141,3 +142,14 @@ def test_arguments_that_make_no_sense(arguments: dict, sentence: str) -> None:
     given = {"loss_fn": F.cross_entropy, "batches": BATCHES, "optimizer": adam(model), **arguments}
     with pytest.raises(ValueError, match=sentence):
         assert_trains(model, **given)
+
+
+def test_the_page_s_tests_pass() -> None:
+    text = (Path(__file__).parents[2] / "docs" / "testing.md").read_text()
+    names: dict = {}
+    for code in re.findall(r"```python\n(.*?)```", text, re.S):
+        exec(code, names)
+    tests = [function for name, function in names.items() if name.startswith("test_")]
+    assert len(tests) == 2
+    for function in tests:
+        function()
