@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from stepscope.store import open_trial
+from stepscope.store import TrialWriter, open_trial
 from stepscope.viewer.cli import main
 from support import flips
 from support.synthetic import write_trial
@@ -104,6 +104,14 @@ def test_verify_reads_everything(tmp_path: Path, capsys: pytest.CaptureFixture[s
     file.write_bytes(data)
     assert main(["verify", str(tmp_path / "group")]) == 1
     assert "one: " in capsys.readouterr().out
+
+
+def test_info_says_where_a_trial_was_resumed(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_trial(tmp_path, steps=2, blocks=1)
+    assert main(["info", str(path)]) == 0 and "resumed" not in capsys.readouterr().out
+    TrialWriter(tmp_path, open_trial(path).info, resume=True).close(None)
+    assert main(["info", str(path)]) == 0
+    assert "resumed     at step 11\n" in capsys.readouterr().out
 
 
 def test_repair_says_what_is_lost(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

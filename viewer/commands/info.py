@@ -43,6 +43,7 @@ def trial_facts(trial: Trial) -> dict[str, Any]:
         "state": trial.state,
         "exception": trial.exception,
         "steps": {"count": len(steps), "first": steps[0] if steps else None, "last": steps[-1] if steps else None},
+        "resumed": [resumption.step for resumption in trial.resumptions],
         "kinds": {kind: kinds.count(kind) for kind in trial.kinds},
         "nodes": [node.name for node in trial.nodes],
         "quantities": list(trial.quantities),
@@ -64,6 +65,7 @@ def _text(facts: dict[str, Any]) -> str:
     lines = [
         ("state", facts["state"] + (f": {facts['exception']}" if facts["exception"] else "")),
         ("steps", f"{count(steps['count'])} recorded{span}"),
+        ("resumed", "at step " + ", ".join(map(count, facts["resumed"])) if facts["resumed"] else ""),
         ("kinds", kinds),
         ("nodes", f"{count(len(facts['nodes']))}"),
         ("quantities", ", ".join(facts["quantities"])),
