@@ -8,6 +8,7 @@ so; from then on, whoever comes next moves them into place. Each damaged file is
 from __future__ import annotations
 
 import contextlib
+import filecmp
 import json
 import os
 import re
@@ -88,7 +89,7 @@ def _is_changed(trial: Path, folder: Path, name: str) -> bool:
     new, old = file_path(folder, name), file_path(trial, name)
     if not new.exists() or not old.exists():
         return new.exists()
-    return not new.samefile(old) and new.read_bytes() != old.read_bytes()
+    return not new.samefile(old) and not filecmp.cmp(new, old, shallow=False)
 
 
 def _link(source: Path, target: Path) -> None:
