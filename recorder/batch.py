@@ -53,7 +53,7 @@ class BatchSize:
 
 def _shape(tensor: torch.Tensor) -> tuple[int, ...]:
     """The shape of a tensor; none for nested ones, whose parts have different shapes."""
-    return () if tensor.is_nested else tuple(tensor.shape)
+    return () if tensor.is_nested else tensor.shape
 
 
 def _is_transformed(tensor: torch.Tensor) -> bool:

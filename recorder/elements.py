@@ -6,6 +6,8 @@ from typing import Any, cast
 
 import torch
 
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
+
 
 def is_distributed(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a ``DTensor``, or something like it."""
@@ -22,6 +24,8 @@ def elements(tensor: torch.Tensor) -> torch.Tensor:
 
     What the other processes hold is never asked for: they may not be recording, and would be waited for in vain.
     """
+    if tensor.__class__ in _PLAIN and not tensor.is_nested:
+        return tensor
     if is_distributed(tensor):
         with torch.no_grad():
             return cast(torch.Tensor, cast(Any, tensor).to_local())

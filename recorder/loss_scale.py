@@ -17,9 +17,12 @@ UNSCALING = "_amp_foreach_non_finite_check_and_unscale_"
 """The torch function by which a scaler divides gradients in place."""
 
 
-def is_scaling(name: str, frame: FrameType | None) -> bool:
-    """Whether a torch call, by its name and the frame that made it, is a scaler's multiplication of a loss."""
-    return name in ("mul", "__mul__") and frame is not None and frame.f_code.co_filename == _SCALER_FILE
+MULTIPLICATIONS = ("mul", "__mul__")
+
+
+def is_scaling(frame: FrameType | None) -> bool:
+    """Whether a multiplication, by the frame that made it, is a scaler's of a loss."""
+    return frame is not None and frame.f_code.co_filename == _SCALER_FILE
 
 
 class LossScale:

@@ -174,7 +174,10 @@ def _may_wait(tensor: torch.Tensor) -> bool:
 
 
 def _version(tensor: torch.Tensor) -> int:
-    return 0 if tensor.is_inference() else tensor._version
+    try:
+        return tensor._version
+    except RuntimeError:  # those made in inference mode have none
+        return 0
 
 
 def _address(tensor: torch.Tensor) -> int:

@@ -81,9 +81,10 @@ class ModuleWatch:
     def _before_module(self, module: nn.Module, args: Any) -> None:
         if self._fast_path.inside or _is_redirected(module):
             return
-        if id(module) in self._names.paths and not _in_backward():
+        key = id(module)
+        if (key in self._names.roots or (key in self._names.paths and self._is_outside())) and not _in_backward():
             self._name_what_enters(module, args, sys._getframe(2))
-        self._running.append(id(module))
+        self._running.append(key)
         self._fast_path.enter(module)
 
     @guarded("recording a module's output")
@@ -134,7 +135,7 @@ class ModuleWatch:
     def _name_what_enters(self, module: nn.Module, args: Any, frame: FrameType) -> None:
         if id(module) in self._names.roots:
             self._enter_model(module, args, _keywords_of_call(frame))
-        elif self._is_outside():
+        else:
             self._enter_part(module, args)
 
     def _enter_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:

@@ -20,6 +20,8 @@ def tensors_with_roles(value: Any, role: str) -> list[tuple[str, torch.Tensor]]:
     >>> [role for role, _ in tensors_with_roles((torch.ones(1), {"h": torch.ones(1)}), "output")]
     ['output.0', 'output.1.h']
     """
+    if isinstance(value, torch.Tensor):
+        return [(role, value)]
     return list(islice(_walk(value, role, _DEPTH), MOST_TENSORS))
 
 

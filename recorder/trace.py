@@ -214,10 +214,16 @@ def _storage(tensor: torch.Tensor) -> int:
 _PLAIN = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
 
 
+_DEPTH = 5
+
+
 def tensors_in(value: Any) -> list[torch.Tensor]:
     """All tensors in an argument or a result: tensors, and containers of them, some levels deep."""
     found: list[torch.Tensor] = []
-    _collect((value,), 5, found)
+    if value.__class__ is tuple:  # as the arguments of a call are
+        _collect(value, _DEPTH - 1, found)
+    else:
+        _collect((value,), _DEPTH, found)
     return found
 
 

@@ -11,7 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
-from stepscope.recorder.loss_scale import UNSCALING, is_scaling
+from stepscope.recorder.loss_scale import MULTIPLICATIONS, UNSCALING, is_scaling
 from stepscope.recorder.trace import Trace, tensors_in
 
 UNSEEN = torch._C.DisableTorchFunction
@@ -178,19 +178,19 @@ class Tracer(TorchFunctionMode):
         if category == _GRAD:
             self._listener.on_grad(False)
         outputs = _tensors_of(result)
-        changed = _changed_argument(category, func, args, kwargs)
+        changed = _changed_argument(category, func, args, kwargs) if category or kwargs else None
         if not outputs and changed is None:
             return
         name = func.__name__
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "view")
         self._listener.on_arguments(name, func, args, kwargs)
-        if is_scaling(name, sys._getframe(2)):
+        if name in MULTIPLICATIONS and is_scaling(sys._getframe(2)):
             self._listener.on_scaled(args[0], outputs[0], args[1])
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
         if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
             changed = outputs[0]
-        if changed is None and kwargs.get("out") is not None:
+        if kwargs and changed is None and kwargs.get("out") is not None:
             self._write_to_several(name, inputs, outputs)
         else:
             self._write(name.strip("_"), inputs, outputs, changed)

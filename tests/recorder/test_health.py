@@ -188,3 +188,11 @@ def test_the_usual_follows_and_is_robust() -> None:
     for _ in range(15):
         usual.add(1.0)
     assert usual.is_exceeded_by(11.0)
+
+
+def test_noise_at_the_end_of_training_is_no_jump() -> None:
+    usual = Usual()
+    for number in range(300):
+        usual.add(1.0 if number < 100 else 1e-7)
+    assert not usual.is_exceeded_by(1e-3)
+    assert usual.is_exceeded_by(0.2)
