@@ -109,12 +109,14 @@ def _check_killed_resume(source: Path, folder: Path, at: int) -> None:
         assert any(data.endswith(end) and now.startswith(data[: len(data) - len(end)]) for end in ends)
 
 
+@pytest.mark.slow
 @pytest.mark.supports("What was recorded is kept", "killed while a trial is repaired, or resumed: nothing is lost")
 def test_killed_while_repairing(damaged: Path, tmp_path: Path) -> None:
     for at in _moments(damaged, tmp_path, repair, 6):
         _check_killed_repair(damaged, tmp_path, at)
 
 
+@pytest.mark.slow
 def test_killed_while_resuming(torn: Path, tmp_path: Path) -> None:
     for at in _moments(torn, tmp_path, _resume, 6):
         _check_killed_resume(torn, tmp_path, at)
