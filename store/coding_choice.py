@@ -13,13 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.store.codings import CHOICE, COPY, DIFFERENCE, LITERAL, PLAIN, Choices, Words, differences
-from stepscope.store.multiples import Scales, find_multiples
+from stepscope.store.codings import CHOICE, COPY, DIFFERENCE, LITERAL, PLAIN, Words
+from stepscope.store.codings import differences as differences_of
+from stepscope.store.multiples import Scales, choices_of, promising
 from stepscope.store.records import TensorInfo
 from stepscope.store.sampled import sampled
 
 SMALL = 8
 """Rows of fewer numbers stay as they are."""
+_WORTH_SEARCHING = 256
+"""Rows of a size that have fewer numbers than this in all are only ever copied."""
 
 KEY_ROWS = 8
 """Of the iterations of a tensor, one in so many is no difference: reading one does not mean reading all before it."""
@@ -28,13 +31,12 @@ _WORD_BITS = 25.5
 """What a number costs that is written as it is: about six bits of the exponent can be saved."""
 _DIFFERENCE_BITS = 2.0
 _CHOICE_BITS = 1.0
-_PROMISING_BITS = 25.0
 _DEEPEST = 16
 """How many rows at most a row may hang on, one behind the other."""
 
 Numbers = NDArray[Any]
 _Link = tuple[int, int]
-_NOTHING = np.zeros(0, np.uint8)
+_NOTHING: Numbers = np.zeros(0, np.uint8)
 
 
 @dataclass(frozen=True)
@@ -72,13 +74,6 @@ def code_part(
     return coder.finish()
 
 
-def copies_only(pieces: Sequence[Numbers]) -> CodedPart:
-    """Code arrays that are no floats: find those that repeat."""
-    coder = _Coder((), pieces)
-    coder.find_copies()
-    return coder.finish()
-
-
 class _Group:
     """Rows of equally many numbers, as words."""
 
@@ -86,6 +81,11 @@ class _Group:
         self.rows = rows
         self._words = np.stack([pieces[row].view(np.uint32) for row in rows])
         self._places = {row: place for place, row in enumerate(rows)}
+
+    @property
+    def size(self) -> int:
+        """Numbers a row."""
+        return int(self._words.shape[1])
 
     def words(self, rows: Sequence[int]) -> Words:
         """``(k, n)`` of these rows."""
@@ -122,8 +122,9 @@ class _Coder:
         for row, piece in enumerate(self._pieces):
             if piece.itemsize == 4 and piece.size >= SMALL:
                 rows.setdefault(piece.size, []).append(row)
-        for own in rows.values():
-            yield _Group(own, self._pieces)
+        for size, own in rows.items():
+            if size * len(own) >= _WORTH_SEARCHING:
+                yield _Group(own, self._pieces)
 
     def find_differences(self, group: _Group) -> None:
         """Rows near those of the same tensor in the iteration before."""
@@ -131,44 +132,47 @@ class _Coder:
         if not links:
             return
         own, before = zip(*links, strict=True)
-        bits = _bit_lengths(differences(group.few_words(own), group.few_words(before))).mean(axis=1)
-        links = [links[index] for index in np.flatnonzero(bits < _PROMISING_BITS)]
-        if not links:
-            return
-        own, before = zip(*links, strict=True)
-        found = differences(group.words(own), group.words(before))
-        costs = _bit_lengths(found).sum(axis=1) + _DIFFERENCE_BITS * found.shape[1]
-        for (row, source), words, cost in zip(links, found, costs.tolist(), strict=True):
-            if cost < self._bits[row]:
-                self._take(row, source, DIFFERENCE, cost)
+        few = differences_of(group.few_words(own), group.few_words(before))
+        costs = group.size * (_bit_lengths(few).mean(axis=1) + _DIFFERENCE_BITS)
+        better = [place for place, row in enumerate(own) if costs[place] < self._bits[row]]
+        if better:
+            rows, sources = [own[place] for place in better], [before[place] for place in better]
+            found = differences_of(group.words(rows), group.words(sources))
+            for place, row, source, words in zip(better, rows, sources, found, strict=True):
+                self._take(row, source, DIFFERENCE, costs[place])
                 self._extra[row] = words
 
     def find_multiples(self, group: _Group, scales: Scales) -> None:
         """Rows of zeros, and of multiples of what a neighbour has."""
         own, near = zip(*self._neighbours([row for row in group.rows if self._coding[row] != COPY]), strict=True)
-        found = find_multiples(group.words(own), group.words(near), scales)
-        costs = _WORD_BITS * found.literals + _CHOICE_BITS * found.choices.shape[1]
-        for place, choices, cost in zip(found.rows.tolist(), found.choices, costs.tolist(), strict=True):
-            if cost < self._bits[own[place]]:
-                self._take(own[place], near[place], CHOICE, cost)
-                self._extra[own[place]] = choices
+        places, ratios = promising(group.few_words(own), group.few_words(near))
+        rows, sources = [own[place] for place in places], [near[place] for place in places]
+        if not rows:
+            return
+        found = choices_of(group.words(rows), group.words(sources), ratios, scales)
+        literals = np.count_nonzero(found == LITERAL, axis=1)
+        costs = _WORD_BITS * literals + _CHOICE_BITS * group.size
+        for row, source, choices, cost in zip(rows, sources, found, costs.tolist(), strict=True):
+            if cost < self._bits[row]:
+                self._take(row, source, CHOICE, cost)
+                self._extra[row] = choices
 
     def finish(self) -> CodedPart:
         coding, reference = np.array(self._coding, np.int32), np.array(self._reference, np.int32)
         too_deep = _too_deep(reference)
         coding[too_deep], reference[too_deep] = PLAIN, np.flatnonzero(too_deep)
-        codings = coding.tolist()
-        extra = [self._extra.get(row, _NOTHING) for row in range(len(codings))]
-        numbers = [_numbers(*row) for row in zip(self._pieces, codings, extra, strict=True)]
-        literals = [len(own) if c == CHOICE else 0 for own, c in zip(numbers, codings, strict=True)]
-        return CodedPart(
-            coding,
-            reference,
-            np.array(literals, np.int32),
-            numbers,
-            [own if c == DIFFERENCE else _NOTHING for own, c in zip(extra, codings, strict=True)],
-            [own if c == CHOICE else _NOTHING for own, c in zip(extra, codings, strict=True)],
-        )
+        count = len(self._pieces)
+        numbers, differences, choices = list(self._pieces), [_NOTHING] * count, [_NOTHING] * count
+        literals = np.zeros(count, np.int32)
+        for row in np.flatnonzero(coding).tolist():
+            numbers[row] = _NOTHING
+            if coding[row] == DIFFERENCE:
+                differences[row] = self._extra[row]
+            elif coding[row] == CHOICE:
+                choices[row] = self._extra[row]
+                numbers[row] = self._pieces[row][choices[row] == LITERAL]
+                literals[row] = numbers[row].size
+        return CodedPart(coding, reference, literals, numbers, differences, choices)
 
     def _take(self, row: int, source: int, coding: int, cost: float) -> None:
         self._coding[row], self._reference[row], self._bits[row] = coding, source, cost
@@ -199,14 +203,6 @@ class _Coder:
 
 def _is_gradient(quantity: str) -> bool:
     return quantity.startswith("gradient")
-
-
-def _numbers(piece: Numbers, coding: int, extra: Choices) -> Numbers:
-    """What of a row is written as numbers."""
-    if coding == CHOICE:
-        literals: Numbers = piece[extra == LITERAL]
-        return literals
-    return piece if coding == PLAIN else _NOTHING
 
 
 def _too_deep(reference: NDArray[np.int32]) -> NDArray[np.bool_]:

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.store.coding_choice import CodedPart, Numbers, code_part, copies_only
+from stepscope.store.coding_choice import CodedPart, Numbers, code_part
+from stepscope.store.detail_table import HISTOGRAM
 from stepscope.store.multiples import Scales
 from stepscope.store.pages import Piece
 from stepscope.store.records import TensorInfo
+from stepscope.store.streams import no_codings
+
+_IS_LITTLE = sys.byteorder == "little"
 
 
 class CodedRows(NamedTuple):
@@ -28,14 +33,14 @@ def code_rows(
     statistics: Sequence[Numbers],
     samples: Sequence[Numbers],
 ) -> CodedRows:
-    """Code the three parts of a step's rows."""
+    """Code the three parts of a step's rows; histograms stay as they are, there is little to gain."""
     scales = Scales()
-    parts = (copies_only(histograms), code_part(tensors, statistics, scales), code_part(tensors, samples, scales))
-    columns = [part.numbers for part in parts]
-    columns += [part.differences for part in parts[1:]]
-    columns += [part.choices for part in parts[1:]]
+    parts = [code_part(tensors, pieces, scales) for pieces in (statistics, samples)]
+    columns = [list(histograms), *(part.numbers for part in parts)]
+    columns += [*(part.differences for part in parts), *(part.choices for part in parts)]
     streams = [[_little_endian(piece) for piece in column] for column in columns]
-    return CodedRows(np.stack([_codings(part) for part in parts]), streams, scales.values)
+    codings = np.stack([no_codings(len(tensors))[HISTOGRAM], *map(_codings, parts)])
+    return CodedRows(codings, streams, scales.values)
 
 
 def _codings(part: CodedPart) -> NDArray[np.int32]:
@@ -44,4 +49,6 @@ def _codings(part: CodedPart) -> NDArray[np.int32]:
 
 
 def _little_endian(piece: Numbers) -> Piece:
-    return b"" if not piece.size else np.ascontiguousarray(piece, piece.dtype.newbyteorder("<")).data
+    if not piece.size:
+        return b""
+    return piece.data if _IS_LITTLE else piece.astype(piece.dtype.newbyteorder("<")).data

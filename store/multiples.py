@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store.codings import FIRST_SCALE, LITERAL, MINUS_ZERO, MOST_SCALES, ZERO, Choices, Words
-from stepscope.store.sampled import sampled
 
 _REPEATS = 8
 """A ratio counts if this many more of the sampled numbers have it too."""
@@ -18,14 +15,6 @@ _WORTHWHILE = 0.1
 _SIGN = np.uint32(1 << 31)
 _EXPONENT = np.uint32(0x7F800000)
 _Floats = NDArray[np.float32]
-
-
-class Multiples(NamedTuple):
-    """The rows that were found, by index; their choices ``(m, n)``; and how many of these are literals."""
-
-    rows: NDArray[np.int64]
-    choices: Choices
-    literals: NDArray[np.int64]
 
 
 class Scales:
@@ -46,22 +35,23 @@ class Scales:
         return self._choices[key]
 
 
-def find_multiples(own: Words, near: Words, scales: Scales) -> Multiples:
-    """Of rows ``(k, n)`` those that are partly zeros or multiples of their neighbours; some are their own neighbour."""
-    looked_at = sampled(own.shape[1])
-    few, few_near = own[:, looked_at], near[:, looked_at]
+def promising(few: Words, few_near: Words) -> tuple[list[int], _Floats]:
+    """Of some numbers of rows ``(k, n)`` and of their neighbours: the rows that may be worth it, and their ratios.
+
+    A row may be its own neighbour; then it may still be partly zeros.
+    """
     ratios = _common_ratios(few.view(np.float32), few_near.view(np.float32))
     ratios[(few == few_near).all(axis=1)] = np.nan
     is_zero = (few & ~_SIGN == 0).mean(axis=1)
     rows = np.flatnonzero((is_zero > _WORTHWHILE) | ~np.isnan(ratios[:, 0]))
-    choices = _choices(own[rows], near[rows], ratios[rows], scales)
-    literals = np.count_nonzero(choices == LITERAL, axis=1)
-    good = literals < (1 - _WORTHWHILE) * own.shape[1]
-    return Multiples(rows[good], choices[good], literals[good])
+    return rows.tolist(), ratios[rows]
 
 
-def _choices(own: Words, near: Words, ratios: _Floats, scales: Scales) -> Choices:
-    """Where a product is bit by bit the number. Subnormals and NaN are left out: processors treat them differently."""
+def choices_of(own: Words, near: Words, ratios: _Floats, scales: Scales) -> Choices:
+    """For numbers ``(m, n)``, what they are made of: zeros, and where a product is bit by bit the number, its scale.
+
+    Subnormals and NaN are left out: processors treat them differently.
+    """
     choices = np.zeros(own.shape, np.uint8)
     exponents = own & _EXPONENT
     is_normal = (exponents != 0) & (exponents != _EXPONENT)
