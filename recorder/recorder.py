@@ -18,7 +18,9 @@ from torch import nn
 from stepscope.recorder.arguments import check_config, make_info, make_options
 from stepscope.recorder.at_exit import call_while_threads_run
 from stepscope.recorder.auto_steps import AutoSteps
+from stepscope.recorder.choice import Choice
 from stepscope.recorder.cost import Cost, CostMeter
+from stepscope.recorder.curves import Curves
 from stepscope.recorder.errors import RecorderClosedError, RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.health import GROUP as HEALTH
@@ -30,12 +32,11 @@ from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.patterns import Given
 from stepscope.recorder.resuming import check_start, check_step, warn_of_damage
 from stepscope.recorder.scalars import Point, make_point
-from stepscope.recorder.schedule import Every, Metered, Schedule, as_schedule
+from stepscope.recorder.schedule import Every, Schedule, as_schedule
 from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
-from stepscope.recorder.sizes import as_bytes, as_text
+from stepscope.recorder.sizes import as_bytes
 from stepscope.recorder.step import CheckedStep, Step
-from stepscope.recorder.stretch import Stretch
 from stepscope.recorder.watched import Watched
 from stepscope.store import open_writer
 from stepscope.store.address import is_address
@@ -121,7 +122,7 @@ class Recorder:
         check_config(config)
         check_start(trial, resume, start_step)
         self._memory = Memory(as_bytes(max_memory, "max_memory", least=1 << 20))
-        self._schedule = as_schedule(Every(100, at_most="2%") if schedule is None else schedule)
+        wanted = as_schedule(Every(100, at_most="2%") if schedule is None else schedule)
         self._options = make_options(
             samples=samples,
             neurons=neurons,
@@ -136,24 +137,20 @@ class Recorder:
         self._watched = Watched()
         self._number = start_step or 0
         self._is_resumed = False
-        self._seen: dict[str, int] = {}
         self._meter = CostMeter()
-        if isinstance(self._schedule, Metered):
-            self._schedule.bind(self._meter)
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
         self._health = HealthCheck(self._point_of_health, self._tell) if is_wanted(health, schedule) else None
         self._unrecorded = self._nothing if self._health is None else CheckedStep(self, self._health)
         self._current = self._nothing
-        self._scalars: list[Point] = []
+        self._curves = Curves(self._write_points)
         self._optimizer_curves = OptimizerCurves()
-        self._scalars_written = -1.0
         self._auto: AutoSteps | None = None
         self._process = os.getpid()
         self._closed = False
         self.enabled = enabled
         self.faults = Faults(strict=strict, on_fault=self._note_fault)
-        self._stretch = Stretch(self.faults, f"{as_text(self._options.max_bytes or 0)} (max_bytes)")
+        self._choice = Choice(wanted, self._meter, self.faults, self._options.max_bytes)
         self._output: TrialOutput | None = None
         if enabled:
             self._open(folder, trial, config, if_exists, resume)
@@ -357,16 +354,13 @@ class Recorder:
             self._auto.begin()
 
     def _go_back(self, step: int) -> None:
-        self._flush_scalars()
+        self._curves.flush()
         self._is_resumed, self._number = False, step
         if self._output is not None:
             self._output.rewind(step)
 
     def _wants(self, number: int, kind: str) -> bool:
-        seen = self._seen.get(kind, 0)
-        self._seen[kind] = seen + 1
-        left = None if self._output is None else self._output.steps_left
-        return self._schedule.wants(number, kind, seen) and self._stretch.allows(number, kind, left)
+        return self._choice.wants(number, kind, None if self._output is None else self._output.steps_left)
 
     def decide(self, kind: str) -> bool:
         """Whether the open, undecided step is kept, now that its kind is known; for ``Step.decide``."""
@@ -399,10 +393,10 @@ class Recorder:
 
     def _write(self, session: StepSession) -> None:
         if self._output is not None:
-            self._scalars += self._optimizer_curves.points(self._watched.optimizers, session.number, session.kind)
+            self._curves.add(self._optimizer_curves.points(self._watched.optimizers, session.number, session.kind))
             if (scale := session.gradients.scale.current) is not None:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
-            self._flush_scalars()
+            self._curves.flush()
             session.facts["cost"] = asdict(self.cost())
             self._output.step(session.finish())
             self._write_network()
@@ -465,10 +459,7 @@ class Recorder:
         if not self._is_usable():
             return
         number = step if step is not None else max(0, self._number - 1)
-        self._scalars.append(make_point(name, value, group=group, step=number, kind=kind))
-        # Fast ones are written together, slow ones at once, so that a live curve is at most a second behind.
-        if len(self._scalars) >= 256 or time.monotonic() - self._scalars_written >= 1:
-            self._flush_scalars()
+        self._curves.log(make_point(name, value, group=group, step=number, kind=kind))
 
     @guarded("note()")
     def note(self, text: str) -> None:
@@ -478,13 +469,12 @@ class Recorder:
 
     # ------------------------------------------------------------------ writing
 
-    def _flush_scalars(self) -> None:
-        points, self._scalars, self._scalars_written = self._scalars, [], time.monotonic()
+    def _write_points(self, points: Sequence[Point]) -> None:
         if self._output is not None:
             self._output.scalars(points)
 
     def _point_of_health(self, name: str, value: float, step: int, kind: str) -> None:
-        self._scalars.append(make_point(name, value, group=HEALTH, step=step, kind=kind))
+        self._curves.add([make_point(name, value, group=HEALTH, step=step, kind=kind)])
 
     def _tell(self, text: str, step: int) -> None:
         if self._output is not None:
@@ -498,7 +488,7 @@ class Recorder:
     def flush(self) -> None:
         """Wait until everything recorded so far is on disk."""
         if self._is_own_process() and self._output is not None and not self._closed:
-            self._flush_scalars()
+            self._curves.flush()
             self._output.flush()
 
     # ------------------------------------------------------------------ the end
