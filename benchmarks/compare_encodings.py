@@ -143,7 +143,8 @@ def coded(*allowed: int) -> Encoding:
         if part.words.itemsize != 4:
             return FRAME_A_BYTE(part, last)
         found = code_part(part.tensors, part.rows, Scales(), allowed=allowed)
-        streams = (found.numbers, found.differences, found.choices, [found.coding, found.reference, found.literals])
+        extra = (list(found.differences.values()), list(found.choices.values()))
+        streams = (found.numbers, *extra, [found.coding, found.reference, found.literals])
         return sum(FRAME_A_BYTE(Part((), [_words(row) for row in stream if row.size]), None) for stream in streams)
 
     return encode

@@ -43,16 +43,16 @@ _NOTHING: Numbers = np.zeros(0, np.uint8)
 class CodedPart:
     """What becomes of the rows of a part.
 
-    ``coding``, ``reference`` and ``literals`` have one entry a row; ``numbers``, ``differences`` and ``choices`` are
-    the pieces, one a row, most of them empty.
+    ``coding``, ``reference``, ``literals`` and ``numbers`` have one entry a row; ``differences`` and ``choices`` have
+    the pieces of those rows that have any.
     """
 
     coding: NDArray[np.int32]
     reference: NDArray[np.int32]
     literals: NDArray[np.int32]
     numbers: list[Numbers]
-    differences: list[Numbers]
-    choices: list[Numbers]
+    differences: dict[int, Numbers]
+    choices: dict[int, Numbers]
 
 
 def code_part(
@@ -107,6 +107,7 @@ class _Coder:
         self._reference = list(range(len(pieces)))
         self._bits = [_WORD_BITS * piece.size for piece in pieces]
         self._extra: dict[int, Numbers] = {}
+        self._has_iterations = any(tensor.iteration > 0 for tensor in tensors)
 
     def find_copies(self) -> None:
         """Rows whose bytes an earlier row has too."""
@@ -161,9 +162,9 @@ class _Coder:
         coding, reference = np.array(self._coding, np.int32), np.array(self._reference, np.int32)
         too_deep = _too_deep(reference)
         coding[too_deep], reference[too_deep] = PLAIN, np.flatnonzero(too_deep)
-        count = len(self._pieces)
-        numbers, differences, choices = list(self._pieces), [_NOTHING] * count, [_NOTHING] * count
-        literals = np.zeros(count, np.int32)
+        numbers, literals = list(self._pieces), np.zeros(len(self._pieces), np.int32)
+        differences: dict[int, Numbers] = {}
+        choices: dict[int, Numbers] = {}
         for row in np.flatnonzero(coding).tolist():
             numbers[row] = _NOTHING
             if coding[row] == DIFFERENCE:
@@ -179,7 +180,7 @@ class _Coder:
 
     def _earlier_iterations(self, rows: Sequence[int]) -> Iterator[_Link]:
         last: dict[tuple[str, str, str], _Link] = {}
-        for row in rows:
+        for row in rows if self._has_iterations else ():
             tensor = self._tensors[row]
             key = (tensor.node, tensor.role, tensor.quantity)
             before, number = last.get(key, (row, -1))

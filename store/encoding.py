@@ -36,9 +36,13 @@ def code_rows(
     """Code the three parts of a step's rows; histograms stay as they are, there is little to gain."""
     scales = Scales()
     parts = [code_part(tensors, pieces, scales) for pieces in (statistics, samples)]
-    columns = [list(histograms), *(part.numbers for part in parts)]
-    columns += [*(part.differences for part in parts), *(part.choices for part in parts)]
-    streams = [[_little_endian(piece) for piece in column] for column in columns]
+    streams = [
+        [_little_endian(piece) for piece in pieces] for pieces in (histograms, *(part.numbers for part in parts))
+    ]
+    for extra in (*(part.differences for part in parts), *(part.choices for part in parts)):
+        streams.append([b""] * len(tensors))
+        for row, piece in extra.items():
+            streams[-1][row] = _little_endian(piece)
     codings = np.stack([no_codings(len(tensors))[HISTOGRAM], *map(_codings, parts)])
     return CodedRows(codings, streams, scales.values)
 

@@ -31,7 +31,7 @@ def _row(quantity: str = "value", iteration: int = 0, node: str = "model", type:
 def _decoded(coded: CodedPart, scales: Scales) -> list[bytes]:
     """All rows, as a reader gets them."""
     streams = {
-        STATISTICS: coded.numbers,
+        STATISTICS: dict(enumerate(coded.numbers)),
         DIFFERENCES_OF[STATISTICS]: coded.differences,
         CHOICES_OF[STATISTICS]: coded.choices,
     }
