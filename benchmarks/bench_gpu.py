@@ -43,8 +43,10 @@ class Way:
     peak: int = 0
 
 
-def with_recorder(name: str, training: Training, folder: str, schedule: Schedule) -> tuple[Way, Recorder]:
-    recorder = Recorder(folder, trial=name, schedule=schedule)
+def with_recorder(
+    name: str, training: Training, folder: str, schedule: Schedule, *, health: bool = False
+) -> tuple[Way, Recorder]:
+    recorder = Recorder(folder, trial=name, schedule=schedule, health=health)
     recorder.watch(training.modules, training.optimizer)
 
     def run() -> None:
@@ -122,13 +124,15 @@ def main(arguments: list[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as folder:
         plain = Way("plain", lambda: training.step(NoProbe()))
         unrecorded, idle = with_recorder("unrecorded", training, folder, Steps({-1}))
+        checked, checker = with_recorder("unrecorded, health check", training, folder, Steps({-1}), health=True)
         recorded, recorder = with_recorder("recorded", training, folder, Every(1))
-        compare([plain, unrecorded, recorded], options.steps)
+        compare([plain, unrecorded, checked, recorded], options.steps)
         idle.close()
+        checker.close()
         recorder.close()
         assert recorder.path is not None
         size = sum(file.stat().st_size for file in recorder.path.iterdir()) / 1024 / (options.steps + 4)
-    rows = [row(plain, plain, ""), row(unrecorded, plain, ""), row(recorded, plain, f"{size:,.0f}")]
+    rows = [*(row(way, plain, "") for way in (plain, unrecorded, checked)), row(recorded, plain, f"{size:,.0f}")]
     print(f"{torch.cuda.get_device_name()}; {describe()}\n\n{markdown(HEAD, rows)}")
     held = statistics.median(recorded.on_gpu) <= BAR * statistics.median(plain.on_gpu)
     if not held:

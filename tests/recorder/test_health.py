@@ -196,3 +196,19 @@ def test_noise_at_the_end_of_training_is_no_jump() -> None:
         usual.add(1.0 if number < 100 else 1e-7)
     assert not usual.is_exceeded_by(1e-3)
     assert usual.is_exceeded_by(0.2)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_norms_on_a_gpu_arrive_without_waiting() -> None:
+    reader = NormReader()
+    tensors = [torch.full((4,), 2.0, device="cuda"), torch.full((9,), 1.0, device="cuda", dtype=torch.float16)]
+    reader.take("gradient norm", tensors, 0, "train")  # once, to have loaded what it needs
+    torch.cuda.synchronize()
+    reader.ready()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        reader.take("gradient norm", tensors, 1, "train")
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.cuda.synchronize()
+    assert [(reading.step, reading.value) for reading in reader.ready()] == [(1, 5.0)]
