@@ -21,8 +21,9 @@ from stepscope.store.sampled import sampled
 
 SMALL = 8
 """Rows of fewer numbers stay as they are."""
+_SHORT = 32
 _WORTH_SEARCHING = 256
-"""Rows of a size that have fewer numbers than this in all are only ever copied."""
+"""Rows of fewer numbers, and those of a size that have fewer in all, are only ever copied: a search would cost more."""
 
 KEY_ROWS = 8
 """Of the iterations of a tensor, one in so many is no difference: reading one does not mean reading all before it."""
@@ -107,6 +108,7 @@ class _Coder:
         self._reference = list(range(len(pieces)))
         self._bits = [_WORD_BITS * piece.size for piece in pieces]
         self._extra: dict[int, Numbers] = {}
+        self._is_gradient = [tensor.quantity.startswith("gradient") for tensor in tensors]
         self._has_iterations = any(tensor.iteration > 0 for tensor in tensors)
 
     def find_copies(self) -> None:
@@ -121,7 +123,7 @@ class _Coder:
     def groups(self) -> Iterator[_Group]:
         rows: dict[int, list[int]] = {}
         for row, piece in enumerate(self._pieces):
-            if piece.itemsize == 4 and piece.size >= SMALL:
+            if piece.size >= _SHORT and piece.itemsize == 4:
                 rows.setdefault(piece.size, []).append(row)
         for size, own in rows.items():
             if size * len(own) >= _WORTH_SEARCHING:
@@ -193,17 +195,13 @@ class _Coder:
         last: dict[tuple[str, int], int] = {}
         for row in rows:
             tensor = self._tensors[row]
-            before = last.get((tensor.quantity, tensor.iteration))
-            last[tensor.quantity, tensor.iteration] = row
-            if not _is_gradient(tensor.quantity):
+            key = (tensor.quantity, tensor.iteration)
+            before, last[key] = last.get(key), row
+            if not self._is_gradient[row]:
                 yield row, row if before is None else before
             elif before is not None:
                 yield before, row
-        yield from ((row, row) for (quantity, _), row in last.items() if _is_gradient(quantity))
-
-
-def _is_gradient(quantity: str) -> bool:
-    return quantity.startswith("gradient")
+        yield from ((row, row) for row in last.values() if self._is_gradient[row])
 
 
 def _too_deep(reference: NDArray[np.int32]) -> NDArray[np.bool_]:
