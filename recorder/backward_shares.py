@@ -94,7 +94,8 @@ class BackwardShares:
         """Record no more shares in this step."""
         self._call = MOST_CALLS
         self.stop()
-        self.release()
+        self._close_open()
+        self._first.clear()
 
     def stop(self) -> None:
         """Take all hooks off."""

@@ -46,7 +46,8 @@ class FastPath:
         """Put the tracer back, if it is off."""
         if self._module is not None:
             self._module = None
-            torch._C._push_on_torch_function_stack(self._tracer)
+            if self._tracer.installed:
+                torch._C._push_on_torch_function_stack(self._tracer)
 
 
 def _may_be_fused(module: nn.Module) -> bool:

@@ -45,12 +45,12 @@ class ModuleWatch:
 
     def stop(self) -> None:
         """Take the hooks off."""
-        self._fast_path.close()
         for hook in self._hooks:
             hook.remove()
             # torch itself leaves this entry of a global hook behind
             module_hooks._global_forward_hooks_with_kwargs.pop(hook.id, None)
         self._hooks.clear()
+        self._fast_path.close()
 
     def release(self) -> None:
         self._models = []
@@ -77,15 +77,20 @@ class ModuleWatch:
 
     # ------------------------------------------------------------------ hooks
 
-    @guarded("recording a module")
     def _before_module(self, module: nn.Module, args: Any) -> None:
+        if not self._enter(module, args):
+            self._tracer.give_up()  # a fused module may follow, which must not be watched
+
+    @guarded("recording a module", default=False)
+    def _enter(self, module: nn.Module, args: Any) -> bool:
         if self._fast_path.inside or _is_redirected(module):
-            return
+            return True
         key = id(module)
         if (key in self._names.roots or (key in self._names.paths and self._is_outside())) and not _in_backward():
-            self._name_what_enters(module, args, sys._getframe(2))
+            self._name_what_enters(module, args, sys._getframe(3))
         self._running.append(key)
         self._fast_path.enter(module)
+        return True
 
     @guarded("recording a module's output")
     def _after_module(self, module: nn.Module, args: Any, *rest: Any) -> None:

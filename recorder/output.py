@@ -6,6 +6,7 @@ import time
 import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 from stepscope.recorder.assemble import assemble
@@ -140,13 +141,12 @@ class TrialOutput:
 
     def close(self, error: BaseException | None) -> None:
         """Write what waits, and how the trial ended."""
-        if skipped := self._shortfall.told():
-            self.message(skipped, 0)
-        self._background.close()
-        try:
-            self._writer.close(_end(error))
-        finally:
-            self.complain()
+        with ExitStack() as afterwards:  # also if something fails before
+            afterwards.callback(self.complain)
+            afterwards.callback(self._writer.close, _end(error))
+            afterwards.callback(self._background.close)
+            if skipped := self._shortfall.told():
+                self.message(skipped, 0)
 
 
 def _end(error: BaseException | None) -> TrialEnd:

@@ -81,6 +81,9 @@ class StepSession(Listener):
 
     def start(self) -> None:
         """Name the parameters, keep their values before the update, and put the hooks on."""
+        for take_off in (self.optimizers.stop, self.leaves.stop, self.gradients.stop, self._tracer.remove):
+            self._stack.callback(take_off)
+        self._stack.callback(self._modules.stop)
         with UNSEEN(), torch.no_grad():
             for key, weight in self._to_name.items():
                 if key in self._left_out or (weight.is_buffer and not self.options.buffers):
@@ -96,13 +99,8 @@ class StepSession(Listener):
         self._tracer.install()
 
     def stop(self) -> None:
-        """Take everything off again; safe to call twice."""
-        self._modules.stop()
-        self._tracer.remove()
+        """Take everything off again, also if a part of it fails; safe to call twice."""
         self._stack.close()
-        self.gradients.stop()
-        self.leaves.stop()
-        self.optimizers.stop()
 
     def finish(self) -> StepJob:
         """Measure what waits and describe the step; no tensor of the user's is kept."""

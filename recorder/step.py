@@ -154,8 +154,13 @@ class Step:
         try:
             yield
         finally:
-            if opened and self._session is not None:
-                self._session.gradients.close_group()
+            if opened:
+                self._close_loss_group()
+
+    @guarded("loss_group()")
+    def _close_loss_group(self) -> None:
+        if self._session is not None:
+            self._session.gradients.close_group()
 
     @guarded("loss_group()", default=False)
     def _open_loss_group(self, name: str) -> bool:

@@ -82,7 +82,7 @@ class Tracer(TorchFunctionMode):
     def __init__(self, trace: Trace, listener: Listener, on_fault: Callable[[Exception], None]) -> None:
         super().__init__()
         self.paused = False
-        self._installed = False
+        self.installed = False
         self.broken = False
         self._trace = trace
         self._listener = listener
@@ -115,19 +115,24 @@ class Tracer(TorchFunctionMode):
     def install(self) -> None:
         """See torch calls from now on."""
         torch._C._push_on_torch_function_stack(self)
-        self._installed = True
+        self.installed = True
 
     def remove(self) -> None:
         """Take this mode off the stack, wherever it is by now; safe to call twice."""
         above = []
-        while self._installed and torch._C._len_torch_function_stack():
+        while self.installed and torch._C._len_torch_function_stack():
             mode = torch._C._pop_torch_function_stack()
             if mode is self:
                 break
             above.append(mode)
         for mode in reversed(above):
             torch._C._push_on_torch_function_stack(mode)
-        self._installed = False
+        self.installed = False
+
+    def give_up(self) -> None:
+        """See nothing more in this step."""
+        self.broken = True
+        self.remove()
 
     def trace_opaque(self, operation: str, inputs: Any, outputs: Any) -> None:
         """Write one step into the trace for something whose inside was not watched."""

@@ -179,6 +179,21 @@ def test_loss_groups_are_kept_apart_by_themselves(tmp_path: Path) -> None:
     assert found["model.0.weight"] == ["a", "b", "c"]
 
 
+def test_calls_before_a_loss_group(tmp_path: Path) -> None:
+    model = small()
+    expected = apart(model, losses_of(model)[:2])
+
+    def program(step: Step) -> None:
+        for loss in losses_of(model)[:2]:
+            loss().backward()
+        with step.loss_group("last"):
+            losses_of(model)[2]().backward()
+
+    trial = record(program, tmp_path, model)
+    assert_shares(trial, expected)
+    assert shares(trial)["model.0.weight"] == ["backward 0", "backward 1", "last"]
+
+
 def test_clipping_each_micro_batch(tmp_path: Path) -> None:
     """The first share is what the first call gave, not what clipping left of it."""
     model = small()
