@@ -23,6 +23,8 @@ from scoring import Alarms, Score, accusations, alarms, judge
 from table import markdown
 
 from stepscope.examples.broken import BROKEN, HEALTHY, Case, is_held_back
+from stepscope.store import open_trial
+from stepscope.store.group import is_trial
 from support.healthy_objectives import HEALTHY_OBJECTIVES
 from support.healthy_runs import HEALTHY as HEALTHY_IN_TESTS
 
@@ -70,7 +72,9 @@ def _alarms(cases: Sequence[Case], folder: Path, options: argparse.Namespace) ->
     for name, make in {**HEALTHY_IN_TESTS, **HEALTHY_OBJECTIVES}.items():
         if not options.names and not options.open:
             torch.manual_seed(0)
-            from_tests.append(accusations(name, make(folder / "tests" / name), False))
+            known = folder / "tests" / name / "trial"
+            trial = open_trial(known) if is_trial(known) else make(folder / "tests" / name)
+            from_tests.append(accusations(name, trial, False))
     return {"fixed twins": twins, "healthy runs": healthy, "healthy runs of the tests": from_tests}
 
 
