@@ -357,7 +357,7 @@ def _mutate_and_repair(source: Path, folder: Path, seed: int) -> None:
     for _ in range(choose.choice((1, 1, 2))):
         file = file_path(path, choose.choice(FILE_NAMES))
         file.write_bytes(mutate.mutate(file.read_bytes(), choose))
-    _repair(path, back_to=10)
+    _repair(path, back_to={"synthetic": 10, "resumed": 5}.get(source.name))
     shutil.rmtree(path)
 
 

@@ -32,7 +32,7 @@ def everything(folder: Path) -> Pieces:
 
 
 def _of_step(step: Step) -> Iterator[tuple[tuple[object, ...], object]]:
-    yield (step.number, "header"), (step.kind, step.time, step.seconds, step.samples, step.categories)
+    yield (step.number, "header"), repr((step.kind, step.time, step.seconds, step.samples, step.categories))
     for name, read in _parts(step):
         with suppress(StoreError):
             yield (step.number, name), _plain(read())
