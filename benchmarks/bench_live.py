@@ -25,8 +25,8 @@ from torch import nn
 from stepscope.integrations.live import LiveDoctor
 from stepscope.recorder import Every, Recorder
 
-ROUNDS = 7
-STEPS = 600
+ROUNDS = 5
+STEPS = 300
 
 
 class Seconds(NamedTuple):
