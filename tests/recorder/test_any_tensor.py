@@ -213,3 +213,19 @@ def test_changes_that_torch_calls_do_not_show(tmp_path: Path) -> None:
         recorder.flush()
         x.numpy()[:] = 5
     assert open_trial(tmp_path / "trial").step(0).tensor("x").statistics["mean"] == 1.0
+
+
+@pytest.mark.supports(
+    "Tensors", "flattened tokens (batch x time)", limit="measured as one tensor, unless `batch_dim=0` says otherwise"
+)
+def test_flattened_tokens(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Flatten(0, 1), nn.Linear(6, 5))
+
+    def program(step: Step) -> None:
+        tokens = model(torch.ones(4, 3, 6))
+        step.record("tokens", tokens * 1, batch_dim=0)
+
+    step = record(program, tmp_path, model)
+    assert step.tensor("input").info.batch_dim == 0
+    assert step.tensor("model.1").info.batch_dim is None and step.tensor("model.1").shape == (12, 5)
+    assert step.tensor("tokens").info.batch_dim == 0
