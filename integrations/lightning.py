@@ -57,7 +57,7 @@ class StepscopeCallback(Callback):
         include, exclude, depth, types: record a part of the model, as for ``Recorder.watch``; the LightningModule is
             called ``model``.
         if_exists, samples, neurons, gradients, updates, optimizer_state, buffers, max_memory, max_bytes,
-            max_step_bytes, precision: as for ``Recorder``.
+            max_step_bytes, precision, health: as for ``Recorder``.
 
     Raises:
         RecorderError: the schedule makes no sense; when fitting begins, if another option makes none.
@@ -90,12 +90,13 @@ class StepscopeCallback(Callback):
         max_bytes: int | str | None = None,
         max_step_bytes: int | str | None = None,
         precision: Literal["float32", "bf16"] = "float32",
+        health: bool | None = None,
     ) -> None:
         self._open: Callable[..., Recorder] = partial(
             Recorder, folder, schedule=as_schedule(Every(50) if schedule is None else schedule), trial=trial,
             strict=strict, if_exists=if_exists, resume=resume, samples=samples, neurons=neurons, gradients=gradients,
             updates=updates, optimizer_state=optimizer_state, buffers=buffers, max_memory=max_memory,
-            max_bytes=max_bytes, max_step_bytes=max_step_bytes, precision=precision,
+            max_bytes=max_bytes, max_step_bytes=max_step_bytes, precision=precision, health=health,
         )  # fmt: skip
         self._selection = {"include": include, "exclude": exclude, "depth": depth, "types": types}
         self._config = dict(config or {})
