@@ -90,6 +90,7 @@ def _cost(trial: Trial) -> dict[str, Any]:
         "a recorded step": f"{least}{1000 * float(cost.get('seconds', 0)) / recorded:.1f} ms",
         "recorded steps": f"{count(recorded)} of {count(int(cost.get('steps', 0)))}",
         "waited for the disk": duration(float(cost.get("waiting", 0))),
+        "the writer's thread": f"{duration(float(cost.get('writing', 0)))} of processor time",
         "bytes a recorded step": size(trial.bytes / max(1, len(trial.steps))),
     }
 
