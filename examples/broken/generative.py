@@ -27,7 +27,7 @@ class Variational(nn.Module):
 
 
 @broken(
-    rules=("loss-divergence", "unbounded-loss"), words=("negative", "below zero", "unbounded", "without bound"),
+    rules=("unbounded-loss", "loss-divergence"), words=("negative", "below zero", "unbounded", "without bound"),
     nodes=("loss", "model.encoder"),
 )  # fmt: skip
 def divergence_with_the_wrong_sign(lab: Lab) -> None:
@@ -106,7 +106,7 @@ def generator_judged_on_a_detached_copy(lab: Lab) -> None:
 
 
 @broken(
-    rules=("two-optimizers", "shared-parameters"), words=("two optimizers", "several optimizers", "both optimizers"),
+    rules=("trained-twice",), words=("two optimizers", "several optimizers", "both optimizers"),
     nodes=("generator.0.weight", "generator.2.weight", "generator.0.bias", "generator.2.bias", "generator"),
 )  # fmt: skip
 def critic_optimizer_holds_the_generator(lab: Lab) -> None:

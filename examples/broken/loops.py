@@ -80,7 +80,7 @@ def step_never_called(lab: Lab) -> None:
 
 
 @broken(
-    rules=("unchanged-parameters", "stale-optimizer", "no-optimizer"), words=("optimizer",),
+    rules=("untrained-parameters", "unchanged-parameters"), words=("optimizer",),
     nodes=("model.2.weight", "model.2.bias"),
 )  # fmt: skip
 def head_replaced_after_the_optimizer(lab: Lab) -> None:
@@ -98,7 +98,7 @@ def head_replaced_after_the_optimizer(lab: Lab) -> None:
 
 
 @broken(
-    rules=("unchanged-parameters", "no-optimizer"), words=("optimizer",),
+    rules=("untrained-parameters", "unchanged-parameters"), words=("optimizer",),
     nodes=("model.decoder.0.weight", "model.decoder.2.weight", "model.decoder.0.bias", "model.decoder.2.bias"),
 )  # fmt: skip
 def decoder_not_in_the_optimizer(lab: Lab) -> None:
@@ -137,7 +137,7 @@ def all_layers_frozen(lab: Lab) -> None:
 
 
 @broken(
-    rules=("loss-spike", "weights-reset"), words=("initial", "reset", "made anew"), nodes=("loss", *WEIGHTS), onset=40
+    rules=("weights-reset", "loss-spike"), words=("initial", "reset", "made anew"), nodes=("loss", *WEIGHTS), onset=40
 )
 def weights_made_anew_each_epoch(lab: Lab) -> None:
     """The weights are initialised again at the start of every epoch of 40 steps.
@@ -214,7 +214,7 @@ def warm_up_by_integer_division(lab: Lab) -> None:
     )  # fmt: skip
 
 
-@broken(rules=("learning-rate", "clipping"), words=("clip",), nodes=("loss", *WEIGHTS))
+@broken(rules=("learning-rate", "constant-clipping"), words=("clip",), nodes=("loss", *WEIGHTS))
 def clipping_to_almost_nothing(lab: Lab) -> None:
     """Gradients are clipped to a norm of 1e-4 in every step, and plain SGD then hardly moves.
 

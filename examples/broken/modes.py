@@ -29,7 +29,7 @@ def batch_norm_over_two_samples(lab: Lab) -> None:
 
 
 @broken(
-    rules=("eval-mode", "training-mode", "wrong-mode", "batch-norm-mode"),
+    rules=("batch-norm-mode", "dropout-mode"),
     words=("eval mode", "evaluation mode", "model.train()", "running statistics", "eval()"),
     nodes=("model.1", "model.3"), onset=30,
 )  # fmt: skip
@@ -52,7 +52,12 @@ def eval_mode_left_on(lab: Lab) -> None:
     lab.fit(model, data.draw(data.pixels()), loss_of, after=after)
 
 
-@broken(rules=("dropout-mode",), words=("model.eval()", "training mode"), nodes=("model.3", "model.1"), onset=30)
+@broken(
+    rules=("dropout-mode", "batch-norm-mode"),
+    words=("model.eval()", "training mode"),
+    nodes=("model.3", "model.1"),
+    onset=30,
+)
 def validation_in_training_mode(lab: Lab) -> None:
     """model.eval() is missing: dropout drops units while the net is validated.
 
@@ -72,7 +77,7 @@ def validation_in_training_mode(lab: Lab) -> None:
     lab.fit(model, data.draw(data.pixels()), loss_of, after=after)
 
 
-@broken(rules=("dropout-mode", "dropout-rate"), words=("dropout", "drops"), nodes=("model.3",))
+@broken(rules=("dropout-mode",), words=("dropout", "drops"), nodes=("model.3",))
 def keep_probability_given_to_dropout(lab: Lab) -> None:
     """Dropout is given the share of units to keep, 0.95, and drops that many.
 
@@ -83,7 +88,7 @@ def keep_probability_given_to_dropout(lab: Lab) -> None:
 
 
 @broken(
-    rules=("batch-norm-statistics", "running-statistics"), words=("running",),
+    rules=("batch-norm-mode",), words=("running",),
     nodes=("model.1", "model.1.running_mean", "model.1.running_var"),
 )  # fmt: skip
 def batch_norm_with_the_other_momentum(lab: Lab) -> None:

@@ -118,7 +118,11 @@ def softmax_of_one_unit(lab: Lab) -> None:
     lab.fit(model, data.draw(data.tumours()), loss_of)
 
 
-@broken(rules=("missing-log-softmax",), words=("log_softmax", "log-prob", "log prob"), nodes=("model", "loss"))
+@broken(
+    rules=("activation-before-loss", "unbounded-loss"),
+    words=("log_softmax", "log-prob", "log prob"),
+    nodes=("model", "loss"),
+)
 def nll_of_raw_scores(lab: Lab) -> None:
     """nll_loss is given the raw scores instead of log-probabilities, so that it falls below zero without end.
 
@@ -135,7 +139,7 @@ def nll_of_raw_scores(lab: Lab) -> None:
     lab.fit(model, data.draw(data.pixels()), loss_of)
 
 
-@broken(rules=("unreachable-targets", "target-range"), words=("between 0 and 1", "outside"), nodes=("target", "loss"))
+@broken(rules=("unreachable-targets", "unbounded-loss"), words=("between 0 and 1", "outside"), nodes=("target", "loss"))
 def labels_from_one(lab: Lab) -> None:
     """The labels of a binary classifier are 1 and 2 instead of 0 and 1.
 

@@ -104,7 +104,7 @@ class InAList(nn.Module):
 
 
 @broken(
-    rules=("unregistered-module", "unregistered-parameter", "unregistered-modules", "not-registered"),
+    rules=("unregistered-parameters",),
     words=("registered", "plain list", "unknown to"), nodes=("model", "model.first", "model.last"),
 )  # fmt: skip
 def blocks_in_a_plain_list(lab: Lab) -> None:
@@ -197,7 +197,7 @@ class Conditional(nn.Module):
         return self.trunk(torch.cat([x, embedded], dim=1))
 
 
-@broken(rules=("ignored-input",), nodes=("input.condition", "model.embed"))
+@broken(rules=("ignored-input",), words=("is zero",), nodes=("input.condition", "model.embed"))
 def condition_lost(lab: Lab) -> None:
     """The condition is replaced by zeros, so that the net cannot use it.
 
@@ -224,7 +224,7 @@ class LastWord(nn.Module):
 
 
 @broken(
-    rules=("batch-leak", "mixed-samples", "samples-mixed"),
+    rules=("batch-leak",),
     words=("samples influence", "mixes", "mixed", "across the batch", "other samples", "reshape"),
     nodes=("model.read", "model", "input"),
 )  # fmt: skip
