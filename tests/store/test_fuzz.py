@@ -30,7 +30,7 @@ from stepscope.store import (
 )
 from stepscope.store.blocks import encode_block
 from stepscope.store.errors import damaged_unless
-from stepscope.store.files import FILE_NAMES, file_header, file_path
+from stepscope.store.files import FILE_NAMES, FORMAT_VERSION, file_header, file_path
 from stepscope.store.frames import FrameList, decompress
 from stepscope.store.layout import Layout
 from stepscope.store.nodes import collect_nodes
@@ -38,7 +38,7 @@ from stepscope.store.records import TrialInfo
 from support import golden, mutate
 from support.mini_reader import read_file
 
-GOLDEN = golden.FOLDER / "v1" / "ended"
+GOLDEN = golden.FOLDER / f"v{FORMAT_VERSION}" / "ended"
 MOST_SECONDS = 20
 MOST_MEMORY = 400  # MB more than before: far less than what the lies promise
 
