@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +17,8 @@ MAX_ARRAY = 1 << 30
 """Bytes of the largest array that is written, and that a reader makes room for."""
 
 _LEVEL = 3
-_compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
+_of_thread = threading.local()
+"""Holds each thread's own compressor: one that two recorders' writers use at once crashes the process."""
 
 
 class ArrayEntry(NamedTuple):
@@ -136,7 +138,16 @@ def compress(raw: bytes) -> bytes:
         StoreError: they are more than a reader would accept.
     """
     _check_size(len(raw))
-    return _compressor.compress(raw)
+    return _compressor().compress(raw)
+
+
+def _compressor() -> zstandard.ZstdCompressor:
+    try:
+        compressor: zstandard.ZstdCompressor = _of_thread.compressor
+    except AttributeError:
+        compressor = zstandard.ZstdCompressor(level=_LEVEL, write_checksum=True, write_content_size=True)
+        _of_thread.compressor = compressor
+    return compressor
 
 
 def _check_size(size: int) -> None:
