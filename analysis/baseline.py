@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+
+import numpy as np
 
 from stepscope.analysis.flow import Place
 from stepscope.analysis.loss_inputs import Comparison, comparisons
@@ -33,10 +35,15 @@ class Baseline:
     counts: tuple[int, ...]
 
 
-def baselines(view: View) -> Iterator[Baseline]:
-    """The baselines of all losses whose formula is known."""
+def baselines(view: View, steps: Collection[int] | None = None) -> Iterator[Baseline]:
+    """The baselines of all losses whose formula is known.
+
+    Args:
+        steps: in which steps the targets are looked at: all that train, unless given. Other kinds of steps may have
+            harder targets.
+    """
     for comparison in comparisons(view):
-        baseline = _classification(comparison) or _regression(view, comparison)
+        baseline = _classification(comparison) or _regression(view, comparison, steps)
         if baseline is not None and baseline.start > 0:
             yield baseline
 
@@ -56,15 +63,16 @@ def _classification(comparison: Comparison) -> Baseline | None:
     return Baseline(comparison.loss, comparison.prediction, start, start, text, True, counts)
 
 
-def _regression(view: View, comparison: Comparison) -> Baseline | None:
+def _regression(view: View, comparison: Comparison, steps: Collection[int] | None) -> Baseline | None:
     if comparison.operation != "mse_loss" or comparison.target is None:
         return None
     if math.prod(comparison.shape) != math.prod(comparison.target_shape):
         return None
-    target = view.history(comparison.target.node, role=comparison.target.role)
-    if not len(target):
+    target = view.history(comparison.target.node, role=comparison.target.role, training=steps is None)
+    looked_at = slice(None) if steps is None else np.isin(target.steps, list(steps))
+    centre, spread = target.of("mean")[looked_at], target.of("std")[looked_at]
+    if not len(centre):
         return None
-    centre, spread = target.of("mean"), target.of("std")
     start = mean(centre[:3] ** 2 + spread[:3] ** 2)
     text = "an output of 0 would give for these targets"
     constant = mean(spread**2)

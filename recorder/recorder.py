@@ -521,10 +521,12 @@ class Recorder:
             self.flush()  # before the end, so that what failed in writing is told in the recording, too
         finally:
             self._closed = True
-            self._watched = Watched()  # lets go of the models
             atexit.unregister(self._close_at_exit)
-            if self._output is not None:
-                self._output.close(error)
+            try:
+                if self._output is not None:
+                    self._output.close(error)
+            finally:
+                self._watched = Watched()  # lets go of the models
 
     def _close_at_exit(self) -> None:
         # The interpreter keeps the exception that nobody caught, if one ends the program.

@@ -26,7 +26,7 @@ class Overfitting(Rule):
     How it is measured: kinds of steps without gradients that have the same loss node. The last value of their smoothed
     loss is compared with its best, and with the training's at the end. A constant gap alone is no finding: kinds may
     differ in difficulty. Where the loss's formula tells what a constant answer has, it also counts if evaluation is
-    worse than that twice in a row at the end while training is far better.
+    worse than that twice in a row at the end, and does not fall any more, while training is far better.
 
     Causes: too many parameters for the data, too little regularisation, training for too long; validation data that
     differ from the training's.
@@ -65,8 +65,9 @@ class Overfitting(Rule):
         values, steps = values[good], steps[good]
         if len(values) < 2 or end >= start or end <= 0:
             return
-        constant = min((b.constant for b in baselines(view) if b.loss == place), default=math.nan)
-        if min(values[-2:]) > constant and end < self.known * constant:
+        constant = min((b.constant for b in baselines(view, set(steps.tolist())) if b.loss == place), default=math.nan)
+        still_falls = values[-1] < values[-2] / (1 + self.rise)
+        if min(values[-2:]) > constant and end < self.known * constant and not still_falls:
             yield self._worse_than_nothing(view, history, kind, int(steps[-2]), float(values[-1]), end, constant)
             return
         if len(values) < 5:
