@@ -6,6 +6,7 @@ import random
 import resource
 import shutil
 import sys
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -46,7 +47,7 @@ _opened: list[str] | None = None
 
 
 def _watch_opens(event: str, arguments: tuple[Any, ...]) -> None:
-    if _opened is not None and event == "open":
+    if _opened is not None and event == "open" and threading.current_thread() is threading.main_thread():
         _opened.append(str(arguments[0]))
 
 
@@ -55,7 +56,10 @@ sys.addaudithook(_watch_opens)
 
 @contextmanager
 def _only_inside(folder: Path) -> Iterator[None]:
-    """No file is opened outside of the folder meanwhile (but Python's own, and the kernel's list of processes)."""
+    """No file is opened outside of the folder meanwhile (but Python's own, and the kernel's list of processes).
+
+    Only by this thread: a recorder that another test let fail may still give signs of life from its own.
+    """
     global _opened
     _opened = []
     try:
