@@ -90,7 +90,7 @@ class StepscopeCallback(Callback):
         max_bytes: int | str | None = None,
         max_step_bytes: int | str | None = None,
         precision: Literal["float32", "bf16"] = "float32",
-        health: bool | None = None,
+        health: bool = False,
     ) -> None:
         self._open: Callable[..., Recorder] = partial(
             Recorder, folder, schedule=as_schedule(Every(50) if schedule is None else schedule), trial=trial,

@@ -35,15 +35,15 @@ _POINTS_EVERY = 100
 """Looks that become one point of each curve."""
 
 
-def is_wanted(health: object, schedule: object) -> bool:
-    """Whether steps are to be looked at, by what the user gave; by default, if no schedule was chosen.
+def is_wanted(health: object) -> bool:
+    """Whether steps are to be looked at, by what the user gave.
 
     Raises:
         RecorderError: it is no answer.
     """
-    if health is not None and not isinstance(health, bool):
-        raise RecorderError(f"health={health!r}: expected True, False, or None for what fits the schedule")
-    return schedule is None if health is None else health
+    if not isinstance(health, bool):
+        raise RecorderError(f"health={health!r}: expected True or False")
+    return health
 
 
 class HealthCheck:

@@ -86,7 +86,8 @@ class Recorder:
         precision: ``"bf16"`` stores raw neurons in half the bytes, with two to three digits; statistics stay exact.
         health: look at the steps that are not recorded, too: at the norm of the gradients they leave, and at the loss
             if ``step.record`` gave it. Numbers that are not finite, or far above what was usual, are told in the
-            recording, and the next 3 steps are recorded (once in 1000 steps). By default, with the default schedule.
+            recording, and the next 3 steps are recorded (once in 1000 steps). Where
+            a step takes a millisecond or two, that is a few percent of it.
 
     Raises:
         RecorderError: an argument makes no sense.
@@ -117,7 +118,7 @@ class Recorder:
         max_bytes: int | str | None = None,
         max_step_bytes: int | str | None = None,
         precision: Literal["float32", "bf16"] = "float32",
-        health: bool | None = None,
+        health: bool = False,
     ) -> None:
         check_config(config)
         check_start(trial, resume, start_step)
@@ -140,7 +141,7 @@ class Recorder:
         self._meter = CostMeter()
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
-        self._health = HealthCheck(self._point_of_health, self._tell) if is_wanted(health, schedule) else None
+        self._health = HealthCheck(self._point_of_health, self._tell) if is_wanted(health) else None
         self._unrecorded = self._nothing if self._health is None else CheckedStep(self, self._health)
         self._current = self._nothing
         self._curves = Curves(self._write_points)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import random
 from pathlib import Path
@@ -22,7 +23,7 @@ def train(
     *,
     trouble: dict[int, float],
     first: int = 0,
-    health: bool | None = True,
+    health: bool = True,
     loss: bool = False,
 ) -> Trial:
     """A small training whose gradients are multiplied by the given numbers at some steps."""
@@ -105,17 +106,9 @@ def test_parameters_are_looked_at_now_and_then(tmp_path: Path) -> None:
     assert len(trial.steps) == 4
 
 
-def test_it_is_on_with_the_default_schedule_only(tmp_path: Path) -> None:
-    assert train(tmp_path / "explicit", 150, trouble={5: math.nan}, health=None).steps.tolist() == [0]
-    with Recorder(tmp_path, trial="default") as recorder:
-        weight = nn.Linear(1, 1)
-        recorder.watch(weight)
-        for number in range(10):
-            with recorder.step():
-                weight(torch.full((1, 1), math.nan if number == 4 else 1.0)).sum().backward()
-                weight.zero_grad()
-                weight.weight.grad = torch.full((1, 1), math.nan if number == 4 else 1.0)
-    assert open_trial(tmp_path / "default").steps.tolist() == [0, 5, 6, 7]
+def test_it_has_to_be_asked_for(tmp_path: Path) -> None:
+    assert train(tmp_path, 150, trouble={5: math.nan}, health=False).steps.tolist() == [0]
+    assert inspect.signature(Recorder).parameters["health"].default is False
 
 
 def test_other_values_are_refused(tmp_path: Path) -> None:
