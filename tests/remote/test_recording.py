@@ -112,7 +112,9 @@ def test_mistakes_are_told_at_once(memory: str, monkeypatch: pytest.MonkeyPatch)
 
 def test_a_disabled_recorder_needs_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
-    train(Recorder("s3://bucket/runs", enabled=False), 1)
+    recorder = Recorder("s3://bucket/runs", enabled=False)
+    train(recorder, 1)
+    assert recorder.path is None and recorder.name == ""
 
 
 _PROGRAM = """

@@ -123,8 +123,10 @@ def test_a_writer_touches_its_lock(tmp_path: Path, monkeypatch: pytest.MonkeyPat
         path = writer.path / lock.LOCK_NAME
         os.utime(path, (1.0, 1.0))
         writer.write_message("alive", 0)
-        while path.stat().st_mtime == 1.0:
+        deadline = time.monotonic() + 30
+        while path.stat().st_mtime == 1.0 and time.monotonic() < deadline:
             time.sleep(0.01)
+        assert path.stat().st_mtime > 1.0
 
 
 def test_a_writer_whose_trial_was_taken_over_writes_no_more(tmp_path: Path) -> None:
