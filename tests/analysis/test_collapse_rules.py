@@ -12,6 +12,7 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
+from support.adversarial import adversarial_step
 from support.short_runs import blob_batches, findings, mlp, only, record
 
 RULES = ("posterior-collapse", "representation-collapse", "mode-collapse", "gan-balance")
@@ -87,20 +88,7 @@ def fight(
         recorder.watch({"generator": generator, "critic": critic}, optimizers)
         for _ in range(steps):
             with recorder.step() as step:
-                real = torch.randn(64, 2) * 0.5 + torch.tensor([apart, -apart])
-                fake = generator(torch.randn(64, 4))
-                critic_loss = F.softplus(-critic(real)).mean() + F.softplus(critic(fake.detach())).mean()
-                step.record("critic loss", critic_loss, type="loss")
-                optimizers["critic"].zero_grad()
-                with step.loss_group("critic"):
-                    critic_loss.backward()
-                optimizers["critic"].step()
-                generator_loss = F.softplus(-critic(fake)).mean()
-                step.record("generator loss", generator_loss, type="loss")
-                optimizers["generator"].zero_grad()
-                with step.loss_group("generator"):
-                    generator_loss.backward()
-                optimizers["generator"].step()
+                adversarial_step(step, generator, critic, optimizers, apart)
     return open_trial(folder / "trial")
 
 

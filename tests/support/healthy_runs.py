@@ -11,6 +11,7 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
+from support.adversarial import adversarial_step
 from support.short_runs import blob_batches, blobs, curve_batches, images, mlp, record
 
 
@@ -147,21 +148,7 @@ def gan(folder: Path) -> Trial:
         recorder.watch({"generator": generator, "critic": critic}, optimizers)
         for _ in range(60):
             with recorder.step() as step:
-                real = torch.randn(64, 2) * 0.5 + torch.tensor([1.0, -1.0])
-                fake = generator(torch.randn(64, 4))
-                real_score, fake_score = critic(real), critic(fake.detach())
-                critic_loss = F.softplus(-real_score).mean() + F.softplus(fake_score).mean()
-                step.record("critic loss", critic_loss, type="loss")
-                optimizers["critic"].zero_grad()
-                with step.loss_group("critic"):
-                    critic_loss.backward()
-                optimizers["critic"].step()
-                generator_loss = F.softplus(-critic(fake)).mean()
-                step.record("generator loss", generator_loss, type="loss")
-                optimizers["generator"].zero_grad()
-                with step.loss_group("generator"):
-                    generator_loss.backward()
-                optimizers["generator"].step()
+                adversarial_step(step, generator, critic, optimizers, 1.0)
     return open_trial(folder / "trial")
 
 
