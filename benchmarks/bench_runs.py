@@ -1,4 +1,4 @@
-"""What a whole run costs at the default schedule, with the health check of all other steps, over the plain run.
+"""What a whole run costs at the default schedule over the plain run; and, apart, what the health check costs.
 
     python benchmarks/bench_runs.py
     python benchmarks/bench_runs.py --only MLP --seconds 30
