@@ -101,6 +101,19 @@ class BlockFile:
             if unknown or place.kind != UNKNOWN_KIND:
                 yield place, header
 
+    def blocks_within(self, start: int, end: int) -> Iterator[tuple[BlockPlace, dict[str, Any]]]:
+        """The whole blocks between two offsets, unknown ones too; what else lies there is passed over."""
+        while start + PREFIX_SIZE <= end:
+            found = self._block_at(start, end)
+            if found is not None:
+                yield found
+                start = found[0].end
+                continue
+            following = self._next_block(start + 1, end)
+            if following is None:
+                return
+            start = following
+
     def block(self, offset: int, kind: str) -> tuple[BlockPlace, dict[str, Any]]:
         """The block of a kind that starts at an offset.
 

@@ -84,9 +84,14 @@ def gap_block(size: int) -> bytes | None:
 
 def lengthened(block: bytes, more: int) -> bytes:
     """A block whose payload ends with this many bytes more, which nothing refers to."""
-    _, kind, version, header_length, payload = _PREFIX.unpack_from(block)
-    header = block[PREFIX_SIZE : PREFIX_SIZE + header_length]
-    return _block(kind, header, payload + more, version) + block[PREFIX_SIZE + header_length :] + bytes(more)
+    return sized(block, len(block) + more) + bytes(more)
+
+
+def sized(block: bytes, size: int) -> bytes:
+    """A block, or its first bytes, saying that all of it has this many bytes."""
+    _, kind, version, header_length, _ = _PREFIX.unpack_from(block)
+    start = PREFIX_SIZE + header_length
+    return _block(kind, block[PREFIX_SIZE:start], size - start, version) + block[start:]
 
 
 def _block(kind: int, header: bytes, payload: int, version: int = BLOCK_VERSION) -> bytes:

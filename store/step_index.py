@@ -70,9 +70,6 @@ class StepIndex:
         self.repeated |= gone
         for number in gone:
             del self._entries[number]
-        if self.last_detail in gone:
-            having = (number for number, entry in self._entries.items() if entry.detail != NO_DETAIL)
-            self.last_detail = max(having, key=lambda number: self._entries[number].detail, default=None)
 
     def _take_step(self, place: BlockPlace, header: dict[str, Any]) -> None:
         with damaged_unless("a step"):
@@ -84,17 +81,17 @@ class StepIndex:
             self.repeated.add(number)
         # One object for equal digests: there are few layouts and many steps.
         self._entries[number] = StepEntry(place, kind, self._layouts.setdefault(layout, layout), detail)
-        if detail != NO_DETAIL and (self.last_detail is None or detail >= self._entries[self.last_detail].detail):
-            self.last_detail = number
 
     def settle(self) -> None:
-        """Bring ``numbers``, ``kinds`` and ``layouts`` up to date."""
+        """Bring ``numbers``, ``kinds``, ``layouts`` and ``last_detail`` up to date."""
         self.numbers = np.array(sorted(self._entries), np.int64)
         entries = [self._entries[number] for number in self.numbers.tolist()]
         self.kinds = tuple(entry.kind for entry in entries)
         self.layouts = tuple(self._layouts)
         places = {layout: place for place, layout in enumerate(self.layouts)}
         self.layout_places = np.array([places[entry.layout] for entry in entries], np.int64)
+        having = [number for number, entry in self._entries.items() if entry.detail != NO_DETAIL]
+        self.last_detail = max(having, key=lambda number: self._entries[number].detail, default=None)
 
     def of_kind(self, kind: str | None) -> NDArray[np.int64]:
         """The numbers of the steps of a kind, or of all."""

@@ -1,18 +1,43 @@
-"""Mending the files of details: blocks keep their offsets, because steps refer to them; damaged bytes become a gap."""
+"""Mending the files of details: blocks keep their offsets, because steps refer to them; damaged bytes become a gap.
+
+A step finds its detail by the offset, a scan of the file by the lengths of the blocks before it. Where these disagree,
+because a block says that it is longer than it is, the step is right: what can be read stays.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from stepscope.store.blocks import gap_block, lengthened
+from stepscope.store.contents import Contents
 from stepscope.store.detail_parts import file_names
-from stepscope.store.mending.scan import Scan, rewrite
+from stepscope.store.errors import StoreError
+from stepscope.store.files import file_path
+from stepscope.store.mending.scan import Block, Scan, rewrite
 
 
 def mend_details(folder: Path) -> bool:
     """Mend all files that hold details. Returns whether there was anything to do."""
-    return any([_mend(Scan(folder, name)) for name in file_names(folder) if name.startswith("detail")])
+    anchors = _anchors(folder)
+    names = [name for name in file_names(folder) if name.startswith("detail")]
+    return any([_mend(Scan(folder, name, anchors.get(file_path(folder, name), ()))) for name in names])
+
+
+def _anchors(folder: Path) -> dict[Path, list[Block]]:
+    """The details that steps have now, by file."""
+    contents = Contents(folder)
+    contents.refresh()
+    found: dict[Path, list[Block]] = {}
+    for number in contents.index.numbers.tolist():
+        with suppress(StoreError):
+            _, step = contents.header_of(number)
+            file, offset = contents.details.part(step.part).place_of(step.detail, number)
+            place, header = file.block(offset, "detail")
+            if header.get("number") == number:
+                found.setdefault(file.path, []).append((place, header))
+    return found
 
 
 def _mend(scan: Scan) -> bool:

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from stepscope.store import NotARecordingError, StoreError, TrialInUseError, TrialWriter, open_trial, verify
+from stepscope.store.block_file import BlockFile
 from stepscope.store.blocks import BlockPlace
 from stepscope.store.detail_parts import file_names, parts_of
 from stepscope.store.files import FILE_NAMES, file_header, file_path
@@ -134,6 +135,33 @@ def test_detail_of_which_bytes_are_missing(damaged: Path) -> None:
     done = _repair(damaged)
     assert len(done.lost) == 1 and "step 40" in done.lost[0] and len(done.rebuilt) == STEPS - 5
     assert len(open_trial(damaged).steps) == STEPS
+
+
+@pytest.mark.parametrize("which", [0, 4, STEPS - 1])
+@pytest.mark.parametrize("more", [1, 30, 5000, 2**30])
+@pytest.mark.parametrize("is_named", [True, False])
+def test_a_detail_that_says_that_it_is_longer(damaged: Path, which: int, more: int, is_named: bool) -> None:
+    """With a checksum that fits. Steps find theirs by the offset, so that what it hides from a scan can be read."""
+    flips.flip(damaged, "steps", flips.blocks(damaged, "steps")[2].offset + 30)  # there is something to be mended
+    file = BlockFile(file_path(damaged, "detail"))
+    place, header = list(file.new_blocks())[which]
+    header = header if is_named else {**header, "number": b""}
+    flips.forge(damaged, place, header, place.payload_length + more)
+    is_read = is_named and place.end + more <= file.size()
+    _repair(damaged)
+    trial = open_trial(damaged)
+    lost = {number: trial.step(number).lost for number in trial.steps.tolist() if trial.step(number).lost}
+    assert lost == ({} if is_read else {10 * which: ("detail",)})
+
+
+def test_no_detail_of_a_step_that_occurs_twice(tmp_path: Path) -> None:
+    """The one that counts has lost its detail; that of the other one is nobody's."""
+    live = SyntheticTrial(tmp_path, SYNTHETIC)
+    for index in (0, 1, 1):
+        live.writer.write_step(SYNTHETIC.record(index))
+    live.close()
+    file_path(live.path, "detail").unlink()
+    assert [text.split(":")[0] for text in _repair(live.path).lost] == ["step 0", "step 10"]
 
 
 @pytest.mark.parametrize("name", FILE_NAMES)
