@@ -7,6 +7,7 @@ from collections.abc import Callable
 from types import ModuleType
 
 from stepscope.examples.broken import (
+    attention,
     generative,
     healthy_sequences,
     healthy_vectors,
@@ -18,6 +19,7 @@ from stepscope.examples.broken import (
     outputs,
     rates,
     signals,
+    updates,
     wiring,
 )
 from stepscope.examples.broken.case import Case
@@ -32,11 +34,12 @@ def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
     }
 
 
+THEMES = (
+    outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
+)  # fmt: skip
+
 BROKEN: dict[str, Case] = {
-    case.name: case
-    for module in (outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative)
-    for case in vars(module).values()
-    if isinstance(case, Case)
+    case.name: case for module in THEMES for case in vars(module).values() if isinstance(case, Case)
 }
 """Runs with one mistake each."""
 
