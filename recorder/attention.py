@@ -13,6 +13,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.attention_scores import CALLS, Scores, ahead, of_softmax
+from stepscope.recorder.call_places import CallPlaces
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.measurements import Measurements
 from stepscope.recorder.named import Named
@@ -39,7 +40,8 @@ _Key = tuple[str, int, int]
 class AttentionWatch:
     """Collects what is measured of each attention, until its module has a name in this step."""
 
-    def __init__(self, register: Register, faults: Faults) -> None:
+    def __init__(self, register: Register, faults: Faults, calls: CallPlaces) -> None:
+        self._calls = calls
         self._register = register
         self._faults = faults
         self._found: dict[_Key, list[dict[str, torch.Tensor]]] = defaultdict(list)
@@ -57,6 +59,7 @@ class AttentionWatch:
                 if scores is not None and scores.values.numel():
                     key = (path, self._register.iteration, self._register.calls(path))
                     self._found[key].append(measure(scores))
+                    self._calls.note(name, path)
         except Exception as error:
             self._faults.report(error, "looking at an attention")
 

@@ -25,8 +25,8 @@ def find_edges(job: StepJob) -> list[NamedEdge]:
 
     A path is differentiable if every tensor along it, both ends included, requires a gradient.
     """
-    everything = _Ancestors(job.parents, job.named_nodes)
-    along_gradient = _Ancestors(job.parents, job.named_nodes, job.carries_grad)
+    everything = Ancestors(job.parents, job.named_nodes)
+    along_gradient = Ancestors(job.parents, job.named_nodes, job.carries_grad)
     edges: list[NamedEdge] = []
     for node, index in job.named_nodes.items():
         passed = along_gradient.behind(node) if job.carries_grad[node] else set()
@@ -34,7 +34,7 @@ def find_edges(job: StepJob) -> list[NamedEdge]:
     return edges
 
 
-class _Ancestors:
+class Ancestors:
     """The nearest named ancestors of every node of a trace, found in one pass over it.
 
     Each node without a name has a *front*: what one meets first, going backwards from it. Long chains between names

@@ -27,6 +27,8 @@ Place = tuple[CodeType, int]
 """A code object and the offset of an instruction in it: cheap to take, turned into a line only when written."""
 
 
+_DECORATORS = ("wrapper", "decorate_context", "inner")
+
 _USER, _LIBRARY, _FRAMEWORK = range(3)
 _kinds: dict[CodeType, int] = {}
 
@@ -65,6 +67,22 @@ def user_place(depth: int = 1) -> Place | None:
     if frame is None or _kinds[frame.f_code] == _FRAMEWORK:
         return None
     return frame.f_code, frame.f_lasti
+
+
+def calling_function(depth: int = 1) -> str:
+    """The name of the library's function that the user's code is calling, decorators apart; empty if it calls none."""
+    frame: FrameType | None = sys._getframe(depth)
+    name = ""
+    while frame is not None and _kind(frame.f_code) != _USER:
+        called = frame.f_code.co_name
+        name = name if called.startswith("_") or called in _DECORATORS else called
+        frame = frame.f_back
+    return name
+
+
+def _kind(code: CodeType) -> int:
+    kind = _kinds.get(code)
+    return _decide(code) if kind is None else kind
 
 
 def _frame_above(frame: FrameType | None, through: tuple[int, ...]) -> FrameType | None:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
+from stepscope.recorder.calls import FoundCall, find_calls
 from stepscope.recorder.edges import NamedEdge, find_edges
 from stepscope.recorder.frames import source_line
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.named import Named
-from stepscope.store.records import WHOLE_STEP, Edge, Graph, Vertex
+from stepscope.store.records import WHOLE_STEP, Call, Edge, Graph, Vertex
 
 _WEIGHTS = ("parameter", "buffer")
 
@@ -20,6 +21,8 @@ def build_graphs(job: StepJob) -> tuple[Graph, ...]:
     shown_with = _iterations_of_whole_step(job.named, edges)
     vertices = [_vertex(job, named) for named in job.named]
     tensors = _by_iteration([tensor.iteration for tensor in job.named])
+    calls = find_calls(job)
+    called = _by_iteration([_iteration_of(job, call) for call in calls])
     sinks = _by_iteration([job.named[edge.sink].iteration for edge in edges])
     return tuple(
         _graph_of(
@@ -29,6 +32,7 @@ def build_graphs(job: StepJob) -> tuple[Graph, ...]:
             [edges[index] for index in _of(iteration, sinks)],
             shown_with,
             vertices,
+            [calls[index] for index in _of(iteration, called)],
         )
         for iteration in range(max(job.iterations, 1))
     )
@@ -108,8 +112,9 @@ def _graph_of(
     edges: Sequence[NamedEdge],
     shown_with: dict[int, set[int]],
     vertices: Sequence[Vertex],
+    calls: Sequence[FoundCall],
 ) -> Graph:
-    """The graph of one iteration, out of the ``tensors`` and the ``edges`` to those that may belong to it."""
+    """The graph of one iteration, out of the ``tensors``, the ``edges`` to them and the ``calls`` that may be its."""
 
     def belongs(index: int) -> bool:
         if named[index].iteration != WHOLE_STEP:
@@ -131,7 +136,22 @@ def _graph_of(
         for edge in edges
         if edge.source in position and edge.sink in position and belongs(edge.sink)
     )
-    return Graph(tuple(found), kept)
+    return Graph(tuple(found), kept, tuple(_calls_among(position, calls)))
+
+
+def _iteration_of(job: StepJob, call: FoundCall) -> int:
+    """Of what was computed from it, else of what it was computed from."""
+    around = call.after or call.before
+    return job.named[around[-1]].iteration if around else WHOLE_STEP
+
+
+def _calls_among(position: Mapping[int, int], calls: Sequence[FoundCall]) -> Iterator[Call]:
+    """The calls of a graph, with its own indices."""
+    for call in calls:
+        source = source_line(call.place)
+        before, after = (tuple(position[i] for i in side if i in position) for side in (call.before, call.after))
+        if source is not None and bool(before or after) == bool(call.before or call.after):
+            yield Call(call.operation, source, before, after)
 
 
 def _with_lag(vertex: Vertex, lag: int) -> Vertex:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -24,6 +24,7 @@ class StepJob:
 
     The lists of the trace are as in ``Trace``; ``named_nodes`` maps its nodes to indices of ``named``; ``spectral``
     holds copies of matrices whose largest singular value is still to be found. ``held`` is the memory of all this.
+    ``calls`` is as in ``CallPlaces``.
     """
 
     number: int
@@ -43,6 +44,7 @@ class StepJob:
     categories: tuple[str, ...]
     facts: dict[str, Any]
     held: Holding
+    calls: Mapping[tuple[str, str], Place]
 
     @property
     def bytes_of_structure(self) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 import torch
 
 from stepscope.recorder.backward_shares import BackwardShares
+from stepscope.recorder.call_places import CallPlaces
 from stepscope.recorder.elements import elements
 from stepscope.recorder.gradient_places import GradientPlaces
 from stepscope.recorder.guard import Faults
@@ -26,9 +27,11 @@ class LeafGradients:
         faults: of the recorder.
         scale: takes out what a scaler multiplied the loss by.
         measure: takes what is to be recorded; what it is given belongs to the recorder alone.
+        calls: is told where gradients are set to zero or written to.
     """
 
-    def __init__(self, faults: Faults, scale: LossScale, measure: Measure) -> None:
+    def __init__(self, faults: Faults, scale: LossScale, measure: Measure, calls: CallPlaces) -> None:
+        self._calls = calls
         self._scale = scale
         self._measure = measure
         self._unclipped = UnclippedGradients(scale)
@@ -74,7 +77,7 @@ class LeafGradients:
             if operation in _ZEROING and leaf.grad is not None and tensor.numel() >= leaf.grad.numel():
                 self._forget(leaf)
             else:
-                self._unclipped.keep(leaf)
+                self._keep(leaf, operation)
 
     def before_replaced(self, leaf: torch.Tensor, gradient: object) -> None:
         """``leaf.grad = gradient`` is about to happen."""
@@ -82,7 +85,7 @@ class LeafGradients:
             if gradient is None:
                 self._forget(leaf)
             else:
-                self._unclipped.keep(leaf)
+                self._keep(leaf, "grad")
 
     def before_use(self, leaf: torch.Tensor, named: Named) -> None:
         """An optimizer is about to use the gradient, or the step ends: record how it came to be what it is."""
@@ -91,7 +94,12 @@ class LeafGradients:
         if before is not None:
             self._measure(before, named, BEFORE_CLIPPING)
 
+    def _keep(self, leaf: torch.Tensor, operation: str) -> None:
+        self._calls.written(operation)
+        self._unclipped.keep(leaf)
+
     def _forget(self, leaf: torch.Tensor) -> None:
+        self._calls.zeroed()
         self._unclipped.forget(leaf)
         self._shares.forget(leaf)
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from stepscope.recorder.call_places import OPTIMIZER_STEP
 from stepscope.recorder.elements import elements
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.named import Named
@@ -65,6 +66,7 @@ class OptimizerWatch:
         if has_closure:
             return
         self._session.pause_tracing(True)
+        self._session.calls.note(OPTIMIZER_STEP)
         self._take_gradients(_parameters(optimizer))
 
     @guarded("recording an optimizer's step")

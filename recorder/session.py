@@ -15,6 +15,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.attention import ATTENTION, AttentionWatch
+from stepscope.recorder.call_places import BACKWARD, CallPlaces
 from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
@@ -61,13 +62,14 @@ class StepSession(Listener):
         self.held = Holding(memory)
         self.measurements = Measurements(options.samples, self.held)
         self.gradients = GradientWatch(faults)
-        self.leaves = LeafGradients(faults, self.gradients.scale, partial(self.measure_later, owned=True))
+        self.calls = CallPlaces()
+        self.leaves = LeafGradients(faults, self.gradients.scale, partial(self.measure_later, owned=True), self.calls)
         self.optimizers = OptimizerWatch(self, watched.optimizers)
         self._optimizer_hooks = optimizer_hooks
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
         self._targets = TargetFinder(self.register)
         self._terms = LossTerms(self.register)
-        self._attention = AttentionWatch(self.register, faults)
+        self._attention = AttentionWatch(self.register, faults, self.calls)
         names = watched.names()
         self._loose = LooseWeights(names.tensors, watched.optimizers)
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
@@ -158,6 +160,7 @@ class StepSession(Listener):
             categories=self.categories,
             facts=self.facts,
             held=self.held,
+            calls=self.calls.found,
         )
 
     def _matrices(self) -> list[tuple[Named, torch.Tensor]]:
@@ -230,6 +233,7 @@ class StepSession(Listener):
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
+        self.calls.note(BACKWARD)
         self.gradients.probing = False
         self.leaves.before_backward(grouped=bool(self.gradients.loss_group))
         for tensor in tensors:

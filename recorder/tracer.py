@@ -25,6 +25,9 @@ _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argum
     "dropout": 3, "alpha_dropout": 3, "dropout1d": 3, "dropout2d": 3, "dropout3d": 3, "feature_alpha_dropout": 3,
 }  # fmt: skip
 
+_LEAVING = frozenset(["numpy", "item", "tolist"])
+"""Methods by which numbers leave torch, and no gradient comes back."""
+
 _NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
 """Methods whose names look as if they changed values."""
 
@@ -184,9 +187,11 @@ class Tracer(TorchFunctionMode):
             self._listener.on_grad(False)
         outputs = _tensors_of(result)
         changed = _changed_argument(category, func, args, kwargs) if category or kwargs else None
-        if not outputs and changed is None:
-            return
         name = func.__name__
+        if not outputs and changed is None:
+            if name in _LEAVING and args[0].requires_grad:
+                self._trace.add((self._trace.node(args[0]),), False, name, user_place(2))
+            return
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "view")
         self._listener.on_arguments(name, func, args, kwargs)

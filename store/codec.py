@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 import msgpack
 
 from stepscope.store.records import (
+    Call,
     Edge,
     Graph,
     ModuleInfo,
@@ -78,16 +79,22 @@ def _tensor_type(plain: Plain) -> TensorType:
 
 
 def graph_to_plain(graph: Graph) -> Plain:
-    """``{"vertices": [...], "edges": [[source, sink, differentiable], ...]}``."""
-    return {
+    """``{"vertices": [...], "edges": [[source, sink, differentiable], ...]}``, and ``"calls"`` if there are any."""
+    plain = {
         "vertices": [_vertex_to_plain(vertex) for vertex in graph.vertices],
         "edges": [[edge.source, edge.sink, edge.differentiable] for edge in graph.edges],
     }
+    calls = [[c.operation, _source_to_plain(c.source), list(c.before), list(c.after)] for c in graph.calls]
+    return {**plain, "calls": calls} if calls else plain
 
 
 def _vertex_to_plain(v: Vertex) -> Plain:
-    source = None if v.source is None else [v.source.file, v.source.line, v.source.text, v.source.function]
+    source = _source_to_plain(v.source)
     return [v.node, v.role, v.lag, v.type, v.module, v.module_class, v.operation, source, v.whole_step]
+
+
+def _source_to_plain(source: SourceLine | None) -> Plain:
+    return None if source is None else [source.file, source.line, source.text, source.function]
 
 
 def graph_from_plain(plain: Plain) -> Graph:
@@ -96,7 +103,16 @@ def graph_from_plain(plain: Plain) -> Graph:
     edges = tuple(Edge(int(source), int(sink), bool(free)) for source, sink, free in (e[:3] for e in plain["edges"]))
     if any(not (0 <= edge.source < count and 0 <= edge.sink < count) for edge in edges):
         raise ValueError("an edge of the graph leads to no vertex")
-    return Graph(vertices, edges)
+    return Graph(vertices, edges, tuple(_call_from_plain(row, count) for row in plain.get("calls", ())))
+
+
+def _call_from_plain(row: Plain, vertices: int) -> Call:
+    operation, plain, before, after = row[:4]
+    source = _source(plain)
+    call = Call(str(operation), source or SourceLine("", 0, ""), tuple(map(int, before)), tuple(map(int, after)))
+    if not all(0 <= index < vertices for index in (*call.before, *call.after)):
+        raise ValueError("a call of the graph belongs to no vertex")
+    return call
 
 
 def _vertex_from_plain(row: Plain) -> Vertex:

@@ -144,11 +144,32 @@ class Edge:
 
 
 @dataclass(frozen=True)
+class Call:
+    """A call in the user's code that is worth knowing, although what it made has no name.
+
+    ``before`` and ``after`` are the nearest named tensors (indices of vertices) on both of its sides.
+
+    * A cut: something that requires a gradient gave something that does not (``detach``, ``data``, ``argmax``, a
+      comparison, anything under ``no_grad``), or left torch (``numpy``, ``item``, ``tolist``). ``before`` is what a
+      gradient would have reached; nothing is ``after`` a call whose result no named tensor was computed from.
+    * An attention: nothing is ``before`` it, and the output of its module ``after`` it.
+    * What a step does besides: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients
+      (``clip_grad_norm_``); the first of each, with nothing on either side.
+    """
+
+    operation: str
+    source: SourceLine
+    before: tuple[int, ...] = ()
+    after: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
 class Graph:
     """How the named tensors of one iteration depend on each other. Equal graphs of any two runs are equal records."""
 
     vertices: tuple[Vertex, ...]
     edges: tuple[Edge, ...]
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from stepscope.store.records import (
     HISTOGRAM_BINS,
     STATISTICS,
     WHOLE_STEP,
+    Call,
     Edge,
     Graph,
     Neurons,
@@ -55,7 +56,11 @@ def graphs(draw: st.DrawFn) -> Graph:
     if not vertices:
         return Graph((), ())
     index = st.integers(0, len(vertices) - 1)
-    return Graph(vertices, tuple(draw(st.lists(st.builds(Edge, index, index, st.booleans()), max_size=4))))
+    edges = st.lists(st.builds(Edge, index, index, st.booleans()), max_size=4)
+    places = st.lists(index, max_size=2).map(tuple)
+    line = st.builds(SourceLine, names, st.integers(1, 9999), names, names)
+    calls = st.lists(st.builds(Call, names, line, places, places), max_size=2)
+    return Graph(vertices, tuple(draw(edges)), tuple(draw(calls)))
 
 
 @st.composite

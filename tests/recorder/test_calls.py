@@ -1,0 +1,124 @@
+"""Calls that leave no tensor with a name: what cuts a gradient's way, and what else a step calls, at which line."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from stepscope.recorder import Recorder
+from stepscope.store import open_trial
+from stepscope.store.records import Call, Graph
+
+
+class Net(nn.Module):
+    def __init__(self, cut: str) -> None:
+        super().__init__()
+        self.first, self.second, self.cut = nn.Linear(4, 4), nn.Linear(4, 1), cut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        if self.cut == "detach":
+            h = h.detach()
+        elif self.cut == "data":
+            h = h.data * 2
+        elif self.cut == "round":
+            h = (h > 0).float()
+        elif self.cut == "numpy":
+            h = torch.from_numpy(h.detach().numpy() * 2)
+        elif self.cut == "tolist":
+            h = torch.tensor(h.tolist())
+        elif self.cut == "mul":
+            with torch.no_grad():
+                h = h * self.first.bias
+        return self.second(h)
+
+
+def graphs_of(
+    folder: Path, cut: str = "", *, clip: bool = False, late: bool = False, train: bool = True
+) -> list[Graph]:
+    net = Net(cut)
+    optimizer = torch.optim.SGD(net.parameters(), 0.01)
+    with Recorder(folder, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for _ in range(3):
+            with recorder.step(), torch.set_grad_enabled(train):
+                loss = net(torch.randn(3, 4)).square().mean()
+                loss.item()
+                if not train:
+                    continue
+                if not late:
+                    optimizer.zero_grad()
+                loss.backward()
+                if clip:
+                    nn.utils.clip_grad_norm_(net.parameters(), 1.0)
+                optimizer.step()
+                if late:
+                    optimizer.zero_grad()
+    trial = open_trial(folder / "t")
+    return [trial.step(int(number)).graph() for number in trial.steps]
+
+
+def named(graph: Graph, call: Call) -> tuple[list[str], list[str]]:
+    """The nodes on both sides of a call."""
+    return [graph.vertices[i].node for i in call.before], [graph.vertices[i].node for i in call.after]
+
+
+LINES = {
+    "detach": ("detach", "h = h.detach()", ["model.second"]),
+    "data": ("data", "h = h.data * 2", ["model.second"]),
+    "round": ("gt", "h = (h > 0).float()", ["model.second"]),
+    "numpy": ("detach", "h = torch.from_numpy(h.detach().numpy() * 2)", []),
+    "tolist": ("tolist", "h = torch.tensor(h.tolist())", []),
+    "mul": ("mul", "h = h * self.first.bias", ["model.second"]),
+}
+
+
+@pytest.mark.parametrize("cut", LINES)
+def test_a_cut_knows_its_line_and_what_is_on_both_sides(cut: str, tmp_path: Path) -> None:
+    operation, text, after = LINES[cut]
+    graph = graphs_of(tmp_path, cut)[-1]
+    cuts = [call for call in graph.calls if call.before]
+    assert [(call.operation, call.source.text) for call in cuts] == [(operation, text)]
+    before, behind = named(graph, cuts[0])
+    assert "model.first" in before
+    assert behind == after
+
+
+def test_a_step_names_the_lines_of_backward_and_of_the_optimizer(tmp_path: Path) -> None:
+    calls = {call.operation: call.source.text for call in graphs_of(tmp_path, clip=True)[0].calls}
+    assert calls == {
+        "backward": "loss.backward()",
+        "clip_grad_norm_": "nn.utils.clip_grad_norm_(net.parameters(), 1.0)",
+        "optimizer step": "optimizer.step()",
+    }
+
+
+def test_gradients_set_to_zero_are_told_only_after_backward(tmp_path: Path) -> None:
+    early, late = graphs_of(tmp_path / "early"), graphs_of(tmp_path / "late", late=True)
+    assert all(call.operation != "zero_grad" for graph in early for call in graph.calls)
+    assert all(graph.calls[-1].operation == "zero_grad" for graph in late)
+
+
+def test_steps_of_the_same_loop_share_one_graph(tmp_path: Path) -> None:
+    graphs = graphs_of(tmp_path, "round", clip=True)
+    assert graphs[0] == graphs[1] == graphs[2]
+
+
+def test_a_step_without_gradients_has_no_cuts(tmp_path: Path) -> None:
+    assert all(not graph.calls for graph in graphs_of(tmp_path, "round", train=False))
+
+
+def test_an_attention_knows_its_line(tmp_path: Path) -> None:
+    attention = nn.MultiheadAttention(4, 2, batch_first=True)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(attention)
+        with recorder.step():
+            x = torch.randn(2, 3, 4)
+            attention(x, x, x)[0].sum().backward()
+    graph = open_trial(tmp_path / "t").step(0).graph()
+    found = [call for call in graph.calls if call.operation == "multi_head_attention_forward"]
+    assert [call.source.text for call in found] == ["attention(x, x, x)[0].sum().backward()"]
+    assert named(graph, found[0])[1] == ["model"]
