@@ -18,9 +18,14 @@ _READ = "grad"
 """Reading ``.grad`` of a tensor takes nothing of its value."""
 
 
+_AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "exp", "std", "acos", "asin", "atanh"])
+_DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
+
+
 class FoundCall(NamedTuple):
     """A call with the named tensors before and after it, by index."""
 
+    kind: str
     operation: str
     place: Place
     before: tuple[int, ...]
@@ -28,47 +33,49 @@ class FoundCall(NamedTuple):
 
 
 def find_calls(job: StepJob) -> list[FoundCall]:
-    """What cut a gradient's way, first where something was computed from the rest; then what else was called."""
+    """What lies between named tensors, first where something was computed from it; then what else was called."""
     noted = []
     for (operation, node), place in job.calls.items():
         after = tuple(index for index, named in enumerate(job.named) if node and named.node == node)
         if after or not node:
-            noted.append(FoundCall(operation, place, (), after[:1]))
-    cuts = sorted(dict.fromkeys(_cuts(job)), key=lambda call: not call.after)
-    return [*cuts[:_MOST], *noted]
+            noted.append(FoundCall("attention" if node else "step", operation, place, (), after[:1]))
+    between = sorted(dict.fromkeys(_between(job)), key=lambda call: not call.after)
+    return [*between[:_MOST], *noted]
 
 
-def _cuts(job: StepJob) -> Iterable[FoundCall]:
-    nodes = _cut_nodes(job)
-    if not nodes:
+def _between(job: StepJob) -> Iterable[FoundCall]:
+    kinds = _kinds(job)
+    if not kinds:
         return
-    ancestors = Ancestors(job.parents, job.named_nodes, job.carries_grad)
-    after = _named_after(job, nodes)
-    for node in nodes:
-        before = tuple(sorted(ancestors.behind(node)))
+    ancestors = Ancestors(job.parents, job.named_nodes)
+    along_gradient = Ancestors(job.parents, job.named_nodes, job.carries_grad)
+    after = _named_after(job, sorted(kinds))
+    for node, kind in sorted(kinds.items()):
+        before = tuple(sorted((along_gradient if kind == "cut" else ancestors).behind(node)))
         place = job.places[node]
-        is_logged = all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
+        is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
         if place is not None and before and not is_logged:
-            yield FoundCall(job.operations[node], place, before, tuple(sorted(after[node])))
+            yield FoundCall(kind, job.operations[node], place, before, tuple(sorted(after[node])))
 
 
-def _cut_nodes(job: StepJob) -> list[int]:
-    """The nodes without a name that require no gradient although they were computed from one that does.
+def _kinds(job: StepJob) -> dict[int, str]:
+    """The nodes without a name that are worth knowing.
 
-    None in a step that computes nothing with a gradient: there it is ``no_grad`` as a whole.
+    There are no cuts in a step that computes nothing with a gradient: there it is ``no_grad`` as a whole.
     """
     carries, named = job.carries_grad, job.named_nodes
-    if not any(carried and parents for carried, parents in zip(carries, job.parents, strict=True)):
-        return []
-    return [
-        node
-        for node, parents in enumerate(job.parents)
-        if parents
-        and not carries[node]
-        and node not in named
-        and job.operations[node] != _READ
-        and any(carries[parent] for parent in parents)
-    ]
+    learns = any(carried and parents for carried, parents in zip(carries, job.parents, strict=True))
+    found = dict.fromkeys(job.mixing, "mix")
+    for node, parents in enumerate(job.parents):
+        if not parents or node in named:
+            continue
+        operation = job.operations[node]
+        if not carries[node]:
+            if learns and operation != _READ and any(carries[parent] for parent in parents):
+                found[node] = "cut"
+        elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
+            found[node] = "edge"
+    return found
 
 
 def _named_after(job: StepJob, cuts: list[int]) -> dict[int, set[int]]:

@@ -151,7 +151,7 @@ def _calls_among(position: Mapping[int, int], calls: Sequence[FoundCall]) -> Ite
         source = source_line(call.place)
         before, after = (tuple(position[i] for i in side if i in position) for side in (call.before, call.after))
         if source is not None and bool(before or after) == bool(call.before or call.after):
-            yield Call(call.operation, source, before, after)
+            yield Call(call.kind, call.operation, source, before, after)
 
 
 def _with_lag(vertex: Vertex, lag: int) -> Vertex:

@@ -12,6 +12,7 @@ from torch.overrides import TorchFunctionMode
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
 from stepscope.recorder.loss_scale import MULTIPLICATIONS, UNSCALING, is_scaling
+from stepscope.recorder.reshapes import mixes_samples
 from stepscope.recorder.trace import Trace, tensors_in
 
 UNSEEN = torch._C.DisableTorchFunction
@@ -27,6 +28,8 @@ _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argum
 
 _LEAVING = frozenset(["numpy", "item", "tolist"])
 """Methods by which numbers leave torch, and no gradient comes back."""
+
+_RESHAPES = frozenset(["view", "reshape"])
 
 _NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
 """Methods whose names look as if they changed values."""
@@ -187,11 +190,9 @@ class Tracer(TorchFunctionMode):
             self._listener.on_grad(False)
         outputs = _tensors_of(result)
         changed = _changed_argument(category, func, args, kwargs) if category or kwargs else None
-        name = func.__name__
         if not outputs and changed is None:
-            if name in _LEAVING and args[0].requires_grad:
-                self._trace.add((self._trace.node(args[0]),), False, name, user_place(2))
-            return
+            return self._leave(func, args)
+        name = func.__name__
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "view")
         self._listener.on_arguments(name, func, args, kwargs)
@@ -206,6 +207,14 @@ class Tracer(TorchFunctionMode):
             self._write(name.strip("_"), inputs, outputs, changed)
         if name in LOSS_FUNCTIONS:
             self._listener.on_loss_function(name, outputs[0])
+        elif name in _RESHAPES and args and mixes_samples(args[0].shape, outputs[0].shape):
+            self._trace.mixing.append(self._trace.node(outputs[0]))
+
+    def _leave(self, func: Any, args: tuple[Any, ...]) -> None:
+        """A call gave no tensor: note where numbers leave torch that a gradient would have come back to."""
+        name = getattr(func, "__name__", "")
+        if name in _LEAVING and args and args[0].requires_grad:
+            self._trace.add((self._trace.node(args[0]),), False, name, user_place(3))
 
     def _write_to_several(self, name: str, inputs: list[torch.Tensor], outs: list[torch.Tensor]) -> None:
         """``torch.max(..., out=(values, indices))``"""

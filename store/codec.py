@@ -84,7 +84,7 @@ def graph_to_plain(graph: Graph) -> Plain:
         "vertices": [_vertex_to_plain(vertex) for vertex in graph.vertices],
         "edges": [[edge.source, edge.sink, edge.differentiable] for edge in graph.edges],
     }
-    calls = [[c.operation, _source_to_plain(c.source), list(c.before), list(c.after)] for c in graph.calls]
+    calls = [[c.kind, c.operation, _source_to_plain(c.source), list(c.before), list(c.after)] for c in graph.calls]
     return {**plain, "calls": calls} if calls else plain
 
 
@@ -107,9 +107,11 @@ def graph_from_plain(plain: Plain) -> Graph:
 
 
 def _call_from_plain(row: Plain, vertices: int) -> Call:
-    operation, plain, before, after = row[:4]
+    kind, operation, plain, before, after = row[:5]
     source = _source(plain)
-    call = Call(str(operation), source or SourceLine("", 0, ""), tuple(map(int, before)), tuple(map(int, after)))
+    call = Call(
+        str(kind), str(operation), source or SourceLine("", 0, ""), tuple(map(int, before)), tuple(map(int, after))
+    )  # fmt: skip
     if not all(0 <= index < vertices for index in (*call.before, *call.after)):
         raise ValueError("a call of the graph belongs to no vertex")
     return call

@@ -149,14 +149,19 @@ class Call:
 
     ``before`` and ``after`` are the nearest named tensors (indices of vertices) on both of its sides.
 
-    * A cut: something that requires a gradient gave something that does not (``detach``, ``data``, ``argmax``, a
+    Kinds:
+
+    * ``cut``: something that requires a gradient gave something that does not (``detach``, ``data``, ``argmax``, a
       comparison, anything under ``no_grad``), or left torch (``numpy``, ``item``, ``tolist``). ``before`` is what a
       gradient would have reached; nothing is ``after`` a call whose result no named tensor was computed from.
-    * An attention: nothing is ``before`` it, and the output of its module ``after`` it.
-    * What a step does besides: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients
-      (``clip_grad_norm_``); the first of each, with nothing on either side.
+    * ``edge``: an operation that is infinite, or has an infinite slope, at the edge of its domain (``sqrt``, ``log``).
+    * ``mix``: a ``view`` or ``reshape`` that puts the samples of a batch elsewhere without moving their numbers.
+    * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.
+    * ``step``: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients (``clip_grad_norm_``); the
+      first of each, with nothing on either side.
     """
 
+    kind: str
     operation: str
     source: SourceLine
     before: tuple[int, ...] = ()

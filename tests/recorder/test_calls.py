@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from stepscope.recorder import Recorder
+from stepscope.recorder.reshapes import mixes_samples
 from stepscope.store import open_trial
 from stepscope.store.records import Call, Graph
 
@@ -80,7 +81,7 @@ LINES = {
 def test_a_cut_knows_its_line_and_what_is_on_both_sides(cut: str, tmp_path: Path) -> None:
     operation, text, after = LINES[cut]
     graph = graphs_of(tmp_path, cut)[-1]
-    cuts = [call for call in graph.calls if call.before]
+    cuts = [call for call in graph.calls if call.kind == "cut"]
     assert [(call.operation, call.source.text) for call in cuts] == [(operation, text)]
     before, behind = named(graph, cuts[0])
     assert "model.first" in before
@@ -122,3 +123,77 @@ def test_an_attention_knows_its_line(tmp_path: Path) -> None:
     found = [call for call in graph.calls if call.operation == "multi_head_attention_forward"]
     assert [call.source.text for call in found] == ["attention(x, x, x)[0].sum().backward()"]
     assert named(graph, found[0])[1] == ["model"]
+
+
+class Odd(nn.Module):
+    """Reads sequences ``(batch, time, 4)``, in an order of dimensions of one's choice."""
+
+    def __init__(self, order: str) -> None:
+        super().__init__()
+        self.read, self.head, self.order = nn.GRU(4, 5), nn.Linear(5, 1), order
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        batch, time, features = x.shape
+        if self.order == "reshape":
+            x = x.reshape(time, batch, features)
+        elif self.order == "transpose":
+            x = x.transpose(0, 1)
+        else:
+            x = x.reshape(batch * time, features).view(batch, time, features).transpose(0, 1)
+        return self.head(self.read(x)[0][-1]).square().sqrt()
+
+
+def calls_of_odd(folder: Path, order: str) -> list[tuple[str, str]]:
+    net = Odd(order)
+    with Recorder(folder, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        with recorder.step():
+            net(torch.randn(6, 3, 4)).mean().backward()
+    graph = open_trial(folder / "t").step(0).graph()
+    return [(call.kind, call.operation) for call in graph.calls if call.before]
+
+
+@pytest.mark.parametrize("order", ["reshape", "transpose", "flat and back"])
+def test_a_reshape_that_mixes_samples_is_told_from_those_that_do_not(order: str, tmp_path: Path) -> None:
+    mixing = [call for call in calls_of_odd(tmp_path, order) if call[0] == "mix"]
+    assert mixing == ([("mix", "reshape")] if order == "reshape" else [])
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "mixed"),
+    [
+        ((6, 3, 4), (3, 6, 4), True),
+        ((6, 3, 8), (3, 6, 2, 4), True),
+        ((6, 4), (4, 6), True),
+        ((6, 3, 5, 5), (15, 6, 5), True),
+        ((6, 3, 4), (18, 4), False),
+        ((6, 3, 4), (6, 12), False),
+        ((8, 3, 32), (32, 3, 8), False),  # (batch, time, width) -> (batch * heads, time, width / heads)
+        ((1, 3, 4), (3, 1, 4), False),
+        ((6, 1, 4), (1, 6, 4), False),
+        ((6, 3, 3, 4), (6, 3, 4, 3), False),
+    ],
+)
+def test_shapes_tell_a_reshape_that_was_meant_as_a_transposition(
+    before: tuple[int, ...], after: tuple[int, ...], mixed: bool
+) -> None:
+    assert mixes_samples(before, after) is mixed
+
+
+def test_an_operation_at_the_edge_of_its_domain_is_known_if_it_has_no_name(tmp_path: Path) -> None:
+    class Distance(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.scale = nn.Linear(4, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.scale(x).square().sum(1).sqrt() * 2
+
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        net = Distance()
+        recorder.watch(net)
+        with recorder.step():
+            net(torch.randn(3, 4)).mean().backward()
+    graph = open_trial(tmp_path / "t").step(0).graph()
+    edges = [call for call in graph.calls if call.kind == "edge"]
+    assert [(call.operation, *named(graph, call)) for call in edges] == [("sqrt", ["model.scale"], ["model"])]

@@ -59,7 +59,7 @@ def graphs(draw: st.DrawFn) -> Graph:
     edges = st.lists(st.builds(Edge, index, index, st.booleans()), max_size=4)
     places = st.lists(index, max_size=2).map(tuple)
     line = st.builds(SourceLine, names, st.integers(1, 9999), names, names)
-    calls = st.lists(st.builds(Call, names, line, places, places), max_size=2)
+    calls = st.lists(st.builds(Call, names, names, line, places, places), max_size=2)
     return Graph(vertices, tuple(draw(edges)), tuple(draw(calls)))
 
 
