@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Container, Iterable, Mapping
 from typing import Any
 
 from stepscope.store import codec
@@ -19,12 +19,10 @@ class Catalog:
 
     Attributes:
         problems: what could not be read, in sentences.
-        version: how many blocks it has.
     """
 
     def __init__(self, file: BlockFile) -> None:
         self.problems: dict[str, None] = {}
-        self.version = 0
         self._file = file
         self._layout_places: dict[bytes, BlockPlace] = {}
         self._graph_places: dict[bytes, BlockPlace] = {}
@@ -41,7 +39,11 @@ class Catalog:
             digest = codec.digest_from_plain(header["digest"])
         places = self._layout_places if place.kind == "layout" else self._graph_places
         places[digest] = place
-        self.version += 1
+
+    @property
+    def digests(self) -> frozenset[bytes]:
+        """Those of all layouts and graphs, whether they can be read or not."""
+        return frozenset((*self._layout_places, *self._graph_places))
 
     def layout(self, digest: bytes) -> Layout:
         """A layout by its digest.
@@ -67,20 +69,20 @@ class Catalog:
                 self._graphs[digest] = codec.graph_from_plain(plain)
         return self._graphs[digest]
 
-    def layouts(self) -> list[Layout]:
-        """All layouts that can be read; others become problems."""
+    def layouts(self, among: Container[bytes] | None = None) -> list[Layout]:
+        """All layouts that can be read, or those of these digests; what cannot be read becomes a problem."""
         found = []
-        for digest in self._layout_places:
+        for digest in _those(self._layout_places, among):
             try:
                 found.append(self.layout(digest))
             except DamagedError as error:
                 self.problems[f"{self._file.name}: {error}"] = None
         return found
 
-    def graphs(self) -> list[Graph]:
-        """All graphs that can be read; others become problems."""
+    def graphs(self, among: Container[bytes] | None = None) -> list[Graph]:
+        """All graphs that can be read, or those of these digests; what cannot be read becomes a problem."""
         found = []
-        for digest in self._graph_places:
+        for digest in _those(self._graph_places, among):
             try:
                 found.append(self.graph(digest))
             except DamagedError as error:
@@ -101,3 +103,7 @@ class Catalog:
             raise DamagedError(f"the {kind} {digest.hex()[:8]} is not what its digest says")
         with damaged_unless(f"the {kind} {digest.hex()[:8]}"):
             return codec.unpack(packed)
+
+
+def _those(digests: Iterable[bytes], among: Container[bytes] | None) -> list[bytes]:
+    return [digest for digest in digests if among is None or digest in among]

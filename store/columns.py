@@ -32,6 +32,7 @@ N_AGGREGATES = len(SAMPLE_STATISTICS) * len(BATCH_AGGREGATES)
 @dataclass
 class _Buffer:
     numbers: list[int] = field(default_factory=list)
+    places: list[int] = field(default_factory=list)
     statistics: list[NDArray[np.float64]] = field(default_factory=list)
     batches: list[NDArray[np.float32]] = field(default_factory=list)
     size: int = 0
@@ -45,7 +46,8 @@ class ColumnWriter:
         self._buffers: dict[tuple[bytes, int], _Buffer] = {}
         self._size = 0
 
-    def add(self, record: StepRecord, layout: bytes) -> None:
+    def add(self, record: StepRecord, layout: bytes, place: int) -> None:
+        """Take in a step, whose block is at this offset of the steps' file."""
         if not record.tensors:
             return
         key = (layout, record.per_sample.shape[1])
@@ -54,6 +56,7 @@ class ColumnWriter:
         statistics = np.asarray(record.statistics, np.float64)
         size = statistics.nbytes + batch.nbytes
         buffer.numbers.append(record.number)
+        buffer.places.append(place)
         buffer.statistics.append(statistics)
         buffer.batches.append(batch)
         buffer.size += size
@@ -72,7 +75,7 @@ class ColumnWriter:
     def _flush(self, key: tuple[bytes, int]) -> None:
         buffer = self._buffers.pop(key)
         self._size -= buffer.size
-        self._emit(encode_columns(key[0], buffer.numbers, buffer.statistics, buffer.batches))
+        self._emit(encode_columns(key[0], buffer.numbers, buffer.places, buffer.statistics, buffer.batches))
 
 
 def batch_columns(aggregates: NDArray[np.float32], per_sample: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -85,6 +88,7 @@ def batch_columns(aggregates: NDArray[np.float32], per_sample: NDArray[np.float3
 def encode_columns(
     layout: bytes,
     numbers: Sequence[int],
+    places: Sequence[int],
     statistics: Sequence[NDArray[np.float64]],
     batches: Sequence[NDArray[np.float32]],
 ) -> bytes:
@@ -101,6 +105,7 @@ def encode_columns(
         "rows": len(by_row),
         "steps": len(numbers),
         "batch": batch_by_row.shape[1],
+        "places": list(places),
         "arrays": index.entries,
     }
     return encode_block("columns", header, [*index.frames, *frames])
@@ -117,6 +122,7 @@ class Chunk:
         layout: the digest of the layout of its steps.
         rows: how many rows that has.
         numbers: ``(n,)``, the steps.
+        places: ``(n,)``, the offsets of their blocks in the steps' file; None if it does not say.
 
     Raises:
         DamagedError: its header makes no sense, or its step numbers cannot be read.
@@ -132,8 +138,18 @@ class Chunk:
             arrays = array_entries(header["arrays"], place.payload_length)
             self._lengths = arrays["lengths"]
             self.numbers: NDArray[np.int64] = self._array(arrays["numbers"])
+            self.places = np.array(header["places"], np.int64) if "places" in header else None
+            if self.places is not None and self.places.shape != self.numbers.shape:
+                raise ValueError("other places than steps")
             if self.numbers.shape != (self._steps,) or self._lengths.shape != (2 * self.rows,) or self.rows < 1:
                 raise ValueError("other numbers of steps or rows than promised")
+
+    def is_of(self, indices: NDArray[np.int64], offsets: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """Whether these of its steps are those at these offsets of the steps' file; no, if it does not say."""
+        if self.places is None:
+            return np.zeros(len(indices), bool)
+        found: NDArray[np.bool_] = self.places[indices] == offsets
+        return found
 
     def statistics(self, row: int) -> NDArray[np.float64]:
         """``(11, steps)`` of one row."""

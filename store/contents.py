@@ -98,6 +98,13 @@ class Contents:
         places = self.index.layout_places[np.searchsorted(self.index.numbers, numbers)]
         return places, [self._readable_layout(digest) for digest in self.index.layouts]
 
+    def counting_steps(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Which steps of a chunk are those that the index has; of superseded numbers only if the chunk says where."""
+        numbers = chunk.numbers.tolist()
+        is_only_one = np.array([number not in self.index.repeated for number in numbers], bool)
+        offsets = [self.index.offset_of(number) if number in self.index else -1 for number in numbers]
+        return is_only_one | chunk.is_of(np.arange(len(numbers)), np.array(offsets, np.int64))
+
     def _readable_layout(self, digest: bytes) -> Layout | None:
         try:
             return self.catalog.layout(digest)

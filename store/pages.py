@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -105,6 +106,7 @@ class PageFile:
         has_planes = np.where(entries[:, FORM] > SHUFFLED, entries[:, FORM], 0)
         self._first_frames = np.cumsum(has_planes) - has_planes
         self._kept: dict[int, _Rows] = {}
+        self._streams: dict[int, tuple[list[int], list[int]]] = {}
 
     def piece(self, stream: int, row: int, ends: Sequence[int], width: int) -> bytes:
         """The bytes of a row in a stream, in which row i lies from ``ends[i]`` to ``ends[i + 1]``.
@@ -128,18 +130,24 @@ class PageFile:
             yield Page(stream, end, form, self._lengths(index), self._stored(index))
 
     def _page(self, stream: int, row: int, ends: Sequence[int], width: int) -> _Rows:
-        own = np.flatnonzero(self._entries[:, STREAM] == stream)
-        row_ends = self._entries[own, END_ROW]
-        place = int(np.searchsorted(row_ends, row, side="right"))
-        index = int(own[place])
+        own, row_ends = self._of_stream(stream)
+        place = bisect_right(row_ends, row)
+        index = own[place]
         kept = self._kept.get(index)
         if kept is None:
-            first, end = int(row_ends[place - 1]) if place else 0, int(row_ends[place])
+            first, end = row_ends[place - 1] if place else 0, row_ends[place]
             kept = _Rows(first, end, self._read(index, ends[end] - ends[first], width))
             if len(self._kept) >= _KEPT:
                 self._kept.clear()
             self._kept[index] = kept
         return kept
+
+    def _of_stream(self, stream: int) -> tuple[list[int], list[int]]:
+        """Which pages are of a stream, and the rows at which they end."""
+        if stream not in self._streams:
+            own = np.flatnonzero(self._entries[:, STREAM] == stream)
+            self._streams[stream] = own.tolist(), self._entries[own, END_ROW].tolist()
+        return self._streams[stream]
 
     def _read(self, index: int, size: int, width: int) -> bytes:
         stored, form = self._stored(index), int(self._entries[index, FORM])

@@ -16,6 +16,8 @@ from stepscope.store.nodes import Node
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS
 from stepscope.store.step import Step
 
+_ONLY_ONE = -1
+
 
 class Series(NamedTuple):
     """Steps ``(n,)`` and values ``(n,)``; NaN where there was nothing finite to measure."""
@@ -84,13 +86,15 @@ class Source:
     """Where answers come from: the layouts of steps, column chunks, whole steps.
 
     ``layouts_of`` gives for each step a place among some layouts, and these; None for one that cannot be read.
-    ``repeated`` are the numbers of steps that were written more than once; chunks may hold a superseded one.
+    ``repeated`` are the numbers of steps that were written more than once; chunks may hold a superseded one, so that
+    they have to say that theirs is the one at ``offset_of`` the step.
     """
 
     layouts_of: Callable[[NDArray[np.int64]], tuple[NDArray[np.int64], Sequence[Layout | None]]]
     chunks: Sequence[Chunk]
     read_step: Callable[[int], Step]
     repeated: Set[int]
+    offset_of: Callable[[int], int]
 
 
 def gather(question: SeriesQuestion, steps: NDArray[np.int64], source: Source) -> Series:
@@ -101,7 +105,7 @@ def gather(question: SeriesQuestion, steps: NDArray[np.int64], source: Source) -
     rows = [None if layout is None else question.row(layout) for layout in layouts]
     has_row = np.array([row is not None for row in rows], bool)[places]
     steps, places = steps[has_row], places[has_row]
-    answers = _Answers(question, steps, places, np.isin(steps, list(source.repeated)))
+    answers = _Answers(question, steps, places, _offsets(steps, source))
     for chunk in source.chunks:
         for place, layout in enumerate(layouts):
             row = rows[place]
@@ -112,6 +116,14 @@ def gather(question: SeriesQuestion, steps: NDArray[np.int64], source: Source) -
         assert row is not None
         answers.take_step(index, row, source.read_step)
     return Series(steps[answers.found], answers.values[answers.found])
+
+
+def _offsets(steps: NDArray[np.int64], source: Source) -> NDArray[np.int64]:
+    """Of each step that occurs more than once, where the one that counts is; -1 for all others."""
+    offsets = np.full(len(steps), _ONLY_ONE)
+    for index in np.flatnonzero(np.isin(steps, list(source.repeated))).tolist():
+        offsets[index] = source.offset_of(int(steps[index]))
+    return offsets
 
 
 class _Answers:
@@ -126,21 +138,22 @@ class _Answers:
         question: SeriesQuestion,
         steps: NDArray[np.int64],
         places: NDArray[np.int64],
-        is_repeated: NDArray[np.bool_],
+        offsets: NDArray[np.int64],
     ) -> None:
         self.values = np.full(len(steps), np.nan)
         self.found = np.zeros(len(steps), bool)
         self._question = question
         self._steps = steps
         self._places = places
-        self._is_repeated = is_repeated
+        self._offsets = offsets
 
     def take_chunk(self, chunk: Chunk, place: int, row: int) -> None:
         """Take what a chunk says of those of its steps that have the layout with this place."""
         indices = np.searchsorted(self._steps, chunk.numbers)
         inside = np.flatnonzero(indices < len(self._steps))
         own = indices[inside]
-        fits = (self._steps[own] == chunk.numbers[inside]) & (self._places[own] == place) & ~self._is_repeated[own]
+        fits = (self._steps[own] == chunk.numbers[inside]) & (self._places[own] == place)
+        fits &= (self._offsets[own] == _ONLY_ONE) | chunk.is_of(inside, self._offsets[own])
         if not fits.any():
             return
         try:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -23,6 +25,7 @@ class StepEntry(NamedTuple):
     place: BlockPlace
     kind: str
     layout: bytes
+    graphs: tuple[bytes, ...]
     detail: int
 
 
@@ -45,12 +48,17 @@ class StepIndex:
         self.last_detail: int | None = None
         self._entries: dict[int, StepEntry] = {}
         self._layouts: dict[bytes, bytes] = {}
+        self._graphs: dict[tuple[bytes, ...], tuple[bytes, ...]] = {}
 
     def __contains__(self, number: int) -> bool:
         return number in self._entries
 
     def __getitem__(self, number: int) -> StepEntry:
         return self._entries[number]
+
+    def offset_of(self, number: int) -> int:
+        """Where the block of a step is."""
+        return self._entries[number].place.offset
 
     def take(self, place: BlockPlace, header: dict[str, Any]) -> None:
         """Take in a block; ``settle`` makes it visible.
@@ -74,13 +82,15 @@ class StepIndex:
     def _take_step(self, place: BlockPlace, header: dict[str, Any]) -> None:
         with damaged_unless("a step"):
             number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
+            graphs = tuple(map(codec.digest_from_plain, header["graphs"]))
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
             if LOST_DETAIL in header.get("lost", ()) or header.get("part"):
                 detail = NO_DETAIL
         if number in self._entries:
             self.repeated.add(number)
         # One object for equal digests: there are few layouts and many steps.
-        self._entries[number] = StepEntry(place, kind, self._layouts.setdefault(layout, layout), detail)
+        layout, graphs = self._layouts.setdefault(layout, layout), self._graphs.setdefault(graphs, graphs)
+        self._entries[number] = StepEntry(place, kind, layout, graphs, detail)
 
     def settle(self) -> None:
         """Bring ``numbers``, ``kinds``, ``layouts`` and ``last_detail`` up to date."""
@@ -93,6 +103,12 @@ class StepIndex:
         having = [number for number, entry in self._entries.items() if entry.detail != NO_DETAIL]
         self.last_detail = max(having, key=lambda number: self._entries[number].detail, default=None)
 
+    def left_behind(self) -> frozenset[bytes]:
+        """The digests of the layouts and graphs that no step has but superseded ones."""
+        entries = self._entries.values()
+        counting = _digests((entry.layout for entry in entries), {entry.graphs for entry in entries})
+        return _digests(self._layouts, self._graphs) - counting
+
     def of_kind(self, kind: str | None) -> NDArray[np.int64]:
         """The numbers of the steps of a kind, or of all."""
         if kind is None or not len(self.numbers):
@@ -103,3 +119,7 @@ class StepIndex:
         """The recorded step nearest to a number; None if there is none of that kind."""
         numbers = self.of_kind(kind)
         return int(numbers[np.abs(numbers - number).argmin()]) if len(numbers) else None
+
+
+def _digests(layouts: Iterable[bytes], graphs: Iterable[tuple[bytes, ...]]) -> frozenset[bytes]:
+    return frozenset(itertools.chain(layouts, *graphs))

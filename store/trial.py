@@ -19,8 +19,9 @@ from stepscope.store.contents import Contents
 from stepscope.store.errors import NotARecordingError, UnknownNameError, unknown
 from stepscope.store.files import file_path
 from stepscope.store.journal import Message
+from stepscope.store.known_nodes import KnownNodes
 from stepscope.store.layout import Layout
-from stepscope.store.nodes import Node, collect_nodes
+from stepscope.store.nodes import Node
 from stepscope.store.records import STATISTICS, ModuleInfo, Note, TrialEnd, TrialInfo
 from stepscope.store.resumption import Resumption
 from stepscope.store.series import Series, SeriesQuestion, Source, gather
@@ -58,9 +59,7 @@ class Trial:
     def _start_over(self) -> None:
         self._contents = Contents(self.path, self._open_file)
         self._cache: OrderedDict[int, Step] = OrderedDict()
-        self._nodes: tuple[Node, ...] = ()
-        self._nodes_by_name: dict[str, Node] = {}
-        self._nodes_version = -1
+        self._known = KnownNodes(self._contents)
 
     def _open_file(self, path: Path) -> BlockFile:
         return BlockFile(path)
@@ -159,14 +158,10 @@ class Trial:
 
     @property
     def nodes(self) -> tuple[Node, ...]:
-        """All nodes, in data-flow order."""
+        """All nodes, in data-flow order; none that only superseded steps had."""
         with self._lock:
-            if self._nodes_version != self._contents.catalog.version:
-                self._nodes_version = self._contents.catalog.version
-                layouts = [layout.tensors for layout in self._contents.catalog.layouts()]
-                self._nodes = collect_nodes(self._contents.catalog.graphs(), layouts)
-                self._nodes_by_name = {node.name: node for node in self._nodes}
-            return self._nodes
+            self._known.bring_up_to(self.version)
+            return self._known.nodes
 
     def node(self, name: str) -> Node:
         """One node by its name.
@@ -176,9 +171,9 @@ class Trial:
         """
         with self._lock:
             nodes = self.nodes
-            if name not in self._nodes_by_name:
+            if name not in self._known.by_name:
                 raise unknown(f"node in trial {self.name!r}:", name, (node.name for node in nodes))
-            return self._nodes_by_name[name]
+            return self._known.by_name[name]
 
     @property
     def quantities(self) -> tuple[str, ...]:
@@ -244,8 +239,9 @@ class Trial:
         question = SeriesQuestion(node, statistic, quantity, role, iteration, aggregate, sample)
         question.check(self.node(node))
         with self._lock:
-            source = Source(self._contents.layouts_of, self._contents.chunks, self.step, self._contents.index.repeated)
-            return gather(question, self._contents.index.of_kind(kind), source)
+            contents, index = self._contents, self._contents.index
+            source = Source(contents.layouts_of, contents.chunks, self.step, index.repeated, index.offset_of)
+            return gather(question, index.of_kind(kind), source)
 
     def table(
         self,
@@ -322,6 +318,10 @@ class Trial:
     def chunks(self) -> Sequence[Chunk]:
         """The column chunks that were found; for ``verify``."""
         return tuple(self._contents.chunks)
+
+    def counting_steps(self, chunk: Chunk) -> NDArray[np.bool_]:
+        """Which steps of a column chunk are those of the trial: not those that were superseded."""
+        return self._contents.counting_steps(chunk)
 
     @property
     def repeated_steps(self) -> Set[int]:

@@ -72,18 +72,19 @@ def _each_chunk(trial: Trial) -> Iterator[str]:
         except StoreError as error:
             yield f"columns.stepscope: {error}; its steps are read one by one"
             continue
-        for place, number in enumerate(chunk.numbers.tolist()):
-            if not _agrees(trial, chunk, number, statistics[:, place].T, batch[:, place].T):
-                yield f"columns.stepscope: the history of step {number} is not what the step says"
+        numbers = chunk.numbers.tolist()
+        for place in np.flatnonzero(trial.counting_steps(chunk)).tolist():
+            if not _agrees(trial, chunk, numbers[place], statistics[:, place].T, batch[:, place].T):
+                yield f"columns.stepscope: the history of step {numbers[place]} is not what the step says"
 
 
 def _agrees(
     trial: Trial, chunk: Chunk, number: int, statistics: NDArray[np.float64], batch: NDArray[np.float32]
 ) -> bool:
-    """Whether a step is as its columns say; yes, if it cannot be read, or was superseded."""
+    """Whether a step is as its columns say; yes, if it cannot be read."""
     try:
         step = trial.step(number)
-        if step.layout.name != chunk.layout or number in trial.repeated_steps:
+        if step.layout.name != chunk.layout:
             return True
         own = batch_columns(step.aggregates(), step.per_sample())
         return np.array_equal(step.statistics(), statistics, equal_nan=True) and np.array_equal(own, batch, True)

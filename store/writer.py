@@ -140,14 +140,14 @@ class TrialWriter:
         most = most_bytes(record, len(graphs))
         detail = self._details.append(pack_detail(record, self._precision), record.kind, most)
         try:
-            self._steps.append(encode_step(record, layout, graphs, detail.offset, detail.part))
+            place = self._steps.append(encode_step(record, layout, graphs, detail.offset, detail.part))
         except Exception:
             with contextlib.suppress(OSError):
                 self._details.cut(detail)
             raise
         # The step is kept now; its columns are derived, and a reader does without them.
         with contextlib.suppress(OSError):
-            self._column_writer.add(record, layout)
+            self._column_writer.add(record, layout, place)
         return self._bytes() - before
 
     def write_scalars(self, scalars: Sequence[Scalar]) -> int:

@@ -28,11 +28,13 @@ def mend(folder: Path, name: str, siblings: Sequence[Path]) -> Findings:
     findings = Findings()
     mend_journal(folder, name, findings)  # first: without one, nothing else is read
     # What is taken out may bring to light an earlier block, which may be damaged as well.
+    moved = False
     for _ in range(_MOST_ROUNDS):
         changed = [mend_catalog(folder, siblings, findings), mend_details(folder), mend_steps(folder, findings)]
+        moved = moved or changed[-1]
         if not any(changed):
             break
-    if verify_trial(folder):
+    if moved or verify_trial(folder):  # columns say where steps are
         mend_columns(folder)
     if findings.lost:
         add_messages(folder, findings.lost, _last_step(folder))

@@ -30,7 +30,7 @@ def _blocks(folder: Path) -> Iterator[bytes]:
     for number in contents.index.numbers.tolist():
         with suppress(StoreError):
             step = contents.step(number)
-            writer.add(_numbers_of(step), step.layout.name)
+            writer.add(_numbers_of(step), step.layout.name, contents.index.offset_of(number))
         yield from ready
         ready.clear()
     writer.flush()

@@ -80,8 +80,7 @@ class MiniStep:
             held = [count * (coding == 0) + literals * (coding == 3), count * (coding == 2), count * (coding == 3)]
             width = 1 if stream > 4 else int(max(w[rows])) or 4 if stream == 2 else 4
             ends = np.cumsum([0, *([next(lengths) for _ in range(form)] if form > 1 else [length])]).tolist()
-            frames = [behind[start:stop] for start, stop in pairwise(ends)]
-            data = unframe(frames, f"u{width}", -1, form > 0).tobytes()
+            data = unframe([behind[a:z] for a, z in pairwise(ends)], f"u{width}", -1, form > 0).tobytes()
             behind, starts[stream] = behind[length:], end
             at = np.cumsum([0, *(width * held[max(0, (stream - 1) // 2)][rows])]).tolist()
             yield from (((stream, rows.start + i), data[at[i] : at[i + 1]]) for i in range(len(at) - 1))
