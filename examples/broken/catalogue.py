@@ -8,6 +8,7 @@ from types import ModuleType
 
 from stepscope.examples.broken import (
     attention,
+    depth,
     generative,
     healthy_sequences,
     healthy_vectors,
@@ -18,7 +19,9 @@ from stepscope.examples.broken import (
     numerics,
     outputs,
     rates,
+    recurrent,
     signals,
+    singular,
     updates,
     wiring,
 )
@@ -36,6 +39,7 @@ def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
 
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
+    recurrent, depth, singular,
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
