@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import weakref
+from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.loss_scale import LossScale
 from stepscope.recorder.named import Named
+from stepscope.recorder.tracer import UNSEEN
 
 
 class _Hooked(NamedTuple):
@@ -25,6 +27,9 @@ class _Hooked(NamedTuple):
 class GradientWatch:
     """Collects gradients until ``take``. ``loss_group`` is the open one, or empty.
 
+    The hook of a tensor is the ``append`` of a list: no Python code runs in ``backward``. What arrived is looked at
+    before the loss group, the scale or the kind of pass changes, and at the end.
+
     What ``torch.autograd.grad`` computes, while ``probing``, is no gradient of the loss: a gradient penalty, the inner
     step of meta-learning. It only counts in a step without any ``backward``.
     """
@@ -33,9 +38,12 @@ class GradientWatch:
         self.faults = faults
         self.loss_group = ""
         self.scale = LossScale()
+        self.probing = False
+        self._key = object()
+        self._hooked: list[OrderedDict[object, Any]] = []
         self._hooks: list[Any] = []
         self._group_hooks: list[Any] = []
-        self.probing = False
+        self._arriving: list[tuple[list[Named], list[torch.Tensor]]] = []
         self._found: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._probed: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._last: _Hooked | None = None
@@ -54,24 +62,44 @@ class GradientWatch:
             return
         names = [named]
         self._last = _Hooked(weakref.ref(tensor), version, names)
-        self._hooks.append(self._hook(tensor, names))
+        if tensor.is_leaf:
+            self._hooks.append(self._hook_leaf(tensor, names))
+        else:
+            self._hook(tensor, names)
+
+    def look(self) -> None:
+        """Take in what arrived so far; call it before anything changes that says what a gradient is."""
+        with UNSEEN():
+            for names, gradients in self._arriving:
+                try:
+                    while gradients:
+                        self._add(names, gradients.pop(0).detach())
+                except Exception as error:  # one is missing, the others are not
+                    self.faults.report(error, "recording a gradient")
 
     def open_group(self, name: str, leaves: Iterable[tuple[Named, torch.Tensor]]) -> None:
         """Keep apart what ``backward`` calls give from now on, also to each of the leaves."""
+        self.look()
         self.loss_group = name
-        self._group_hooks += [self._hook(leaf, [named]) for named, leaf in leaves if leaf.requires_grad]
+        self._group_hooks += [self._hook_leaf(leaf, [named]) for named, leaf in leaves if leaf.requires_grad]
 
     def close_group(self) -> None:
-        self.loss_group = ""
         _remove(self._group_hooks)
+        self.look()
+        self.loss_group = ""
 
     def stop(self) -> None:
         """Take all hooks off."""
-        self.close_group()
+        for hooks in self._hooked:
+            hooks.pop(self._key, None)
+        self._hooked.clear()
+        _remove(self._group_hooks)
         _remove(self._hooks)
 
     def take(self, measure: Callable[[torch.Tensor, Named, str], None]) -> None:
         """Hand every gradient over, and keep none."""
+        self.look()
+        self._arriving.clear()
         found = self._found or self._probed
         while found:
             (_, quantity), (names, gradient) = found.popitem()
@@ -79,15 +107,23 @@ class GradientWatch:
                 measure(gradient, named, quantity)
 
     def release(self) -> None:
+        self._arriving.clear()
         self._found.clear()
         self._probed.clear()
 
-    def _hook(self, tensor: torch.Tensor, names: list[Named]) -> Any:
-        return tensor.register_hook(partial(self._keep_of_leaf if tensor.is_leaf else self._keep, names))
+    def _hook(self, tensor: torch.Tensor, names: list[Named]) -> None:
+        arriving: list[torch.Tensor] = []
+        self._arriving.append((names, arriving))
+        if tensor._backward_hooks is not None:
+            self._hooks.append(tensor.register_hook(arriving.append))
+            return
+        # What ``register_hook`` does, without the handle: each takes longer to make than all the rest.
+        tensor._backward_hooks = hooks = OrderedDict([(self._key, arriving.append)])
+        cast(Any, tensor.grad_fn)._register_hook_dict(tensor)
+        self._hooked.append(hooks)
 
-    @guarded("recording a gradient")
-    def _keep(self, names: list[Named], gradient: torch.Tensor) -> None:
-        self._add(names, gradient.detach())
+    def _hook_leaf(self, leaf: torch.Tensor, names: list[Named]) -> Any:
+        return leaf.register_hook(partial(self._keep_of_leaf, names))
 
     @guarded("recording a gradient")
     def _keep_of_leaf(self, names: list[Named], gradient: torch.Tensor) -> None:
@@ -98,7 +134,8 @@ class GradientWatch:
         key = (id(names), f"gradient:{self.loss_group}" if self.loss_group else "gradient")
         found = self._probed if self.probing else self._found
         before = found.get(key)
-        gradient = self.scale.unscaled(gradient)
+        if self.scale.current is not None:
+            gradient = self.scale.unscaled(gradient)
         found[key] = names, gradient if before is None else before[1] + gradient
 
 

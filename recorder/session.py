@@ -242,6 +242,7 @@ class StepSession(Listener):
                 self._name_loss(tensor)
 
     def on_grad(self, begins: bool) -> None:
+        self.gradients.look()
         self.gradients.probing = begins
         self.leaves.on_grad(begins)
 
