@@ -235,6 +235,7 @@ class StepSession(Listener):
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
         self.calls.note(BACKWARD)
+        self.gradients.look()
         self.gradients.probing = False
         self.leaves.before_backward(grouped=bool(self.gradients.loss_group))
         for tensor in tensors:

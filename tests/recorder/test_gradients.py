@@ -299,3 +299,28 @@ def test_gradients_changed_in_place_later_are_kept_as_they_were(tmp_path: Path) 
 
     step = record(program, tmp_path)
     assert_recorded(step, "h", torch.from_numpy(seen[0]))
+
+
+def test_a_scaled_and_a_plain_backward_of_one_step(tmp_path: Path) -> None:
+    model, x = small(), torch.randn(8, 4)
+    scaler = torch.amp.GradScaler("cpu", init_scale=2.0**12)
+
+    def program(step: Step) -> None:
+        answer = model(x)
+        scaler.scale(answer.sum()).backward(retain_graph=True)
+        answer.sum().backward()
+
+    assert_recorded(record(program, tmp_path, model), "model", torch.full((8, 2), 2.0))
+
+
+def test_a_gradient_that_would_become_a_parameters_own(tmp_path: Path) -> None:
+    weight = nn.Parameter(torch.ones(8))
+
+    def program(step: Step) -> None:
+        moved = weight + 1
+        step.record("moved", moved)
+        (3 * moved).sum().backward()  # autograd may hand the gradient of ``moved`` itself to ``weight``
+        assert weight.grad is not None
+        weight.grad.zero_()
+
+    assert_recorded(record(program, tmp_path), "moved", torch.full((8,), 3.0))
