@@ -33,3 +33,7 @@ class Choice:
         seen = self._seen[kind]
         self._seen[kind] = seen + 1
         return self._schedule.wants(number, kind, seen) and self._stretch.allows(number, kind, left)
+
+    def has_room(self, number: int, left: float | None) -> bool:
+        """Whether a step that the schedule does not want, but an alarm, can be recorded."""
+        return self._stretch.has_room(number, left)

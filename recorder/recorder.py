@@ -314,7 +314,7 @@ class Recorder:
             )
         self._number = current + 1
         wanted = kind is None or self._wants(current, kind)
-        alarmed = self._health is not None and not wanted and self._health.wants(kind or "")
+        alarmed = self._health is not None and not wanted and self._health.wants(kind or "") and self._has_room(current)
         self._meter.step_begins(kind or "", recorded=wanted or alarmed)
         if not wanted and not alarmed:
             if self._health is not None:
@@ -362,6 +362,9 @@ class Recorder:
 
     def _wants(self, number: int, kind: str) -> bool:
         return self._choice.wants(number, kind, None if self._output is None else self._output.steps_left)
+
+    def _has_room(self, number: int) -> bool:
+        return self._choice.has_room(number, None if self._output is None else self._output.steps_left)
 
     def decide(self, kind: str) -> bool:
         """Whether the open, undecided step is kept, now that its kind is known; for ``Step.decide``."""

@@ -28,9 +28,7 @@ class Stretch:
         """Whether a step that the schedule wants is recorded, with so many recordings left (None: no limit)."""
         if left is None or left >= _BEGINS:
             return True
-        if left < 1:
-            text = f"the recording is full: step {number} and those after it are not recorded"
-            self._faults.warn(f"{text}, {self._limit} hold no more statistics", cause="full")
+        if not self.has_room(number, left):
             return False
         text = f"statistics alone come near to {self._limit}: from step {number} on, fewer steps are recorded"
         self._faults.warn(text, cause="stretched")
@@ -39,3 +37,11 @@ class Stretch:
             return False
         self._since[kind] = 0
         return True
+
+    def has_room(self, number: int, left: float | None) -> bool:
+        """Whether a step can be recorded at all, however much somebody wants it."""
+        if left is None or left >= 1:
+            return True
+        text = f"the recording is full: step {number} and those after it are not recorded"
+        self._faults.warn(f"{text}, {self._limit} hold no more statistics", cause="full")
+        return False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from pathlib import Path
 from typing import Any
@@ -121,3 +122,24 @@ def test_gaps_double() -> None:
     assert set(np.diff(taken)) == {8} and len(taken) == 8
     with pytest.warns(RecorderWarning, match="the recording is full: step 67 and those after it"):
         assert not stretch.allows(67, "train", 0.5)
+
+
+@pytest.mark.slow
+def test_alarms_stay_within_the_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The health check asks for steps that the schedule does not want: not if there is no room for them."""
+    monkeypatch.setattr("stepscope.recorder.health._SHARE", 1e9)  # it looks at each step, however short these are
+    monkeypatch.setattr("stepscope.recorder.health._REST", 1)  # and does not tire of asking
+    model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
+    with warnings.catch_warnings(record=True) as told:
+        warnings.simplefilter("always")
+        with Recorder(tmp_path, trial="trial", schedule=Every(50), max_bytes="150 kB", health=True) as recorder:
+            recorder.watch(model)
+            for number in range(300):
+                with recorder.step():
+                    model.zero_grad()
+                    (model(torch.ones(4, 32)).sum() * (math.nan if number % 5 == 3 else 1)).backward()
+                recorder.flush()
+    trial = open_trial(tmp_path / "trial")
+    assert any("the recording is full" in str(warning.message) for warning in told)
+    assert any(trial.step(number).facts.get("because") == "health check" for number in trial.steps.tolist())
+    assert size_of(trial) <= 150_000
