@@ -6,7 +6,7 @@ from collections import Counter
 
 from stepscope.recorder.cost import CostMeter
 from stepscope.recorder.guard import Faults
-from stepscope.recorder.schedule import Metered, Schedule
+from stepscope.recorder.schedule import Foreseeing, Metered, Schedule
 from stepscope.recorder.sizes import as_text
 from stepscope.recorder.stretch import Stretch
 
@@ -37,3 +37,13 @@ class Choice:
     def has_room(self, number: int, left: float | None) -> bool:
         """Whether a step that the schedule does not want, but an alarm, can be recorded."""
         return self._stretch.has_room(number, left)
+
+    def unwanted(self, number: int, kind: str) -> int:
+        """How many steps from this one on are surely not recorded, as long as they are of this kind."""
+        if not isinstance(self._schedule, Foreseeing):
+            return 0
+        return self._schedule.unwanted(number, kind, self._seen[kind])
+
+    def passed(self, kind: str, steps: int) -> None:
+        """So many steps have passed without a question."""
+        self._seen[kind] += steps

@@ -80,6 +80,7 @@ class CostMeter:
         self._seconds = 0.0
         self._writing = 0.0
         self._fresh_until = 0
+        self._has_timed = False
 
     def step_begins(self, kind: str, *, recorded: bool) -> None:
         """A step of this kind begins, and with it the one before ends."""
@@ -90,11 +91,21 @@ class CostMeter:
             started, last_kind, was_recorded = self._open
             durations = self._of(last_kind)
             (durations.recorded if was_recorded else durations.plain).append(now - started)
+        self._has_timed = self._open is not None and not self._open[2]
         self._open = now, kind, recorded
         self._steps += 1
         if recorded:
             self._recorded[kind] += 1
             self._fresh_until = 0
+
+    def has_timed(self, kind: str) -> bool:
+        """Whether enough plain steps of this kind were timed, the last step among them, to let some go by."""
+        return self._has_timed and len(self._of(kind).plain) >= _FRESH
+
+    def steps_passed(self, steps: int) -> None:
+        """So many more unrecorded steps went by; when they and the one that is open ended was not looked at."""
+        self._steps += steps
+        self._open = None
 
     def step_finished(self, kind: str, seconds: float) -> None:
         """The recorder's work at the end of a recorded step took this long."""

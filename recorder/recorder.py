@@ -29,6 +29,7 @@ from stepscope.recorder.memory import Memory
 from stepscope.recorder.network import network, omissions
 from stepscope.recorder.optimizer_curves import OptimizerCurves
 from stepscope.recorder.output import TrialOutput
+from stepscope.recorder.passing import Passing
 from stepscope.recorder.patterns import Given
 from stepscope.recorder.resuming import check_start, check_step, warn_of_damage
 from stepscope.recorder.scalars import Point, make_point
@@ -139,6 +140,7 @@ class Recorder:
         self._number = start_step or 0
         self._is_resumed = False
         self._meter = CostMeter()
+        self._passing = Passing()
         self._session: StepSession | None = None
         self._nothing = Step(self, None)
         self._health = HealthCheck(self._point_of_health, self._tell) if is_wanted(health) else None
@@ -292,6 +294,11 @@ class Recorder:
 
     def begin_step(self, kind: str | None = "train", *, number: int | None = None) -> Step:
         """Open a step where ``with`` does not fit; ``end_step`` closes it."""
+        passing = self._passing
+        if passing.left and kind == passing.kind and number is None:
+            passing.left -= 1
+            self._number += 1
+            return self._unrecorded
         try:
             return self._begin_step(kind, number)
         except Exception as error:
@@ -299,6 +306,7 @@ class Recorder:
             return self._nothing
 
     def _begin_step(self, kind: str | None, number: int | None) -> Step:
+        self._settle()
         if not self._is_usable():
             return self._nothing
         if self._session is not None:
@@ -319,6 +327,8 @@ class Recorder:
         if not wanted and not alarmed:
             if self._health is not None:
                 self._health.begin(current, kind or "")
+            elif self._meter.has_timed(kind or ""):
+                self._passing.grant(kind or "", self._choice.unwanted(self._number, kind or ""))
             return self._unrecorded
         own_hooks = self._auto is None
         session = StepSession(
@@ -333,6 +343,12 @@ class Recorder:
             session.facts["because"] = "health check"
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
+
+    def _settle(self) -> None:
+        """Count the steps that have passed unasked, and let no more pass."""
+        if passed := self._passing.settle():
+            self._choice.passed(self._passing.kind or "", passed)
+            self._meter.steps_passed(passed)
 
     @guarded("rewind()")
     def rewind(self, step: int) -> None:
@@ -355,6 +371,7 @@ class Recorder:
             self._auto.begin()
 
     def _go_back(self, step: int) -> None:
+        self._settle()
         self._curves.flush()
         self._is_resumed, self._number = False, step
         if self._output is not None:
@@ -419,6 +436,7 @@ class Recorder:
 
         >>> f"{recorder.cost().share:.1%} of the time"                      # doctest: +SKIP
         """
+        self._settle()
         output = self._output
         if output is None:
             return self._meter.cost()
@@ -515,6 +533,7 @@ class Recorder:
         """Finish: write what waits and mark the trial as finished, or as failed with ``error``. Safe to call twice."""
         if self._closed or not self._is_own_process():
             return
+        self._settle()
         try:
             if self._auto is not None:
                 self._auto.stop()

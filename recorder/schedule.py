@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_left
 from collections.abc import Iterable, Mapping
 from dataclasses import InitVar, dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -11,6 +12,7 @@ from stepscope.recorder.cost import CostMeter
 from stepscope.recorder.errors import RecorderError
 
 _PLAIN_STEPS = 4
+_FOR_EVER = 1 << 30
 
 
 @runtime_checkable
@@ -22,6 +24,17 @@ class Schedule(Protocol):
     """
 
     def wants(self, number: int, kind: str, seen: int) -> bool: ...
+
+
+@runtime_checkable
+class Foreseeing(Protocol):
+    """A schedule that knows how many steps it does not want, so that it need not be asked for each of them.
+
+    Args of ``unwanted``: as of ``wants``. Returns how many steps, this one first, are not wanted if they are all of
+    this kind; 0 if that is not known.
+    """
+
+    def unwanted(self, number: int, kind: str, seen: int) -> int: ...
 
 
 @runtime_checkable
@@ -58,6 +71,9 @@ class Every:
 
     def wants(self, number: int, kind: str, seen: int) -> bool:
         return seen % int(self.interval) == 0
+
+    def unwanted(self, number: int, kind: str, seen: int) -> int:
+        return -seen % int(self.interval)
 
 
 def _share(text: object) -> float:
@@ -97,6 +113,9 @@ class Thinned:
     def wants(self, number: int, kind: str, seen: int) -> bool:
         turn, rest = divmod(seen, int(self.every.interval))
         return rest == 0 and (turn < 2 or turn % self._stride(kind) == 0)
+
+    def unwanted(self, number: int, kind: str, seen: int) -> int:
+        return self.every.unwanted(number, kind, seen)
 
     def _stride(self, kind: str) -> int:
         """How many times as rare as is due: the least power of two that keeps the share."""
@@ -160,6 +179,9 @@ class Backoff:
         self._next[kind] = (seen + max(1, round(gap)), gap * self.factor)
         return True
 
+    def unwanted(self, number: int, kind: str, seen: int) -> int:
+        return max(0, self._next.get(kind, (0, 0.0))[0] - seen)
+
 
 @dataclass(frozen=True)
 class Steps:
@@ -170,6 +192,7 @@ class Steps:
     """
 
     numbers: frozenset[int]
+    _in_order: list[int] = field(init=False, repr=False, compare=False)
 
     def __init__(self, numbers: Iterable[int]) -> None:
         if not isinstance(numbers, Iterable) or isinstance(numbers, str):
@@ -178,9 +201,14 @@ class Steps:
         if not all(isinstance(number, int) and not isinstance(number, bool) for number in kept):
             raise RecorderError(f"Steps({numbers!r}): expected whole numbers")
         object.__setattr__(self, "numbers", kept)
+        object.__setattr__(self, "_in_order", sorted(kept))
 
     def wants(self, number: int, kind: str, seen: int) -> bool:
         return number in self.numbers
+
+    def unwanted(self, number: int, kind: str, seen: int) -> int:
+        place = bisect_left(self._in_order, number)
+        return self._in_order[place] - number if place < len(self._in_order) else _FOR_EVER
 
 
 @dataclass(frozen=True)
@@ -202,6 +230,12 @@ class PerKind:
     def wants(self, number: int, kind: str, seen: int) -> bool:
         schedule = self.kinds.get(kind, self.default)
         return schedule is not None and schedule.wants(number, kind, seen)
+
+    def unwanted(self, number: int, kind: str, seen: int) -> int:
+        schedule = self.kinds.get(kind, self.default)
+        if schedule is None:
+            return _FOR_EVER
+        return schedule.unwanted(number, kind, seen) if isinstance(schedule, Foreseeing) else 0
 
 
 def _is_number(value: object) -> bool:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from stepscope.recorder.recorder import Recorder
 
 _TYPES = ("input", "parameter", "buffer", "calculated", "target", "loss")
+
+
+_NOTHING = nullcontext()
+"""What an unrecorded step gives for a ``with``; it keeps nothing, so one is enough."""
 
 
 class Step:
@@ -53,7 +57,6 @@ class Step:
             self._recorder.end_step(error)
         return False
 
-    @guarded("record()")
     def record(
         self,
         name: str,
@@ -82,8 +85,21 @@ class Step:
                 otherwise a warning, as for all errors inside a step).
             BatchDimensionError: there is no such dimension.
         """
-        if self._session is None:
-            return
+        if self._session is not None:  # asked here: most steps pay for each call that follows, see ``passing``
+            self._record(self._session, name, tensor, node=node, role=role, type=type, batch_dim=batch_dim)
+
+    @guarded("record()")
+    def _record(
+        self,
+        session: StepSession,
+        name: str,
+        tensor: Any,
+        *,
+        node: str | None,
+        role: str | None,
+        type: TensorType,
+        batch_dim: int | Literal[False] | None,
+    ) -> None:
         if not isinstance(tensor, torch.Tensor):
             raise RecorderError(f"record({name!r}): expected a tensor, got {tensor.__class__.__name__}")
         if not str(name):
@@ -92,7 +108,7 @@ class Step:
             raise RecorderError(f"record({name!r}, type={type!r}): expected one of {', '.join(_TYPES)}")
         if node is not None:
             name, role = node, role or name
-        self._session.record(
+        session.record(
             str(name),
             tensor,
             role=role or "tensor",
@@ -111,14 +127,17 @@ class Step:
             raise RecorderError(f"connect(): expected two tensors, got {given}")
         self._session.connect(source, sink)
 
-    @contextmanager
-    def iteration(self) -> Iterator[None]:
+    def iteration(self) -> AbstractContextManager[None]:
         """One of several passes inside the step: a time step of a recurrent net, a micro-batch, a rollout step.
 
         >>> for x in sequence:                                   # doctest: +SKIP
         ...     with step.iteration():
         ...         memory = model(x, memory)
         """
+        return _NOTHING if self._session is None else self._iteration()
+
+    @contextmanager
+    def _iteration(self) -> Iterator[None]:
         opened = self.begin_iteration()
         try:
             yield
