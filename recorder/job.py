@@ -11,7 +11,7 @@ import torch
 from stepscope.recorder.frames import Place
 from stepscope.recorder.memory import Holding
 from stepscope.recorder.named import Named
-from stepscope.recorder.row_groups import Deferred, MeasuredRows
+from stepscope.recorder.row_groups import Deferred, MeasuredRows, measure_deferred
 from stepscope.recorder.statistics import Measured
 
 _CALL_BYTES = 256
@@ -79,9 +79,7 @@ class HostCopy:
             if device in self._flat:
                 group, offsets[device] = _landed(group, self._flat[device][0], offsets[device])
             landed.append(group)
-        for deferred in self._deferred:
-            landed += deferred.measure(self.faults)
-        return landed
+        return landed + measure_deferred(self._deferred, self.faults)
 
 
 def to_host(groups: Sequence[MeasuredRows | Deferred]) -> HostCopy:

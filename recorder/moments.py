@@ -45,7 +45,7 @@ def moments_of(stack: torch.Tensor) -> Moments:
     group, batch, width = stack.shape
     if not may_wait_for(stack):
         return _of_device_rows(stack.reshape(group * batch, 1, width), (group, batch))
-    found = _of_rows(stack.reshape(group * batch, width)).view(-1, group, batch)
+    found = rows_of_moments(stack.reshape(group * batch, width)).view(-1, group, batch)
     strange = ~_is_ordinary(found[_MAXIMUM].maximum(-found[_MINIMUM]), stack.dtype).all(1)
     ordinary = _ordinary(found, width)
     if not bool(strange.any()):
@@ -78,8 +78,8 @@ def pieces(rows: torch.Tensor) -> Iterator[torch.Tensor]:
     return iter(rows.split(max(1, limit // max(1, size))))
 
 
-def _of_rows(rows: torch.Tensor) -> torch.Tensor:
-    """``(R, N)`` to ``(6, R)``: mean, what corrects it, mean square about it, mean magnitude, minimum, maximum."""
+def rows_of_moments(rows: torch.Tensor) -> torch.Tensor:
+    """``(R, N)`` to ``(6, R)``, of each row: mean, what corrects it, mean square about it, mean magnitude, extremes."""
     scratch = torch.empty_like(next(pieces(rows)))
     return torch.cat([_of_piece(piece, scratch[: len(piece)]) for piece in pieces(rows)], dim=1)
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
@@ -11,7 +12,10 @@ import torch
 
 from stepscope.recorder.memory import Holding
 from stepscope.recorder.named import Named, dtype_name
+from stepscope.recorder.small_tensors import LARGEST, MOST, Alike, measure_small, room_for
 from stepscope.recorder.statistics import Measured, bytes_of_results, measure
+
+_AS_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 
 Row = tuple[Named, str]
 """A named tensor, and the quantity of it."""
@@ -78,6 +82,14 @@ class Group:
         for tensor, rows, strides in zip(self.tensors, self.rows, self.strides, strict=True):
             yield replace(self, tensors=(tensor,), rows=(rows,), strides=(strides,))
 
+    @property
+    def is_small(self) -> bool:
+        """Whether it can be measured together with others."""
+        first = self.tensors[0]
+        if self.batch_dim is not None or not 0 < first.numel() <= LARGEST or first.is_quantized:
+            return False
+        return first.dtype in _AS_FLOAT32 and first.layout == torch.strided and first.device.type == "cpu"
+
     def keys(self) -> tuple[tuple[RowKey, ...], ...]:
         """The rows of each tensor with what the record says of them."""
         dtype, shape = dtype_name(self.tensors[0].dtype), tuple(self.tensors[0].shape)
@@ -94,16 +106,55 @@ class Deferred:
         self._group: Group | None = group
         self._held = held
 
-    def measure(self, faults: list[Exception]) -> list[MeasuredRows]:
-        """Measure it, once, and let go of its tensors."""
+    @property
+    def group(self) -> Group | None:
+        """What is to be measured; None once it was."""
+        return self._group
+
+    def measure(self, faults: list[Exception], results: Measured | None = None) -> list[MeasuredRows]:
+        """Measure it, once, unless the results are known, and let go of its tensors."""
         group, self._group = self._group, None
         if group is None:
             return []
         try:
+            if results is not None:
+                return [MeasuredRows(group.keys(), results, batched=False, is_complete=group.is_complete)]
             with torch.no_grad():
                 return measure_group(group, faults)
         finally:
             self._held.give_back(group.bytes)
+
+
+def measure_deferred(deferred: Sequence[Deferred], faults: list[Exception]) -> list[MeasuredRows]:
+    """Measure groups, the small ones together."""
+    known = _small_results([group for one in deferred if (group := one.group) is not None and group.is_small])
+    return [rows for one in deferred for rows in one.measure(faults, known.get(id(one.group)))]
+
+
+def _small_results(groups: list[Group]) -> dict[int, Measured]:
+    """The results of small groups, by their identity; those are missing that have to be measured with more care."""
+    found: dict[int, Measured] = {}
+    with torch.no_grad(), suppress(Exception):  # measured by themselves, they show what is wrong
+        for part in _together(groups):
+            alike = [Alike([as_real(tensor) for tensor in group.tensors], group.neuron_limit) for group in part]
+            results = zip(part, measure_small(alike), strict=True)
+            found.update((id(group), result) for group, result in results if result is not None)
+    return found
+
+
+def _together(groups: list[Group]) -> Iterator[list[Group]]:
+    """So many at a time as there is room for."""
+    part: list[Group] = []
+    room = MOST
+    for group in groups:
+        taken = room_for(group.tensors[0].numel(), len(group.tensors))
+        if part and taken > room:
+            yield part
+            part, room = [], MOST
+        part.append(group)
+        room -= taken
+    if part:
+        yield part
 
 
 def measure_group(group: Group, faults: list[Exception]) -> list[MeasuredRows]:
