@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,6 +58,15 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return numbers
 
 
+def _rewrite_columns(path: Path, change: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
+    file = BlockFile(file_path(path, "columns"))
+    blocks = [
+        encode_block("columns", change(header), [file.read(place.payload_offset, place.payload_length)])
+        for place, header in file.new_blocks()
+    ]
+    file_path(path, "columns").write_bytes(file_header() + b"".join(blocks))
+
+
 def _expected(trial: Trial) -> list[float]:
     mean = {number: 0.0 for number in trial.steps.tolist()}
     for synthetic, numbers in ((SYNTHETIC, range(BACK_TO)), (AGAIN, range(BACK_TO, STEPS + BACK_TO))):
@@ -85,16 +96,17 @@ def test_new_steps_that_are_in_no_columns_yet(resumed: Path, tmp_path: Path, rea
 def test_columns_that_do_not_say_where_their_steps_are(resumed: Path, tmp_path: Path, read: list[int]) -> None:
     """As earlier programs wrote them: what was superseded is read one by one."""
     path = flips.copy(resumed, tmp_path)
-    file = BlockFile(file_path(path, "columns"))
-    blocks = [
-        encode_block("columns", {k: v for k, v in header.items() if k != "places"},
-                     [file.read(place.payload_offset, place.payload_length)])
-        for place, header in file.new_blocks()
-    ]  # fmt: skip
-    file_path(path, "columns").write_bytes(file_header() + b"".join(blocks))
+    _rewrite_columns(path, lambda header: {key: value for key, value in header.items() if key != "places"})
     trial = open_trial(path)
     assert trial.series("model").values.tolist() == _expected(trial)
     assert read == list(range(BACK_TO, STEPS)) and verify(path) == []
+
+
+@pytest.mark.parametrize("lie", [None, [], "x", [1.5], [[1]], {}, [2**63], [0] * CHUNK_STEPS, [-1] * CHUNK_STEPS])
+def test_columns_that_lie_about_places(resumed: Path, tmp_path: Path, lie: object) -> None:
+    path = flips.copy(resumed, tmp_path)
+    _rewrite_columns(path, lambda header: {**header, "places": lie})
+    assert open_trial(path).series("model").values.tolist() == _expected(open_trial(path))
 
 
 def test_a_repair_that_moves_steps(resumed: Path, tmp_path: Path) -> None:

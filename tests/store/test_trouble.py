@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import tempfile
+import traceback
+import warnings
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
-from stepscope.store import TrialWriter, open_trial
+from stepscope.store import TrialWriter, open_trial, verify
 from stepscope.store.append_file import AppendFile
 from stepscope.store.records import Note, TrialEnd
+from stepscope.store.room import Limits
 from support.records import assert_step_is
 from support.small_disk import mounted
 from support.synthetic import Synthetic, SyntheticTrial
 
 SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2)
+_NOBODY = 65534
 RECORDS = [SYNTHETIC.record(index) for index in range(40)]
 
 
@@ -152,15 +158,59 @@ def test_a_removed_folder(tmp_path: Path) -> None:
     assert not live.path.exists()
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_to(tmp_path: Path) -> None:
-    tmp_path.chmod(0o500)
-    with pytest.raises(PermissionError):
-        TrialWriter(tmp_path / "group", SYNTHETIC.info())
-    tmp_path.chmod(0o700)
-
-
 def test_a_file_in_the_folders_place(tmp_path: Path) -> None:
     (tmp_path / "group").write_text("a file")
     with pytest.raises(OSError, match="group"):
         TrialWriter(tmp_path / "group", SYNTHETIC.info())
+
+
+def _write_without_permission(folder: Path) -> None:
+    """With a limit of bytes, files are made all the time; for a while, none may be."""
+    writer = TrialWriter(folder, SYNTHETIC.info(), limits=Limits(trial=400_000))
+    written: list[int] = []
+    refused = 0
+    for record in RECORDS:
+        if record.number in (100, 300):
+            writer.path.chmod(0o500 if record.number == 100 else 0o700)
+        try:
+            writer.write_step(record)
+            written.append(record.number)
+        except PermissionError:
+            refused += 1
+    writer.close(TrialEnd("finished", 1.0))
+    trial = open_trial(writer.path)
+    assert refused and trial.steps.tolist() == written and {0, 300, 390} <= set(written)
+    assert verify(writer.path) == []
+    for number in written:
+        assert np.array_equal(trial.step(number).statistics(), RECORDS[number // 10].statistics, equal_nan=True)
+
+
+def _start_without_permission(folder: Path) -> None:
+    folder.mkdir(0o500)
+    with pytest.raises(PermissionError):
+        TrialWriter(folder / "group", SYNTHETIC.info())
+
+
+@pytest.mark.parametrize("action", [_start_without_permission, _write_without_permission])
+def test_a_permission_that_is_missing(action: Callable[[Path], None]) -> None:
+    """In a process of another user: root may do anything."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # of forking beside threads
+        if os.geteuid() == 0:
+            os.chown(folder, _NOBODY, _NOBODY)
+        child = os.fork()
+        if child == 0:
+            _do_as_nobody(action, Path(folder) / "runs")
+        assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+
+
+def _do_as_nobody(action: Callable[[Path], None], folder: Path) -> None:
+    try:
+        if os.geteuid() == 0:
+            os.setegid(_NOBODY)
+            os.seteuid(_NOBODY)
+        action(folder)
+        os._exit(0)
+    except BaseException:
+        traceback.print_exc()
+        os._exit(1)
