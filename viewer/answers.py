@@ -140,11 +140,12 @@ class Answers:
         selection, trial, other = self.trials(state)
         return curves.run_timeline(trial, other, selection, self.diagnoses.known(trial))
 
-    def findings(self, state: Json) -> tuple[Any, str]:
-        """The left panel's findings; and a word that changes with them, upon which what else shows them is redrawn."""
+    def findings(self, state: Json) -> tuple[Any, Json]:
+        """The left panel's findings; and what marks them elsewhere, upon which the timeline is redrawn."""
         _, trial, _ = self.trials(state)
         found = self.diagnoses.of(trial)
-        return findings.panel(trial, found), f"{trial.name}, {diagnosed_at(trial)}"
+        marked = {"trial": trial.name, "when": diagnosed_at(trial), "marks": findings.marks(found)}
+        return findings.panel(trial, found), marked
 
     def nodes(self, state: Json) -> list[dict[str, str]]:
         _, trial, _ = self.trials(state)

@@ -145,5 +145,7 @@ def _connect_browser(app: Dash) -> None:
     browser("follow", Input("table", "rowData"), prevent_initial_call=True)
     for target in ("overview", "inspector", "findings"):
         browser("panel", Input(f"{target}-markup", "data"), State(target, "id"), prevent_initial_call=True)
+    for chart in ("steps-chart", "scalars-chart"):
+        browser("height", Output(chart, "style"), Input(chart, "figure"), prevent_initial_call=True)
     browser("diagnosed", Input("diagnosed", "data"), prevent_initial_call=True)
     browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -11,11 +12,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store import Histogram
+from stepscope.viewer.names import cut
 from stepscope.viewer.numbers import short
 from stepscope.viewer.sampling import min_max
 from stepscope.viewer.theme import CURSOR, DIVERGING, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS
 
 Figure = dict[str, Any]
+_NAME = 46
+"""Letters of a name that a legend or an axis shows; all of it is shown on hover."""
+_LETTER = 6.3
+"""Pixels, about."""
+_LINE = 46
+"""Letters of a sentence in the place of a chart: what the narrowest charts have room for."""
 
 
 @dataclass(frozen=True)
@@ -37,8 +45,9 @@ def empty(text: str = "", height: int | None = None) -> Figure:
     figure["layout"] |= {"xaxis": axis, "yaxis": axis}
     if text:
         figure["layout"]["annotations"] = [
-            {"text": text, "x": 0.5, "y": 0.5, "xref": "paper", "yref": "paper", "showarrow": False}
-        ]
+            {"text": "<br>".join(map(_escape, textwrap.wrap(text, _LINE))), "x": 0.5, "y": 0.5, "xref": "paper",
+             "yref": "paper", "showarrow": False}
+        ]  # fmt: skip
     return figure
 
 
@@ -77,7 +86,7 @@ def timeline(
     # A click anywhere means the nearest recorded step.
     layout["hovermode"], layout["hoverdistance"] = "x", -1
     layout["shapes"] = _cursor(cursor, width=2)
-    if curves and _wants_log(np.concatenate([curve.values for curve in curves])):
+    if wants_log(curve.values for curve in curves):
         layout["yaxis"]["type"] = "log"
     return figure
 
@@ -89,13 +98,14 @@ def history(
     figure = _figure(None)
     figure["layout"]["showlegend"] = len(curves) > 1
     if legend == "right" and len(curves) > 1:
-        figure["layout"]["margin"] = {"l": 52, "r": 290, "t": 10, "b": 28}
+        longest = max(len(cut(curve.name, _NAME)) for curve in curves)
+        figure["layout"]["margin"] = {"l": 52, "r": round(60 + _LETTER * longest), "t": 10, "b": 28}
         figure["layout"]["legend"] = {"x": 1.01, "xanchor": "left", "y": 1, "font": {"size": 11}}
     for curve in curves:
         figure["data"] += _traces(curve)
     figure["layout"]["shapes"] = _cursor(cursor)
     if log:
-        figure["layout"]["yaxis"]["type"] = "log"
+        figure["layout"]["yaxis"] |= _log_axis([curve.values for curve in curves])
     return figure
 
 
@@ -133,7 +143,9 @@ def heat_map(
 
     With ``ratio`` the values are multiples: green below 1, white at 1, purple above.
     """
-    figure = _figure(max(320, 60 + 15 * len(names)), margin={"l": 260, "r": 20, "t": 8, "b": 30})
+    shorter = [cut(name, _NAME) for name in names]
+    left = round(16 + _LETTER * max(map(len, shorter), default=0))
+    figure = _figure(max(320, 60 + 15 * len(names)), margin={"l": left, "r": 20, "t": 26, "b": 12})
     shown = _log10(np.abs(values)) if log or ratio else values
     finite = shown[np.isfinite(shown)]
     low, high = (np.percentile(finite, [2, 98]).tolist()) if finite.size else (0.0, 1.0)
@@ -148,12 +160,14 @@ def heat_map(
             "type": "heatmap", "x": [str(step) for step in steps], "y": list(names), "z": _plain(shown),
             "customdata": _plain(values), "zmin": low, "zmax": high if high > low else low + 1, "colorscale": scale,
             "hovertemplate": "%{y}<br>step %{x}: %{customdata:.4g}<extra></extra>", "hoverongaps": False,
-            "colorbar": {"thickness": 12, "title": {"text": title, "side": "right"}},
+            "colorbar": {"thickness": 12, "title": {"text": title, "side": "right"},
+                         "lenmode": "pixels", "len": 300, "y": 1, "yanchor": "top"},
         }
     )  # fmt: skip
     layout = figure["layout"]
-    layout["yaxis"] |= {"autorange": "reversed", "tickfont": {"family": "monospace", "size": 10}, "dtick": 1}
-    layout["xaxis"] |= {"type": "category", "nticks": 12}
+    layout["yaxis"] |= {"autorange": "reversed", "tickfont": {"family": "monospace", "size": 10}}
+    layout["yaxis"] |= {"tickmode": "array", "tickvals": list(names), "ticktext": shorter}
+    layout["xaxis"] |= {"type": "category", "nticks": 12, "side": "top"}
     layout["uirevision"] = "heat"
     if cursor is not None and cursor in steps:
         layout["shapes"] = _cursor(list(steps).index(cursor))
@@ -191,8 +205,8 @@ def _range_of(curves: Sequence[Curve]) -> dict[str, Any]:
     """A logarithmic axis where that is needed; and some room around a constant, which plotly centres on zero."""
     values = np.concatenate([curve.values for curve in curves]) if curves else np.zeros(0)
     finite = values[np.isfinite(values)]
-    if _wants_log(values):
-        return {"type": "log"}
+    if wants_log([values]):
+        return _log_axis([values])
     if len(finite) and finite.min() == finite.max() and finite[0] != 0:
         return {"range": sorted([0.5 * float(finite[0]), 1.5 * float(finite[0])])}
     return {}
@@ -234,7 +248,7 @@ def _traces(curve: Curve, width: float = 1.6) -> list[dict[str, Any]]:
     steps, values = min_max(curve.steps, curve.values)
     finite = np.isfinite(values)
     line = {
-        "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": curve.name,
+        "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": cut(curve.name, _NAME),
         "meta": curve.node,
         "x": steps.tolist(), "y": _plain(values), "connectgaps": False, "marker": {"size": 4},
         "line": {"color": curve.color, "width": width, "dash": "dot" if curve.dotted else "solid"},
@@ -277,10 +291,30 @@ def _cursor(step: int | None, width: float = 1.2) -> list[dict[str, Any]]:
     return [{"type": "line", "x0": step, "x1": step, "y0": 0, "y1": 1, "yref": "paper", "line": line}]
 
 
-def _wants_log(values: NDArray[np.float64]) -> bool:
-    """Whether a curve spans so much that a linear axis would show nothing: positive, and three decades or more."""
-    finite = values[np.isfinite(values)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > 1000)
+def wants_log(curves: Iterable[NDArray[np.float64]]) -> bool:
+    """Whether curves span so much that a linear axis would show little: none negative, and three decades or more.
+
+    Where some are zero, which no logarithmic axis can show, they must also be small for the most part.
+    """
+    finite = _finite(curves)
+    positive = finite[finite > 0]
+    if not len(positive) or finite.min() < 0 or positive.max() / positive.min() <= 1000:
+        return False
+    return bool(finite.min() > 0 or np.median(finite) < 0.1 * finite.max())
+
+
+def _log_axis(curves: Iterable[NDArray[np.float64]]) -> dict[str, Any]:
+    """Labels at whole powers of ten, as many as there is room for; between them, too, where there are few."""
+    finite = _finite(curves)
+    positive = finite[finite > 0]
+    decades = math.log10(positive.max() / positive.min()) if len(positive) else 0.0
+    return {"type": "log", **({"dtick": math.ceil(decades / 6)} if decades > 1.5 else {})}
+
+
+def _finite(curves: Iterable[NDArray[np.float64]]) -> NDArray[np.float64]:
+    values: NDArray[np.float64] = np.concatenate([np.zeros(0), *(np.ravel(curve) for curve in curves)])
+    finite: NDArray[np.float64] = values[np.isfinite(values)]
+    return finite
 
 
 @dataclass(frozen=True)
@@ -336,4 +370,14 @@ def _bar_ticks(bars: Sequence[_Bar]) -> list[tuple[float, str]]:
     return ticks
 
 
-__all__ = ["TYPE_COLORS", "Curve", "empty", "heat_map", "histogram", "history", "small_multiples", "timeline"]
+__all__ = [
+    "TYPE_COLORS",
+    "Curve",
+    "empty",
+    "heat_map",
+    "histogram",
+    "history",
+    "small_multiples",
+    "timeline",
+    "wants_log",
+]

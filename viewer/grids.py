@@ -22,17 +22,22 @@ _THEME = (
     ".withParams({fontSize: 12, headerFontSize: 11, spacing: 4, cellHorizontalPadding: 7})"
 )
 _COUNTS = ("nan_count", "inf_count")
+"""Whole numbers; any but zero is trouble."""
 
 
-def number(field: str, title: str, *, width: int = 92, tooltip: str = "") -> Column:
-    """A column of numbers: right-aligned, short, in full on hover; None is not finite, and red."""
+def number(field: str, title: str, *, width: int = 92, tooltip: str = "", whole: bool = False) -> Column:
+    """A column of numbers: right-aligned, short, in full on hover; None is not finite, and red.
+
+    Args:
+        whole: whether its numbers count something, and are written with separators.
+    """
     return {
         "field": field,
         "headerName": title,
         "width": width,
         "type": "rightAligned",
         "filter": "agNumberColumnFilter",
-        "valueFormatter": {"function": f"stepscopeNumber(params, {'true' if field in _COUNTS else 'false'})"},
+        "valueFormatter": {"function": f"stepscopeNumber(params, {'true' if whole or field in _COUNTS else 'false'})"},
         "tooltipValueGetter": {"function": "stepscopeFull(params)"},
         "cellClassRules": {
             "not-finite": "params.value === null",
@@ -55,20 +60,20 @@ def tensor_columns(names: Sequence[str], statistic: str, compare: str) -> list[C
     name = text(
         "node",
         "tensor",
-        210,
+        196,
         pinned="left",
         cellClass="tensor",
         cellClassRules={"trouble": not_finite},
         # Marked as left-to-right, as the cell is set right-to-left so that names are cut at their front.
         valueFormatter={"function": "'\\u200e' + params.value + '\\u200e'"},
     )
-    kind = text("type", "type", 96, cellClass={"function": "'type type-' + params.value"})
+    kind = text("type", "type", 86, cellClass={"function": "'type type-' + params.value"})
     numbers = [number(n, titles.get(n, n), width=_width(n), tooltip=tooltips.get(n, "")) for n in names]
-    return [name, text("role", "role", 92), kind, text("shape", "shape", 112), *numbers]
+    return [name, text("role", "role", 78), kind, text("shape", "shape", 92), *numbers]
 
 
 def _width(name: str) -> int:
-    return {"gradient_norm": 116, "other": 130, "nan_count": 68, "inf_count": 68}.get(name, 88)
+    return {"gradient_norm": 112, "other": 104, "ratio": 76, "nan_count": 62, "inf_count": 62}.get(name, 84)
 
 
 def neuron_columns(columns: Iterable[tuple[str, str]]) -> list[Column]:
@@ -85,22 +90,23 @@ def _neuron_column(field: str, title: str) -> Column:
 
 def network_columns(*, compared: str) -> list[Column]:
     """Of the page of modules."""
-    name = text("name", "module or parameter", 300, pinned="left", sortable=False, tooltipField="path",
+    name = text("name", "module or parameter", 260, pinned="left", sortable=False, tooltipField="path",
                 cellStyle={"function": "({paddingLeft: 12 + 18 * params.data.depth + 'px', "
                                        "fontWeight: params.data.is_module ? 600 : 400})"})  # fmt: skip
     columns = [
         name,
-        text("kind", "class", 150),
-        text("shape", "shape", 130),
-        number("elements", "parameters", width=110),
-        text("trainable", "state", 150),
-        text("dtype", "dtype", 84),
+        text("kind", "class", 124),
+        text("shape", "shape", 112),
+        number("elements", "parameters", width=100, whole=True),
+        text("trainable", "state", 112),
+        text("dtype", "dtype", 78),
         number("norm", "norm"),
-        number("gradient_norm", "gradient norm", width=120),
-        number("update_ratio", "update ratio", width=112, tooltip="norm of the update over the norm of the value"),
-        text("shared", "also known as", 160),
+        number("gradient_norm", "gradient norm", width=112),
+        number("update_ratio", "update ratio", width=104, tooltip="norm of the update over the norm of the value"),
     ]
-    return [*columns, number("other_norm", f"norm, {compared}", width=140)] if compared else columns
+    if compared:
+        columns.insert(7, number("other_norm", f"norm, {compared}", width=124))
+    return [*columns, text("shared", "also known as", 130)]
 
 
 def grid(id: str, *, row_height: int = 25) -> dag.AgGrid:

@@ -195,7 +195,7 @@ def _tools() -> list[html.Div]:
     return [
         _labelled("draw", _switch("mode", ("lines", "lines"), ("heat", "heat map")), "mode-box"),
         _labelled("statistic", _select("statistic", 130), "statistic-box"),
-        _labelled("value axis", _switch("log", ("linear", "linear"), ("log", "log")), "log-box"),
+        _labelled("value axis", _switch("log", ("auto", "auto"), ("linear", "linear"), ("log", "log")), "log-box"),
         _labelled("nodes", nodes, "pinned-box"),
     ]
 

@@ -8,7 +8,9 @@ Markup = list[Any]
 """``[tag.class, attributes, child, ...]``; a child is a string or another list."""
 
 
-def el(tag: str, *children: Markup | str | None, title: str = "", act: dict[str, Any] | None = None) -> Markup:
+def el(
+    tag: str, *children: Markup | str | None, title: str = "", act: dict[str, Any] | None = None, copy: str = ""
+) -> Markup:
     """An element.
 
     >>> el("b.name", "fc1", act={"node": "fc1"})
@@ -18,12 +20,15 @@ def el(tag: str, *children: Markup | str | None, title: str = "", act: dict[str,
         tag: the tag's name, then class names, separated by dots.
         title: what the mouse pointer shows.
         act: what a click changes in the selection.
+        copy: what a click copies.
     """
     attributes: dict[str, Any] = {}
     if title:
         attributes["title"] = title
     if act is not None:
         attributes["act"] = act
+    if copy:
+        attributes["copy"] = copy
     return [tag, attributes, *(child for child in children if child is not None)]
 
 

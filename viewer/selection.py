@@ -29,7 +29,7 @@ class Selection:
         opened: paths of opened modules; None lets the graph decide.
         mode: of the Over steps page: ``"lines"`` or ``"heat"``.
         pinned: nodes whose curves are drawn besides the selected one's.
-        log: whether value axes are logarithmic.
+        log: whether value axes are logarithmic; None: where the numbers ask for it.
         follow: whether the step follows a live trial.
     """
 
@@ -49,7 +49,7 @@ class Selection:
     opened: tuple[str, ...] | None = None
     mode: str = "lines"
     pinned: tuple[str, ...] = ()
-    log: bool = False
+    log: bool | None = None
     follow: bool = False
 
     def with_changes(self, **changes: Any) -> Selection:
@@ -118,6 +118,8 @@ def _parsed(name: str, value: Any) -> Any:
         items = [value] if isinstance(value, str) else value
         return tuple(str(item) for item in items if item) if isinstance(items, (list, tuple)) else _NOTHING
     if name in ("log", "follow"):
+        if name == "log" and value in (None, ""):
+            return None
         return value in (True, 1, "1", "True", "true")
     return value if isinstance(value, str) else _NOTHING
 

@@ -24,7 +24,7 @@ selections = st.builds(
     lag=st.integers(0, 9),
     opened=st.none() | st.lists(names, max_size=3).map(tuple),
     pinned=st.lists(names, max_size=3).map(tuple),
-    log=st.booleans(),
+    log=st.none() | st.booleans(),
     follow=st.booleans(),
 )
 

@@ -1,9 +1,10 @@
-// What the caller lays over the picture: colours, short texts, red outlines for trouble, and a legend.
+// What the caller lays over the picture: colours, short texts, marks on what is wrong, and a legend.
 (function () {
   "use strict";
   const parts = ((window.stepscope = window.stepscope || {}).graphParts = window.stepscope.graphParts || {});
   const TYPES = ["input", "parameter", "buffer", "calculated", "target", "loss"];
   const MOST_STRIPES = 24;
+  const LEVELS = { warning: 1, error: 2 };
 
   /** Put an overlay on the picture, in place of the one before. */
   parts.showOverlay = function (panel) {
@@ -11,15 +12,17 @@
     const colours = overlay.colours || {};
     const texts = overlay.texts || {};
     const bad = new Set(overlay.bad || []);
+    const marks = overlay.marks || {};
     panel.svg.classList.toggle("has-overlay", Object.keys(colours).length > 0);
     for (const element of panel.svg.querySelectorAll(".note, .stripes, .badge")) element.remove();
     const inside = panel.drawing.boxes.map(() => []);
-    const troubled = new Set();
+    const levels = panel.drawing.boxes.map(() => 0);
     clear(panel);
     for (const [node, role, lag, box, row] of panel.drawing.tensors) {
       const key = parts.key(node, role, lag);
       const about = panel.drawing.boxes[box];
-      if (bad.has(key)) troubled.add(box);
+      const level = bad.has(key) ? LEVELS.error : LEVELS[(marks[node] || [])[0]] || 0;
+      levels[box] = Math.max(levels[box], level);
       if (about.module !== null) {
         if (colours[key]) inside[box].push(colours[key]);
         continue;
@@ -31,7 +34,7 @@
       if (texts[key]) writeNote(panel, element, about, row, texts[key]);
     }
     inside.forEach((some, box) => some.length && drawStripes(panel, box, some));
-    panel.drawing.boxes.forEach((box, number) => markTrouble(panel, number, troubled.has(number)));
+    panel.drawing.boxes.forEach((box, number) => markTrouble(panel, number, levels[number]));
     showLegend(panel, overlay.legend);
   };
 
@@ -88,10 +91,13 @@
 
   const safe = (colour) => (CSS.supports("color", colour) ? colour : "none");
 
-  function markTrouble(panel, number, troubled) {
-    panel.boxes[number].classList.toggle("troubled", troubled);
-    panel.mapBoxes[number].classList.toggle("troubled", troubled);
-    if (!troubled) return;
+  /** A sign at a box's corner: something in it is not finite, or a finding names it. */
+  function markTrouble(panel, number, level) {
+    for (const element of [panel.boxes[number], panel.mapBoxes[number]]) {
+      element.classList.toggle("troubled", level === LEVELS.error);
+      element.classList.toggle("warned", level === LEVELS.warning);
+    }
+    if (!level) return;
     const badge = parts.make("g", { class: "badge", transform: `translate(${panel.drawing.boxes[number].w - 4} 2)` });
     badge.append(parts.make("circle", { r: 7 }), parts.make("text", { y: 3.6 }, "!"));
     panel.boxes[number].append(badge);

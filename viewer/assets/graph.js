@@ -12,14 +12,14 @@
     if (!element || !drawing) return;
     const before = panels.get(elementId);
     if (before && before.element === element && before.drawing.hash === drawing.hash && before.svg.isConnected) {
-      Object.assign(before, { overlay, callbacks: callbacks || {} });
+      Object.assign(before, { overlay: overlay || {}, callbacks: callbacks || {} });
       parts.showOverlay(before);
       show(before, selection);
       return;
     }
     if (before) before.observer.disconnect();
     const panel = build(element, drawing);
-    Object.assign(panel, { overlay, selection, callbacks: callbacks || {}, touched: Boolean(before && before.touched) });
+    Object.assign(panel, { overlay: overlay || {}, selection, callbacks: callbacks || {}, touched: Boolean(before && before.touched) });
     panels.set(elementId, panel);
     active = panel;
     parts.look(panel, viewAfter(before, panel));
@@ -205,12 +205,14 @@
     const at = row || box || frame;
     panel.tip.classList.toggle("shown", Boolean(at));
     if (!at) return;
-    const texts = (panel.overlay && panel.overlay.texts) || {};
+    const texts = panel.overlay.texts || {};
     const more = at.node ? texts[parts.key(at.node, at.role, at.lag)] : null;
     const counts = `${(box || frame).tensors} tensors, ${(box || frame).parameters} parameters`;
     const kind = at.module ? counts : [at.type, row ? "" : box.sub].filter(Boolean).join(", ");
     panel.tip.replaceChildren(part("strong", "", at.title), part("span", "", kind));
     if (more) panel.tip.append(part("span", "", more));
+    const [level, summary] = (at.node && (panel.overlay.marks || {})[at.node]) || [];
+    if (summary) panel.tip.append(part("span", `found ${level}`, summary));
     const area = panel.element.getBoundingClientRect();
     const left = Math.min(event.clientX - area.left + 14, area.width - panel.tip.offsetWidth - 6);
     const below = event.clientY - area.top + 18;

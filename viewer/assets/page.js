@@ -3,6 +3,7 @@
   "use strict";
   const SELECTS = ["trial", "compare", "kind", "iteration", "quantity", "sample", "role", "color", "statistic"];
   const ANY_KIND = "\u2217";
+  const ROOM = 14; // letters that a select surely shows
   const known = {}; // what the controls were last told
   app.wish = {};
   app.state = null;
@@ -46,7 +47,7 @@
     iteration: (value) => ({ iteration: Number(value) }),
     compare: (value) => ({ compare: value || "" }),
     role: splitRole,
-    log: (value) => ({ log: value === "log" }),
+    log: (value) => ({ log: value === "auto" ? null : value === "log" }),
     pinned: (value) => ({ pinned: value || [] }),
   };
 
@@ -122,12 +123,15 @@
       const value = state.values[id] === "" && id === "compare" ? null : state.values[id];
       tell(id, { data: options.map(([value, label]) => ({ value, label })), value });
       const box = element(id + "-box");
-      if (box && id !== "compare") box.classList.toggle("single", options.length < 2);
+      if (!box) continue;
+      if (id !== "compare") box.classList.toggle("single", options.length < 2);
+      const label = (options.find(([option]) => option === value) || [])[1] || "";
+      box.title = label.length > ROOM ? label : ""; // it may be cut
     }
     const { step, mode, log, pinned } = state.selection;
     tell("step", { value: step });
     tell("mode", { value: mode });
-    tell("log", { value: log ? "log" : "linear" });
+    tell("log", { value: log === null ? "auto" : log ? "log" : "linear" });
     tell("pinned", { value: [...pinned] });
     markWalks();
   }
@@ -157,6 +161,12 @@
     }
   }
 
+  // The graph's overlay with the findings' marks, as far as they are known for the trial that is shown.
+  function marked() {
+    const known = app.found && app.found.trial === app.state.selection.trial;
+    return { ...app.overlay, marks: known ? app.found.marks : {} };
+  }
+
   function asked(selection) {
     return selection.node ? { node: selection.node, role: selection.role, lag: selection.lag } : null;
   }
@@ -183,6 +193,14 @@
       return window.dash_ag_grid.getApi("table");
     } catch {
       return null; // not mounted yet
+    }
+  }
+
+  // The findings of the selected tensor say in full what they are, and what to try.
+  function markFindings() {
+    const node = app.state && app.state.selection.node;
+    for (const entry of document.querySelectorAll("#findings .finding")) {
+      entry.classList.toggle("here", Boolean(node) && entry.dataset.act === node);
     }
   }
 
@@ -252,12 +270,14 @@
       if (app.graph) app.graph.select("graph", asked(selection));
       moveCursor(selection.step);
       markRow();
+      markFindings();
       app.shown = selection;
     },
 
     graph(drawing, overlay) {
       if (!drawing || !app.graph || !app.state) return;
-      app.graph.mount("graph", drawing, overlay || {}, asked(app.state.selection), {
+      app.overlay = overlay || {};
+      app.graph.mount("graph", drawing, marked(), asked(app.state.selection), {
         select: (node, role, lag) => app.change(node ? { node, role, lag } : { node: "" }),
         toggle: (module) => {
           const opened = new Set(drawing.opened);
@@ -276,12 +296,20 @@
       setTimeout(markRow, 60);
     },
 
-    panel(markup, id) {
-      app.fill(id, markup);
+    // A chart is at least as high as its figure says: many rows of a heat map do not fit into the page.
+    height(figure) {
+      return { height: `max(100%, ${(figure.layout && figure.layout.height) || 0}px)` };
     },
 
-    diagnosed(what) {
-      set("marked", { data: what });
+    panel(markup, id) {
+      app.fill(id, markup);
+      if (id === "findings") markFindings();
+    },
+
+    diagnosed(found) {
+      app.found = found;
+      set("marked", { data: `${found.trial}, ${found.when}` });
+      if (app.graph) app.graph.setOverlay("graph", marked());
     },
 
     pageMarkup(data) {
@@ -346,8 +374,20 @@
 
   document.addEventListener("visibilitychange", () => set("tick", { disabled: document.hidden }));
 
+  // What the page asks by itself, again and again or for later, is nothing that a person waits for.
+  const QUIET = ['"output":"version.data"', '"output":"page-markup.data@'];
+  let waiting = 0;
+
+  function busy(change) {
+    waiting += change;
+    document.documentElement.classList.toggle("is-busy", waiting > 0);
+  }
+
   const fetchPlain = window.fetch;
   window.fetch = async function (...request) {
+    const asked = String((request[1] || {}).body || "");
+    const awaited = asked.startsWith("{") && !QUIET.some((part) => asked.includes(part)) ? 1 : 0;
+    busy(awaited);
     try {
       const response = await fetchPlain.apply(this, request);
       document.documentElement.classList.remove("server-gone");
@@ -355,6 +395,8 @@
     } catch (error) {
       document.documentElement.classList.add("server-gone");
       throw error;
+    } finally {
+      busy(-awaited);
     }
   };
 })((window.stepscope = window.stepscope || {}));

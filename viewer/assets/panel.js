@@ -2,7 +2,8 @@
 (function (app) {
   "use strict";
   const TAGS = new Set(
-    ("div span bdi p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article").split(" "));
+    ("div span bdi p b h2 h3 h4 pre code button table thead tbody tr th td dl dt dd section article details " +
+      "summary").split(" "));
 
   // A small curve of `steps` and `values` (null is a gap), with a line at the step `mark`; `axis` are its lowest and
   // highest value, unless they are the curve's own.
@@ -29,6 +30,23 @@
     return picture;
   }
 
+  // Copies a text, and says so on the button for a moment.
+  async function copy(text, button) {
+    if (button.classList.contains("copied")) return;
+    try {
+      await navigator.clipboard.writeText(text);
+    } catch {
+      return getSelection().selectAllChildren(button); // not allowed here: ready to be copied by hand
+    }
+    const before = button.textContent;
+    button.classList.add("copied");
+    button.textContent = `copied ${text}`;
+    setTimeout(() => {
+      button.classList.remove("copied");
+      button.textContent = before;
+    }, 1200);
+  }
+
   app.build = function (markup) {
     if (typeof markup === "string") return document.createTextNode(markup);
     if (markup[0] === "spark") return spark(markup[1]);
@@ -40,9 +58,10 @@
     if (name === "button") element.type = "button";
     if (attributes.title) element.title = attributes.title;
     if (attributes.act) {
-      element.dataset.act = "";
+      element.dataset.act = attributes.act.node || "";
       element.addEventListener("click", () => app.change(attributes.act));
     }
+    if (attributes.copy) element.addEventListener("click", () => copy(attributes.copy, element));
     for (const child of children) element.append(app.build(child));
     return element;
   };

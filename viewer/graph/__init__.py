@@ -44,6 +44,7 @@ An *overlay* (made by the caller, handed to ``window.stepscope.graph.setOverlay`
 ``node + "\\n" + role + "\\n" + lag`` (``tensor_key``)::
 
     {"colours": {key: "#fde0c5"}, "texts": {key: "std 0.031"}, "bad": [key, ...],
+     "marks": {node: ["error" or "warning", "what is wrong with it"]},
      "legend": {"title": "std", "colours": ["#...", ...], "low": "1e-4", "high": "0.3"} or None}
 
 In the browser, ``window.stepscope.graph`` has::

@@ -11,7 +11,7 @@ from stepscope.analysis import Finding
 from stepscope.store import Series, Tensor, Trial
 from stepscope.store.errors import StoreError
 from stepscope.store.records import BATCH_AGGREGATES
-from stepscope.viewer.figures import Curve, Figure, empty, histogram, history, timeline
+from stepscope.viewer.figures import Curve, Figure, empty, histogram, history, timeline, wants_log
 from stepscope.viewer.selection import ALL, Selection
 from stepscope.viewer.theme import LINES, TYPE_COLORS
 from stepscope.viewer.views.column import shown_statistic
@@ -62,7 +62,7 @@ def tensor_history(now: Moment, tensor: Tensor) -> Figure:
     curves = pair(now.trial, now.other, question, statistic, TYPE_COLORS.get(info.type, LINES[0]))
     if not curves:
         return empty("not recorded at other steps")
-    figure = history(curves, now.step.number, log=_spans_decades(curves))
+    figure = history(curves, now.step.number, log=wants_log(curve.values for curve in curves))
     label = statistic if len(curves) == 1 else f"{statistic}: {wish.trial} solid, {wish.compare} dotted"
     figure["layout"]["title"] = {"text": f"{label}, over steps", "font": {"size": 11}, "x": 0.02, "y": 0.98}
     figure["layout"] |= {"showlegend": False, "margin": {"l": 48, "r": 10, "t": 22, "b": 22}}
@@ -106,12 +106,6 @@ def loss_curves(trial: Trial, other: Trial | None, kind: str) -> list[Curve]:
         if "loss" in f"{group}/{name}".lower():
             return [Curve(name, *trial.scalars(name, group=group, kind=kind or None), TYPE_COLORS["loss"])]
     return []
-
-
-def _spans_decades(curves: list[Curve]) -> bool:
-    values = np.concatenate([curve.values for curve in curves])
-    finite = values[np.isfinite(values)]
-    return bool(len(finite) and finite.min() > 0 and finite.max() / finite.min() > 1000)
 
 
 __all__ = [

@@ -78,11 +78,11 @@ def _chart(curve: _Curve, axis: tuple[float, float] | None, onset: int | None) -
     limits = (math.log10(low), math.log10(high)) if log else axis
     notes = ["logarithmic"] if log else []
     notes += ["cut at its edges"] if (curve.finite < low).any() or (curve.finite > high).any() else []
+    ends = [el("span.high", short(high)), el("span.low", short(low))] if high > low else [el("span.only", short(low))]
     return el(
         "div.chart-small",
-        el("div.axes", el("span.high", short(high)), el("span.low", short(low)),
-           spark(curve.steps.tolist(), points, onset, limits)),
-        el("div.steps", el("span", f"step {curve.steps[0]}"), el("span", ", ".join(notes)),
-           el("span", str(curve.steps[-1]))),
+        el("div.axes", *ends, spark(curve.steps.tolist(), points, onset, limits),
+           el("div.steps", el("span", f"step {curve.steps[0]}"), el("span", ", ".join(notes)),
+              el("span", str(curve.steps[-1])))),
         caption,
     )  # fmt: skip

@@ -5,11 +5,12 @@ from __future__ import annotations
 from stepscope.analysis.compare import Difference, sample_values
 from stepscope.analysis.overview import continued
 from stepscope.store import DamagedError, Node, Tensor
-from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, SourceLine, Vertex
+from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, Vertex
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, short
 from stepscope.viewer.resolve import quantity_label, role_label
 from stepscope.viewer.selection import ALL
+from stepscope.viewer.views.code_line import code_line
 from stepscope.viewer.views.moment import Moment
 
 _EXPLAINED = {
@@ -127,14 +128,6 @@ def _identity(now: Moment, tensor: Tensor, made: Vertex | Node | None) -> Markup
     return el("dl.facts", *(el("div", el("dt", name), el("dd", text, title=text)) for name, text in facts))
 
 
-def code_line(source: SourceLine | None) -> Markup | None:
-    """A line of the user's code, and where it is."""
-    if source is None:
-        return None
-    where = f"{source.file.rpartition('/')[2]}:{source.line}" + (f" in {source.function}" if source.function else "")
-    return el("div.source", el("div.place", where, title=f"{source.file}:{source.line}"), el("code", source.text))
-
-
 def _numbers(now: Moment, tensor: Tensor) -> Markup:
     mine = numbers_of(tensor, now.selection.sample)
     if now.other is None:
@@ -239,7 +232,7 @@ def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Mark
     items = [
         el(
             "button.link.tensor",
-            vertex.node if vertex.role in ("output", "tensor", "parameter") else f"{vertex.node}, {vertex.role}",
+            el("bdi", _name_of(vertex)),
             title=vertex.node + ("" if differentiable or vertex.type == "input" else " (no gradient passes here)"),
             act={"node": vertex.node, "role": vertex.role, "lag": vertex.lag},
         )
@@ -248,3 +241,7 @@ def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Mark
     more = len(neighbours) - _NEIGHBOURS
     rest = note(f"and {more} more") if more > 0 else None
     return el("div", el("span.label", title), *(items or [el("span.mark.warn", empty)]), rest)
+
+
+def _name_of(vertex: Vertex) -> str:
+    return vertex.node if vertex.role in ("output", "tensor", "parameter") else f"{vertex.node}, {vertex.role}"

@@ -59,10 +59,11 @@ def _depth(path: str) -> int:
 def _module_row(module: ModuleInfo, trial: Trial) -> dict[str, Any]:
     inside = [m for m in trial.network if m.path == module.path or m.path.startswith(module.path + ".")]
     own = {p.names[0] if p.names else p.name: p for m in inside for p in m.parameters if not p.is_buffer}
+    size = sum(map(_size, own.values()))
     return {
         "key": f"m:{module.path}", "name": module.path.rpartition(".")[2], "path": module.path,
-        "depth": _depth(module.path), "kind": module.module_class, "elements": sum(map(_size, own.values())),
-        "trainable": _module_state(module, trial.network[0]), "node": module.path, "is_module": True,
+        "depth": _depth(module.path), "kind": module.module_class, "node": module.path, "is_module": True,
+        "trainable": _module_state(module, trial.network[0]), **({"elements": size} if size else {}),
     }  # fmt: skip
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store import Node, Trial
-from stepscope.viewer.figures import Curve, Figure, empty, heat_map, history
+from stepscope.viewer.figures import Curve, Figure, empty, heat_map, history, wants_log
 from stepscope.viewer.selection import Selection
 from stepscope.viewer.theme import LINES
 from stepscope.viewer.views.column import shown_statistic
@@ -50,9 +50,12 @@ def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Fig
     what = _what(selection)
     if not curves:
         return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""
-    figure = history(curves, selection.step, log=selection.log, legend="right")
+    log = selection.log if selection.log is not None else wants_log(curve.values for curve in curves)
+    figure = history(curves, selection.step, log=log, legend="right")
     names = nodes[0].name if len(nodes) == 1 else f"{len(nodes)} nodes"
-    return figure, f"{what} of {names}. Click to go to a step."
+    zeros = log and any((curve.values == 0).any() for curve in curves)
+    more = " Zeros have no place on this axis." if zeros else ""
+    return figure, f"{what} of {names}. Click to go to a step.{more}"
 
 
 def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
@@ -69,8 +72,9 @@ def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figu
         with np.errstate(divide="ignore", invalid="ignore"):
             values = values / heat_values(other, shown, steps, selection)
         text += f", as a multiple of {other.name}'s"
-    figure = heat_map([node.name for node in shown], steps.tolist(), values, selection.step,
-                      log=selection.log, ratio=other is not None)  # fmt: skip
+    log = selection.log if selection.log is not None else wants_log([np.abs(values)])
+    names = [node.name for node in shown]
+    figure = heat_map(names, steps.tolist(), values, selection.step, log=log, ratio=other is not None)
     return figure, text + ". Click to go there."
 
 

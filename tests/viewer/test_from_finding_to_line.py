@@ -1,0 +1,88 @@
+"""From what is wrong to its node, its step and its line of code: with one click, and never in doubt."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from playwright.sync_api import expect
+
+from support.browsing import Screen
+from support.synthetic import write_trial
+
+pytestmark = pytest.mark.browser
+Open = Callable[..., Screen]
+
+
+def test_one_click_shows_node_step_line_and_remedy(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged")
+    page = screen.page
+    page.locator("#page-findings .card .top .link").first.click()
+    expect(page.locator("#inspector .name")).to_have_text("subnet_out")
+    expect(page.locator("#inspector .source code")).to_have_text("x = F.leaky_relu(x)")
+    expect(page.locator("#step")).to_have_value("0")
+    expect(page.locator("#findings .finding.here .remedy")).to_be_visible()
+    expect(page.locator("#findings .finding.here .remedy")).to_contain_text("Leave the activation out")
+    box = page.locator('#graph .box[data-node="subnet_out"]')
+    expect(box.locator(".badge")).to_have_count(1)
+    expect(box).to_have_class("box type-calculated main troubled selected near")
+    box.hover()
+    expect(page.locator("#graph .tip .found")).to_contain_text("can never reach its targets")
+    screen.select("loss")
+    expect(page.locator("#findings .finding.here")).to_have_count(0)
+    expect(page.locator("#findings .remedy").first).to_be_hidden()
+
+
+def test_another_trials_findings_leave_no_mark(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).inspect("?trial=bugged")
+    expect(screen.page.locator("#graph .badge").first).to_be_visible(timeout=15_000)
+    screen.choose("trial", "fixed")
+    expect(screen.page.locator("#graph .badge")).to_have_count(0)
+
+
+def test_the_line_is_copied_as_editors_take_it(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo)
+    screen.page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    screen.open("?trial=bugged")
+    place = screen.page.locator("#page-findings .card .place").first
+    place.click()
+    expect(place).to_contain_text("copied ")
+    copied = screen.page.evaluate("navigator.clipboard.readText()")
+    file, _, line = copied.rpartition(":")
+    assert Path(file).read_text().splitlines()[int(line) - 1].strip() == "x = F.leaky_relu(x)"
+    expect(place).to_contain_text(" in forward", timeout=5_000)
+
+
+def test_what_ended_the_training_comes_first(folder: Path, screen_of: Open) -> None:
+    screen = screen_of(folder).open("?trial=sick")
+    first = screen.page.locator("#page-findings section").first
+    expect(first).to_contain_text("this ended the training")
+    first.get_by_text("the whole traceback").click()
+    expect(screen.page.locator("#page-notes .traceback")).to_contain_text("Traceback")
+
+
+def test_a_heat_map_of_many_nodes_is_scrolled_and_not_squeezed(tmp_path: Path, screen_of: Open) -> None:
+    write_trial(tmp_path / "group", trial="deep", steps=4, blocks=6)
+    screen = screen_of(tmp_path / "group").open("?view=steps&mode=heat").settle()
+    page = screen.page
+    page.locator("#steps-chart .ytick text").first.wait_for()
+    tops = page.eval_on_selector_all("#steps-chart .ytick text", "all => all.map(t => t.getBoundingClientRect().top)")
+    assert len(tops) > 100 and min(b - a for a, b in zip(sorted(tops), sorted(tops)[1:], strict=False)) > 11
+    screen.page.locator("#mode").get_by_text("lines").click()
+    screen.settle()
+    frame = page.locator("#page-steps .chart-page")
+    assert frame.evaluate("frame => frame.scrollHeight - frame.clientHeight") < 20
+
+
+def test_a_spike_does_not_flatten_the_other_curves(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged&view=steps").settle()
+    kind = "document.querySelector('#steps-chart .js-plotly-plot').layout.yaxis.type"
+    for choice, shown in (("log", "log"), ("linear", None)):
+        screen.page.locator("#log").get_by_text(choice, exact=True).click()
+        screen.settle()
+        assert (screen.page.evaluate(kind) or "linear") == (shown or "linear")
+    assert "log=0" in screen.page.url
+    screen.page.locator("#log").get_by_text("auto", exact=True).click()
+    screen.settle()
+    assert "log=" not in screen.page.url
