@@ -85,6 +85,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "saturated-activation": "anywhere",
     },
+    "batch-leak": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "softmax-over-batch": {
         **_LOSS,
         "learning-rate": "anywhere",

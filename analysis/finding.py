@@ -43,7 +43,8 @@ class Finding:
         level: how bad it is, one of ``LEVELS``.
         node: the node where it starts; empty if it belongs to no node.
         module: the path of that node's module; empty if it has none.
-        source: the line of the user's code that made the node, if known.
+        source: the line of the user's code that it is about, if known: that which made the node, cut the gradient's
+            way, computed the loss, or called the optimizer.
         step: the recorded step in which it was seen first; None if it does not depend on a step.
         iteration: the iteration in that step; None where it does not matter.
         confidence: from 0 to 1.

@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
-from stepscope.store.records import Graph, Vertex
+from stepscope.store.records import Graph, SourceLine, Vertex
 
 
 class Place(NamedTuple):
@@ -24,16 +24,28 @@ class Link(NamedTuple):
     lag: int
 
 
+class Site(NamedTuple):
+    """A call of the user's code between some places; see ``Call``."""
+
+    kind: str
+    operation: str
+    source: SourceLine
+    before: frozenset[Place]
+    after: frozenset[Place]
+
+
 class Flow:
     """Who computes whom, over all iterations and steps that were looked at.
 
     Attributes:
         vertices: every place with its vertex.
         sources, sinks: for each place, the edges towards it and from it.
+        sites: the calls between them, each once.
     """
 
     def __init__(self, graphs: Iterable[Graph]) -> None:
         self.vertices: dict[Place, Vertex] = {}
+        self.sites: dict[Site, None] = {}
         links: dict[tuple[Place, Place, int], bool] = {}
         for graph in graphs:
             self._add(graph, links)
@@ -52,6 +64,9 @@ class Flow:
         for edge in graph.edges:
             key = (places[edge.source], places[edge.sink], graph.vertices[edge.source].lag)
             links[key] = links.get(key, False) or edge.differentiable
+        for call in graph.calls:
+            before, after = (frozenset(places[index] for index in side) for side in (call.before, call.after))
+            self.sites[Site(call.kind, call.operation, call.source, before, after)] = None
 
     def of_node(self, node: str) -> list[Place]:
         """The places of a node."""

@@ -12,6 +12,7 @@ from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
 from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
+from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
@@ -99,6 +100,7 @@ RULES: dict[str, type[Rule]] = {
         WeightScale,
         DropoutMode,
         SoftmaxOverBatch,
+        BatchLeak,
         SingleClass,
         ShrinkingWeights,
         LearningRateDecay,

@@ -8,7 +8,9 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from stepscope.analysis.finding import Evidence, Finding, Level
+from stepscope.analysis.lines import LineOf, line_for
 from stepscope.analysis.view import View
+from stepscope.store.records import SourceLine
 
 
 @dataclass(frozen=True)
@@ -18,11 +20,13 @@ class Rule(ABC):
     Attributes:
         name: what findings and settings call it.
         causes, remedy: the texts of its findings, unless a finding brings its own.
+        about: whose line its findings name, unless a finding brings its own.
     """
 
     name: ClassVar[str]
     causes: ClassVar[str]
     remedy: ClassVar[str]
+    about: ClassVar[LineOf] = "node"
 
     @abstractmethod
     def check(self, view: View) -> Iterable[Finding]:
@@ -42,6 +46,7 @@ class Rule(ABC):
         nodes: Sequence[str] = (),
         causes: str = "",
         remedy: str = "",
+        source: SourceLine | None = None,
     ) -> Finding:
         """A finding at a node, with what the trial knows of the place."""
         known = view.nodes.get(node)
@@ -50,7 +55,7 @@ class Rule(ABC):
             level=level,
             node=node,
             module=known.module if known else "",
-            source=known.source if known else None,
+            source=source or line_for(view, node, self.about),
             step=None if step is None else int(step),
             iteration=None if iteration is None else int(iteration),
             confidence=float(confidence),

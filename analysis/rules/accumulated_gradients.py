@@ -13,6 +13,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
+from stepscope.analysis.lines import line_of_step
 from stepscope.analysis.parameters import is_unchanged
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -100,7 +101,10 @@ class AccumulatedGradients(Rule):
             f"(its norm goes from {norms[0]:.2g} to {norms[-1]:.2g})."
         )
         shown = [evidence(history, "norm", "carried on from step to step")]
-        return self.finding(view, bias, "error", summary, shown, step=int(history.steps[0]), confidence=0.97)
+        return self.finding(
+            view, bias, "error", summary, shown, step=int(history.steps[0]), confidence=0.97,
+            source=line_of_step(view, "backward"),
+        )  # fmt: skip
 
 
 def _sums(view: View, module: str) -> _Sums | None:

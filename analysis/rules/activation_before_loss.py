@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.bounds import RESHAPES, maker
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import line_of_node
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.rule import Rule
@@ -51,6 +52,9 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
         "error", "a log_softmax of a softmax is almost uniform", "Leave the softmax out."
     ),
 }
+
+_MISSING = ("linear",)
+"""Nothing is too much before the loss, but something is missing: the line of the loss is the one to look at."""
 
 
 @dataclass(frozen=True)
@@ -110,9 +114,11 @@ class ActivationBeforeLoss(Rule):
         text = clash.text[0].lower() + clash.text[1:]
         summary = f"{place.node} is made by {operation} and goes into {loss_operation} ({loss}): {text}."
         step = int(history.steps[0]) if len(history) else None
+        line = line_of_node(view, loss) if operation in _MISSING else None
         return self.finding(
-            view, place.node, clash.level, summary, shown, step=step, nodes=[loss], confidence=0.97, remedy=clash.remedy
-        )
+            view, place.node, clash.level, summary, shown, step=step, nodes=[loss], confidence=0.97,
+            remedy=clash.remedy, source=line,
+        )  # fmt: skip
 
 
 def _adds_up_to_one(view: View, comparison: Comparison) -> bool:

@@ -35,6 +35,7 @@ class AdamEpsilon(Rule):
     """
 
     name = "adam-epsilon"
+    about = "optimizer"
     causes = "A loss that is scaled down, very small gradients, or an eps that was taken over from another optimizer."
     remedy = "Scale the loss up, or lower eps."
     factor: float = 10.0

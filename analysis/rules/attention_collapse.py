@@ -44,6 +44,7 @@ class AttentionCollapse(Rule):
     """
 
     name = "attention-collapse"
+    about = "attention"
     causes = "Scores that grew: a learning rate that is too high, or no division by the root of the head's width."
     remedy = "Lower the learning rate, warm up for longer, normalise queries and keys, and check how scores are scaled."
     entropy: float = 0.01

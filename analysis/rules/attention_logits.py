@@ -38,6 +38,7 @@ class AttentionLogits(Rule):
     """
 
     name = "attention-logits"
+    about = "attention"
     causes = "A learning rate that is too high, queries and keys without a norm, or scores that are not scaled."
     remedy = "Normalise queries and keys, lower the learning rate, and divide scores by the root of the head's width."
     large: float = 100.0

@@ -34,6 +34,7 @@ class BroadcastTarget(Rule):
     """
 
     name = "broadcast-target"
+    about = "loss"
     causes = "One of them has a last dimension of size one that the other has not."
     remedy = "Give both the same shape: prediction.squeeze(-1), or target.unsqueeze(-1)."
     tolerance: float = 1e-4

@@ -43,6 +43,7 @@ class ConstantClipping(Rule):
     """
 
     name = "constant-clipping"
+    about = "gradients"
     causes = "A bound taken over from another net, a summed loss, or clipping before the loss scale is taken out."
     remedy = "Set the bound to two or three times the norm before clipping in ordinary steps."
     least: int = 20

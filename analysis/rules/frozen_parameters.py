@@ -28,6 +28,7 @@ class FrozenParameters(Rule):
     """
 
     name = "frozen-parameters"
+    about = "optimizer"
     causes = "A loop that freezes too much, a net that was frozen before its new head was added, or loaded weights."
     remedy = "Call requires_grad_(True) on what is to learn; give the optimizer only that."
 

@@ -36,6 +36,7 @@ class FutureLeak(Rule):
     """
 
     name = "future-leak"
+    about = "attention"
     causes = "A causal mask that is missing, transposed, inverted, of the wrong shape, or not passed on."
     remedy = "Use is_causal=True, or a mask that hides everything above the diagonal; then the loss will be higher."
     weight: float = 1e-4

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
@@ -77,7 +78,10 @@ class GradientCut(Rule):
             )
             shown = [evidence(view.history(mine[0]), "norm", f"{mine[0]} has no gradient")]
             step = view.training[0].number
-            yield self.finding(view, end, "warning", summary, shown, step=step, nodes=[start, *mine], confidence=0.85)
+            yield self.finding(
+                view, end, "warning", summary, shown, step=step, nodes=[start, *mine], confidence=0.85,
+                source=line_of_loss_of_numbers(view, ends[-1]),
+            )  # fmt: skip
 
     def _finding(self, view: View, cut: _Cut, parameters: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in parameters]
@@ -94,7 +98,9 @@ class GradientCut(Rule):
         level: Level = "info" if is_copy(view, nodes) else "warning"
         others = [name for name in (cut.sink.node, *nodes) if name != start]
         shown = [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")]
-        return self.finding(view, start, level, summary, shown, step=view.training[0].number, nodes=others)
+        line = line_of_cut(view, cut.source, cut.sink)
+        step = view.training[0].number
+        return self.finding(view, start, level, summary, shown, step=step, nodes=others, source=line)
 
 
 def _computed(view: View, places: set[Place]) -> list[Place]:

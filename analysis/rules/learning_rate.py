@@ -40,6 +40,7 @@ class LearningRate(Rule):
     """
 
     name = "learning-rate"
+    about = "optimizer"
     causes = "A learning rate that does not fit the optimizer, the size of the net, or the scale of its weights."
     remedy = "Change the learning rate so that updates are about a thousandth of the weights, and look again."
     large: float = 0.1

@@ -34,6 +34,7 @@ class MaskedAttention(Rule):
     """
 
     name = "masked-attention"
+    about = "attention"
     causes = "A mask that is inverted (True is the opposite for the two APIs of torch), or a sequence of padding only."
     remedy = "Check what True means in the mask, and let each query look at itself at least."
 

@@ -7,11 +7,13 @@ from dataclasses import dataclass
 
 from stepscope.analysis.birthplace import Birth, find_birth
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.lines import line_at_edge, line_of_node
 from stepscope.analysis.onset import first_not_finite
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
+from stepscope.store.records import SourceLine
 
 _REASONS = {
     "log": "log of zero is -inf, of a negative number NaN; add a small eps inside it, or use log_softmax, logsigmoid "
@@ -76,6 +78,7 @@ class NonFinite(Rule):
         return self.finding(
             view, birth.node, level, _summary(view, step, birth) + _onset(view, step), shown,
             step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
+            source=_line(view, birth),
         )  # fmt: skip
 
 
@@ -104,6 +107,14 @@ def _level(view: View, step: Step) -> Level:
 
 def _updates(step: Step) -> bool:
     return any(tensor.quantity == "update" for tensor in step.layout.tensors)
+
+
+def _line(view: View, birth: Birth) -> SourceLine | None:
+    """The line between the last finite and the first broken numbers; None for that of the node itself."""
+    if birth.quantity == "value":
+        return line_at_edge(view, birth.before, [birth.node])
+    behind = (line_of_node(view, node) for node in birth.before if view.nodes[node].operation in _REASONS)
+    return line_at_edge(view, [birth.node], birth.before) or next(behind, None)
 
 
 def _summary(view: View, step: Step, birth: Birth) -> str:

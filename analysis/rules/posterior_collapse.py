@@ -38,6 +38,7 @@ class PosteriorCollapse(Rule):
     """
 
     name = "posterior-collapse"
+    about = "loss"
     causes = "A divergence term that weighs too much (summed where the other is averaged), or too strong a decoder."
     remedy = "Sum or average both terms alike, raise the weight of the divergence slowly, or allow it free bits."
     size: float = 0.1

@@ -36,6 +36,7 @@ class ShrinkingWeights(Rule):
     """
 
     name = "shrinking-weights"
+    about = "optimizer"
     causes = "A weight decay (or an L2 term in the loss) that is too large, or that is counted twice."
     remedy = "Lower the weight decay (1e-4 to 1e-2 are usual)."
     left: float = 0.3

@@ -28,6 +28,7 @@ class SingleClass(Rule):
     """
 
     name = "single-class"
+    about = "loss"
     causes = "A yes-or-no problem with one output and the loss for several classes."
     remedy = "Use binary_cross_entropy_with_logits for one output, or give the net two outputs."
 

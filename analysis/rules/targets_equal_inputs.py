@@ -41,6 +41,7 @@ class TargetsEqualInputs(Rule):
     """
 
     name = "targets-equal-inputs"
+    about = "loss"
     causes = "The targets of a language model are not shifted by one place against its inputs."
     remedy = "Predict tokens[:, 1:] from tokens[:, :-1]; look whether the model shifts its labels itself."
     solved: float = 0.05

@@ -28,6 +28,7 @@ class TrainedTwice(Rule):
     """
 
     name = "trained-twice"
+    about = "optimizer"
     causes = "Two optimizers made from the parameters of the whole model, or a shared part that was given to both."
     remedy = "Give each parameter to one optimizer; for other settings in one part, use parameter groups."
 

@@ -33,6 +33,7 @@ class UnboundedLoss(Rule):
     """
 
     name = "unbounded-loss"
+    about = "loss"
     causes = "A term with the wrong sign, raw scores where log-probabilities are wanted, or labels outside of 0 to 1."
     remedy = "Write down the smallest value that each term of the loss can have, and bound those that have none."
     growth: float = 10.0

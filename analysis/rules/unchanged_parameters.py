@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.lines import line_of_step
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import (
     Parameter,
@@ -18,6 +19,7 @@ from stepscope.analysis.parameters import (
 )
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import SourceLine
 
 
 @dataclass(frozen=True)
@@ -40,6 +42,7 @@ class UnchangedParameters(Rule):
     """
 
     name = "unchanged-parameters"
+    about = "optimizer"
     causes = "The optimizer does not hold them, optimizer.step() is not called, or their learning rate is 0."
     remedy = (
         "Make the optimizer from model.parameters() once the model is complete; check step() and the learning rate."
@@ -68,7 +71,8 @@ class UnchangedParameters(Rule):
             f"Nothing is trained: none of the {len(still)} parameters changes in {len(view.training)} training steps "
             f"although gradients are computed; {why}{told}."
         )
-        return self._at(view, still, "error", summary)
+        line = None if arrives else line_of_step(view, "zero_grad")
+        return self._at(view, still, "error", summary, line)
 
     def _some(self, view: View, still: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in still]
@@ -85,14 +89,16 @@ class UnchangedParameters(Rule):
         )
         return self._at(view, still, "warning", summary)
 
-    def _at(self, view: View, group: list[Parameter], level: str, summary: str) -> Finding:
+    def _at(
+        self, view: View, group: list[Parameter], level: str, summary: str, line: SourceLine | None = None
+    ) -> Finding:
         nodes = [parameter.node for parameter in group]
         shown = [evidence(view.history(nodes[0]), "norm", "its value is always the same")]
         if has_gradient(view, nodes[0]):
             shown.append(evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"))
         return self.finding(
             view, nodes[0], "error" if level == "error" else "warning", summary, shown,
-            step=view.training[0].number, nodes=nodes[1:],
+            step=view.training[0].number, nodes=nodes[1:], source=line,
         )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ class UntrainedParameters(Rule):
     """
 
     name = "untrained-parameters"
+    about = "optimizer"
     causes = "The optimizer was made before a layer was added, replaced or copied, or from a part of the model only."
     remedy = "Make the optimizer once the model is complete, from all that is to learn; freeze what is not."
 

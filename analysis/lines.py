@@ -1,0 +1,99 @@
+"""Which line of the user's code a finding is about: not always the one that made its node."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Literal
+
+from stepscope.analysis.flow import Place, Site
+from stepscope.analysis.view import View
+from stepscope.store.records import SourceLine
+
+LineOf = Literal["node", "loss", "optimizer", "attention", "gradients"]
+"""What the findings of a rule are about, unless one says so itself."""
+
+_NOT_CLIPPING = ("backward", "zero_grad", "optimizer step")
+
+
+def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
+    """The line that a finding at a node names; that of the node itself where the recording knows no better one."""
+    found: SourceLine | None = None
+    if about == "loss":
+        found = line_of_loss(view, node)
+    elif about == "optimizer":
+        found = line_of_step(view, "optimizer step") or line_of_step(view, "backward")
+    elif about == "gradients":
+        found = next((site.source for site in _steps(view) if site.operation not in _NOT_CLIPPING), None)
+    elif about == "attention":
+        found = next((site.source for site in _of_kind(view, "attention") if _is_at(site.after, node)), None)
+    return found or line_of_node(view, node)
+
+
+def line_of_node(view: View, node: str) -> SourceLine | None:
+    """Where a node is made; of a parameter, where its module is called."""
+    known = view.nodes.get(node)
+    if known is None:
+        return None
+    if known.source is None and known.type in ("parameter", "buffer"):
+        return _line_of_module(view, known.module)
+    return known.source
+
+
+def _line_of_module(view: View, module: str) -> SourceLine | None:
+    """Where a module is called; of several calls the first one that a loss was computed from."""
+    places = view.flow.of_node(module)
+    used = view.flow.upstream(view.losses) if len(places) > 1 else set()
+    chosen = [place for place in places if place in used] or places
+    return view.flow.vertices[chosen[0]].source if chosen else None
+
+
+def line_of_loss(view: View, node: str = "") -> SourceLine | None:
+    """Where the loss is computed that a node feeds, or is; of the first objective if it feeds none."""
+    places = view.flow.of_node(node)
+    reached = view.flow.downstream(places) if places else set()
+    losses = [loss for loss in view.objectives if loss in reached] or view.objectives
+    return next((view.flow.vertices[loss].source for loss in losses), None)
+
+
+def line_of_step(view: View, operation: str) -> SourceLine | None:
+    """Where a step calls ``backward``, ``zero_grad`` or its ``optimizer step``."""
+    return next((site.source for site in _steps(view) if site.operation == operation), None)
+
+
+def line_of_cut(view: View, source: Place, sink: Place) -> SourceLine | None:
+    """Where the gradient's way between two places is cut: between them, or in what made the second one."""
+    between = (site.source for site in _of_kind(view, "cut") if source in site.before and sink in site.after)
+    return next(between, view.flow.vertices[sink].source)
+
+
+def line_of_loss_of_numbers(view: View, place: Place) -> SourceLine | None:
+    """Where what was computed from a place leaves torch, or ends without a name."""
+    return next((site.source for site in _of_kind(view, "cut") if place in site.before and not site.after), None)
+
+
+def line_at_edge(view: View, before: Iterable[str], after: Iterable[str]) -> SourceLine | None:
+    """The only line between some nodes that can make infinite numbers, or slopes, out of finite ones."""
+    sources, sinks = set(before), set(after)
+    found = {
+        site.source
+        for site in _of_kind(view, "edge")
+        if any(place.node in sources for place in site.before) and any(place.node in sinks for place in site.after)
+    }
+    return found.pop() if len(found) == 1 else None
+
+
+def mixing_sites(view: View) -> list[Site]:
+    """The reshapes that put the samples of a batch elsewhere."""
+    return list(_of_kind(view, "mix"))
+
+
+def _steps(view: View) -> Iterable[Site]:
+    return _of_kind(view, "step")
+
+
+def _of_kind(view: View, kind: str) -> Iterable[Site]:
+    return (site for site in view.flow.sites if site.kind == kind)
+
+
+def _is_at(places: Iterable[Place], node: str) -> bool:
+    return any(place.node == node for place in places)
