@@ -72,12 +72,15 @@ class Redundancy:
         return batch[:, N_AGGREGATES:].reshape(len(rows), -1, len(SAMPLE_STATISTICS))
 
     def _find_detail(self) -> bool:
-        """Whether the step's detail is somewhere else in its file, where bytes were lost or inserted before it."""
+        """Whether the step's detail is somewhere else in its file, where bytes were lost or inserted before it.
+
+        The last one of its number: one that a dying process left, of a step that it did not finish, lies before it.
+        """
         number = self._step.number
         file = self._contents.details.part(self.header.get("part", 0)).file
         if number in self._contents.index.repeated:
             return False
-        for place, header in type(file)(file.path).new_blocks():
+        for place, header in reversed(list(type(file)(file.path).new_blocks())):
             if place.kind == "detail" and header.get("number") == number:
                 try:
                     Detail(file, place.offset, number, len(self._step.layout.tensors)).histogram(0)

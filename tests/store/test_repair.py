@@ -127,6 +127,24 @@ def test_detail_that_moved(damaged: Path, size: int, before: int) -> None:
     _check_steps(damaged, set())
 
 
+def test_detail_that_moved_behind_that_of_a_step_that_was_not_finished(tmp_path: Path) -> None:
+    """Both have the same number."""
+    live = SyntheticTrial(tmp_path, SYNTHETIC)
+    live.write(2)
+    live.close("died")
+    place = flips.blocks(live.path, "steps")[-1]
+    flips.cut(live.path, "steps", place.end - 9)
+    again = replace(SYNTHETIC, seed=5)
+    with TrialWriter(tmp_path, again.info(), resume=True) as writer:
+        writer.write_step(again.record(1))
+    path = file_path(live.path, "detail")
+    assert [header["number"] for _, header in BlockFile(path).new_blocks()] == [0, 10, 10]
+    data = path.read_bytes()
+    path.write_bytes(data[:16] + bytes(100) + data[16:])
+    assert _repair(live.path).lost == ()
+    assert_step_is(open_trial(live.path).step(10), again.record(1))
+
+
 def test_detail_of_which_bytes_are_missing(damaged: Path) -> None:
     place = flips.blocks(damaged, "detail")[4]
     path = file_path(damaged, "detail")
