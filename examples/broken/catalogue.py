@@ -8,6 +8,7 @@ from types import ModuleType
 
 from stepscope.examples.broken import (
     attention,
+    codes,
     depth,
     generative,
     healthy_sequences,
@@ -18,11 +19,14 @@ from stepscope.examples.broken import (
     modes,
     numerics,
     outputs,
+    pipelines,
     rates,
     recurrent,
+    reinforced,
     signals,
     singular,
     updates,
+    validation,
     wiring,
 )
 from stepscope.examples.broken.case import Case
@@ -39,7 +43,7 @@ def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
 
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
-    recurrent, depth, singular,
+    recurrent, depth, singular, codes, reinforced, pipelines, validation,
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
