@@ -7,6 +7,7 @@ from typing import Any
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.merge import merge
+from stepscope.analysis.probed import ProbeResult, findings_of_probes
 from stepscope.analysis.registry import make_rules
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
@@ -17,7 +18,11 @@ Settings = Mapping[str, Mapping[str, Any]]
 
 
 def diagnose(
-    trial: Trial, *, rules: Iterable[str] | None = None, settings: Settings | None = None
+    trial: Trial,
+    *,
+    rules: Iterable[str] | None = None,
+    settings: Settings | None = None,
+    probed: Iterable[ProbeResult] = (),
 ) -> tuple[Finding, ...]:
     """Look for everything that the rules know in a recording, finished or still running.
 
@@ -29,6 +34,8 @@ def diagnose(
         rules: the names of the rules to apply; all of ``rule_names()`` unless given.
         settings: for a rule's name, other values than the defaults of its thresholds, for example
             ``{"dead-units": {"zero_share": 0.999}}``.
+        probed: what ``stepscope.recorder.probe`` said of the model: leaks over the batch and over time, and inputs
+            without effect, which an extra forward pass shows more surely than a recording.
 
     Returns:
         The findings, worst and most explaining first; what one explains is under it as its ``consequences``.
@@ -38,7 +45,7 @@ def diagnose(
     """
     view = View(trial)
     found = [finding for rule in make_rules(rules, settings) for finding in _apply(rule, view)]
-    return merge(found, view)
+    return merge([*found, *findings_of_probes(probed, view, found)], view)
 
 
 def _apply(rule: Rule, view: View) -> list[Finding]:

@@ -14,7 +14,9 @@ from torch import nn
 
 from stepscope.analysis import LEVELS, Finding, Level, diagnose, rule_names
 from stepscope.analysis.wording import counted, in_words, is_at_least
-from stepscope.recorder import Recorder
+from stepscope.integrations.first_call import DEFAULT_PROBES, FirstCall
+from stepscope.recorder import Probed, Recorder
+from stepscope.recorder.probes import ProbeName
 from stepscope.store import open_trial
 
 TRIAL = "assert_trains"
@@ -31,6 +33,7 @@ def assert_trains(
     level: Level = "warning",
     ignore: Collection[str] = (),
     keep: Path | str | None = None,
+    probe: bool | Sequence[ProbeName] = False,
 ) -> tuple[Finding, ...]:
     """Train some steps, each of them recorded, and fail if the findings say that something is wrong.
 
@@ -56,6 +59,9 @@ def assert_trains(
         level: the mildest level that fails: ``"error"``, ``"warning"`` or ``"info"``.
         ignore: names of rules whose findings do not count.
         keep: a folder in which the recording stays, to look at it: ``stepscope view FOLDER``.
+        probe: ask the trained model, too, by some more forward passes on the first batch that it was called with:
+            whether samples influence each other, and whether its inputs have any effect; or the names of the probes
+            to run, such as ``("batch", "time")`` for a model that must not look ahead (``stepscope.recorder.probe``).
 
     Returns:
         All findings, also those that do not fail.
@@ -67,22 +73,23 @@ def assert_trains(
     __tracebackhide__ = True  # pytest then points at the line of the test
     optimizers = _optimizers(optimizer)
     _check(loss_fn, batches, train, steps, level, ignore)
+    probes = DEFAULT_PROBES if probe is True else tuple(probe or ())
     with _folder(keep) as folder:
-        with Recorder(folder, trial=TRIAL, schedule=1) as recorder:
+        with Recorder(folder, trial=TRIAL, schedule=1) as recorder, FirstCall(model, probes) as first:
             if train is not None:
                 _run(recorder, model, optimizers, train, steps)
             elif loss_fn is not None and batches is not None:
                 _fit(recorder, model, loss_fn, islice(_repeated(batches), steps), optimizers)
-        findings = _findings(folder / recorder.name)
+        findings = _findings(folder / recorder.name, first.probed())
     _judge(findings, level, ignore, "" if keep is None else f"\n\nLook at it: stepscope view {keep}")
     return findings
 
 
-def _findings(folder: Path) -> tuple[Finding, ...]:
+def _findings(folder: Path, probed: Sequence[Probed]) -> tuple[Finding, ...]:
     trial = open_trial(folder)
     if len(trial.steps) == 0:
         raise ValueError("no step was trained; give at least one batch")
-    return diagnose(trial)
+    return diagnose(trial, probed=probed)
 
 
 def _optimizers(given: torch.optim.Optimizer | Sequence[torch.optim.Optimizer] | None) -> list[torch.optim.Optimizer]:
