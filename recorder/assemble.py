@@ -45,7 +45,8 @@ def assemble(job: StepJob, norms: SpectralNorms | None = None) -> StepRecord:
     columns = _Columns(len(placed), len(job.sample_indices))
     for group, rows, positions in _by_group(placed):
         columns.fill(group, rows, positions)
-    spectral = {id(named): norms.of(named.node, matrix) for named, matrix in job.spectral}
+    found = norms.of_all([(named.node, matrix) for named, matrix in job.spectral])
+    spectral = {id(named): value for (named, _), value in zip(job.spectral, found, strict=True)}
     for row, place in enumerate(placed):
         if place.key.quantity == "value" and id(place.key.named) in spectral:
             columns.statistics[row, STATISTICS.index("spectral_norm")] = spectral[id(place.key.named)]

@@ -8,7 +8,7 @@ What was found of the chunks is combined in float64 (Chan, Golub, LeVeque 1983).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from typing import NamedTuple
@@ -63,27 +63,29 @@ def measure_small(groups: Sequence[Alike]) -> list[Measured | None]:
     overall, is_ordinary = _overall(chunks, layout)
     histograms, zeros = _histograms(chunks, layout)
     overall[:, -1] = zeros / layout.counts
-    neurons = iter(chunks.view(-1).index_select(0, layout.neurons).split(layout.neuron_counts))
-    whole, places = torch.from_numpy(overall), layout.places
+    whole = torch.from_numpy(overall)
     return [
-        Measured(
-            overall=whole[place],
-            aggregates=None,
-            per_sample=None,
-            histograms=histograms[place],
-            neuron_statistics=None,
-            neuron_samples=next(neurons).view(size.tensors, 1, -1) if size.neurons > 0 else None,
-            neurons_total=size.elements,
-        )
-        if is_ordinary[place].all()
-        else _skipped(neurons if size.neurons > 0 else None)
-        for size, place in zip(layout.sizes, places, strict=True)
+        _measured(size, whole[place], histograms[place], neurons) if is_ordinary[place].all() else None
+        for size, place, neurons in zip(layout.sizes, layout.places, _neurons(chunks, layout), strict=True)
     ]
 
 
-def _skipped(neurons: Iterator[torch.Tensor] | None) -> None:
-    if neurons is not None:
-        next(neurons)
+def _measured(size: _Size, overall: torch.Tensor, histograms: torch.Tensor, neurons: torch.Tensor | None) -> Measured:
+    return Measured(
+        overall=overall,
+        aggregates=None,
+        per_sample=None,
+        histograms=histograms,
+        neuron_statistics=None,
+        neuron_samples=neurons,
+        neurons_total=size.elements,
+    )
+
+
+def _neurons(chunks: torch.Tensor, layout: _Layout) -> list[torch.Tensor | None]:
+    """Of each group, the values of the chosen neurons: ``(tensors, 1, neurons)``."""
+    found = iter(chunks.view(-1).index_select(0, layout.neurons).split(layout.neuron_counts))
+    return [next(found).view(size.tensors, 1, -1) if size.neurons > 0 else None for size in layout.sizes]
 
 
 @dataclass(frozen=True)

@@ -1,9 +1,12 @@
-"""The largest singular value of a matrix."""
+"""The largest singular values of matrices; of equally shaped ones together."""
 
 from __future__ import annotations
 
 import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import lru_cache
 
 import torch
 
@@ -16,6 +19,10 @@ _ENOUGH = 1e-6
 """Relative growth of the value, between two looks at it, below which the search ends."""
 _FRESH = 0.1
 """How much of the fixed start is mixed into that of a search which goes on: what has become largest since is found."""
+_TOGETHER = 1 << 20
+"""Elements of the matrices that are searched together."""
+_SAFE = (1e-15, 1e15)
+"""Largest elements for which no square overflows or vanishes in float32."""
 
 
 class SpectralNorms:
@@ -26,37 +33,78 @@ class SpectralNorms:
 
     def of(self, name: str, matrix: torch.Tensor) -> float:
         """That of ``matrix``, which goes by this name."""
+        return self.of_all([(name, matrix)])[0]
+
+    def of_all(self, named: Sequence[tuple[str, torch.Tensor]]) -> list[float]:
+        """Those of several matrices with their names."""
+        values = [math.nan] * len(named)
+        for places in _alike([matrix for _, matrix in named]):
+            names = [named[place][0] for place in places]
+            matrices = [named[place][1].detach() for place in places]
+            found, ends = _largest(matrices, [self._end_of(name, matrices[0]) for name in names])
+            for place, name, value, end in zip(places, names, found, ends, strict=True):
+                values[place] = value
+                if end is not None:
+                    self._ends[name] = end
+        return values
+
+    def _end_of(self, name: str, matrix: torch.Tensor) -> torch.Tensor | None:
         end = self._ends.get(name)
-        if end is not None and (end.shape[0] != matrix.shape[1] or end.device != matrix.device):
-            end = None
-        value, end = _largest(matrix, end)
-        if end is not None:
-            self._ends[name] = end
-        return value
+        return end if end is not None and len(end) == matrix.shape[1] and end.device == matrix.device else None
 
 
 def spectral_norm(matrix: torch.Tensor) -> float:
     """The largest singular value of ``(rows, columns)``; NaN if an element is not finite.
 
-    Small matrices are decomposed. For larger ones, Golub-Kahan-Lanczos bidiagonalisation with full
-    reorthogonalisation (Golub and Van Loan, Matrix Computations, 4th ed., 10.4) runs from a fixed start until its
-    largest Ritz value, which approaches the largest singular value from below, has settled, or for 32 steps.
+    Small matrices are decomposed. For larger ones, Golub-Kahan-Lanczos bidiagonalisation with reorthogonalisation
+    (Golub and Van Loan, Matrix Computations, 4th ed., 10.4) runs from a fixed start until its largest Ritz value,
+    which approaches the largest singular value from below, has settled, or for 32 steps.
     """
-    return _largest(matrix, None)[0]
+    return SpectralNorms().of("", matrix)
 
 
-def _largest(matrix: torch.Tensor, start: torch.Tensor | None) -> tuple[float, torch.Tensor | None]:
-    """The value, and the right singular vector if it was searched for."""
-    with torch.no_grad(), _beside_training(matrix.device):
-        largest = float(matrix.detach().abs().max()) if matrix.numel() else math.nan
-        if largest == 0 or not math.isfinite(largest):
-            return (largest if largest == 0 else math.nan), None
-        # Scaled to a largest element of 1, so that no square overflows or vanishes.
-        scaled = (matrix.detach().double() / largest).float()
-        if min(scaled.shape) <= _EXACT:
-            return largest * _decomposed(scaled), None
-        value, end = _search(scaled, start)
-        return largest * value, end
+def _alike(matrices: Sequence[torch.Tensor]) -> Iterator[list[int]]:
+    """Which matrices are searched together: those of one shape, as many as have room."""
+    found: dict[object, list[int]] = defaultdict(list)
+    for place, matrix in enumerate(matrices):
+        found[matrix.shape, matrix.dtype, matrix.device].append(place)
+    for places in found.values():
+        together = max(1, _TOGETHER // max(1, matrices[places[0]].numel()))
+        for start in range(0, len(places), together):
+            yield places[start : start + together]
+
+
+_Found = tuple[list[float], "list[torch.Tensor | None]"]
+
+
+def _largest(alike: list[torch.Tensor], starts: Sequence[torch.Tensor | None]) -> _Found:
+    """The values of matrices of one shape, and the right singular vectors if they were searched for."""
+    with torch.no_grad(), _beside_training(alike[0].device):
+        stack = torch.stack(alike)
+        flat = stack.reshape(len(stack), -1)
+        largest = torch.maximum(flat.amax(1), -flat.amin(1)).tolist() if stack.numel() else [math.nan] * len(stack)
+        values = [value if value == 0 else math.nan for value in largest]
+        ends: list[torch.Tensor | None] = [None] * len(stack)
+        usual = [place for place, value in enumerate(largest) if value and math.isfinite(value)]
+        if usual:
+            matrices, scales = _scaled(stack if len(usual) == len(stack) else stack[usual], [largest[i] for i in usual])
+            found, new_ends = _norms(matrices, [starts[place] for place in usual])
+            for place, value, end, scale in zip(usual, found, new_ends, scales, strict=True):
+                values[place], ends[place] = scale * value, end
+        return values, ends
+
+
+def _scaled(stack: torch.Tensor, largest: list[float]) -> tuple[torch.Tensor, list[float]]:
+    """The matrices as float32, and what they were divided by so that no square overflows or vanishes."""
+    if all(_SAFE[0] < value < _SAFE[1] for value in largest):
+        return stack.float(), [1.0] * len(largest)
+    return (stack.double() / stack.new_tensor(largest, dtype=torch.float64).view(-1, 1, 1)).float(), largest
+
+
+def _norms(matrices: torch.Tensor, starts: Sequence[torch.Tensor | None]) -> _Found:
+    if min(matrices.shape[1:]) <= _EXACT:
+        return _decomposed(matrices), [None] * len(matrices)
+    return _search(matrices, _starts(matrices, starts))
 
 
 def _beside_training(device: torch.device) -> AbstractContextManager[object]:
@@ -64,55 +112,62 @@ def _beside_training(device: torch.device) -> AbstractContextManager[object]:
     return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
 
 
-def _decomposed(matrix: torch.Tensor) -> float:
-    gram = matrix @ matrix.T if matrix.shape[0] <= matrix.shape[1] else matrix.T @ matrix
-    return float(torch.linalg.eigvalsh(gram.double())[-1].clamp(min=0).sqrt())
+def _decomposed(matrices: torch.Tensor) -> list[float]:
+    gram = matrices @ matrices.mT if matrices.shape[1] <= matrices.shape[2] else matrices.mT @ matrices
+    found: list[float] = torch.linalg.eigvalsh(gram.double())[:, -1].clamp(min=0).sqrt().tolist()
+    return found
 
 
-def _start(columns: int, device: torch.device, before: torch.Tensor | None) -> torch.Tensor:
+def _starts(matrices: torch.Tensor, before: Sequence[torch.Tensor | None]) -> torch.Tensor:
+    fixed = _fixed_start(matrices.shape[2], matrices.device)
+    starts = torch.stack([fixed if end is None else torch.add(end, fixed, alpha=_FRESH) for end in before])
+    return torch.nn.functional.normalize(starts, dim=1)
+
+
+@lru_cache(maxsize=32)
+def _fixed_start(columns: int, device: torch.device) -> torch.Tensor:
     fixed = torch.cos(torch.arange(1, columns + 1, device=device, dtype=torch.float64) ** 2).float()
-    fixed /= fixed.norm()
-    start = fixed if before is None else before + _FRESH * fixed
-    return torch.nn.functional.normalize(start, dim=0)
+    return fixed.div_(fixed.norm())
 
 
-def _search(matrix: torch.Tensor, before: torch.Tensor | None) -> tuple[float, torch.Tensor]:
-    rows, columns = matrix.shape
+def _search(matrices: torch.Tensor, starts: torch.Tensor) -> tuple[list[float], list[torch.Tensor | None]]:
+    group, rows, columns = matrices.shape
     steps = min(_STEPS, rows, columns)
-    right, left = matrix.new_zeros(steps + 1, columns), matrix.new_zeros(steps, rows)
-    right[0] = _start(columns, matrix.device, before)
-    alphas: list[float] = []
-    betas: list[float] = []
-    value = 0.0
+    right, left = matrices.new_zeros(group, steps + 1, columns), matrices.new_zeros(group, steps, rows)
+    right[:, 0] = starts
+    alphas: list[torch.Tensor] = []
+    betas: list[torch.Tensor] = []
+    least = matrices.new_zeros(group, 1)
+    seen = torch.zeros(group, dtype=torch.float64, device=matrices.device)
     for step in range(steps):
-        alphas.append(_append(left, step, matrix @ right[step]))
-        if alphas[-1] <= _NOISE * max(alphas):
-            break
-        betas.append(_append(right, step + 1, left[step] @ matrix))
-        if betas[-1] <= _NOISE * max(alphas):
-            break
+        alphas.append(_append(left, step, right[:, step : step + 1] @ matrices.mT, least))
+        least = torch.maximum(least, _NOISE * alphas[-1])
         if step % _LOOK_EVERY == _LOOK_EVERY - 1:
-            seen, value = value, float(torch.linalg.matrix_norm(_bidiagonal(alphas, betas), ord=2))
-            if value - seen <= _ENOUGH * value:
+            before, seen = seen, torch.linalg.svdvals(_bidiagonal(alphas, betas))[:, 0]
+            if bool((seen - before <= _ENOUGH * seen).all()):
                 break
+        betas.append(_append(right, step + 1, left[:, step : step + 1] @ matrices, least))
     _, values, vectors = torch.linalg.svd(_bidiagonal(alphas, betas))
-    end = vectors[0].float().to(matrix.device) @ right[: len(alphas)]
-    return float(values[0]), end
+    ends = vectors[:, :1].float() @ right[:, : len(alphas)]
+    return values[:, 0].tolist(), list(ends[:, 0])
 
 
-def _append(basis: torch.Tensor, count: int, vector: torch.Tensor) -> float:
-    """Make the vector orthogonal to those in the basis, append it at length 1, and return its length before."""
-    if count:
-        known = basis[:count]
-        for _ in range(2):  # twice is enough (Parlett)
-            vector = torch.addmv(vector, known.T, known @ vector, alpha=-1)
-    length = float(torch.linalg.vector_norm(vector))
-    basis[count] = vector / length if length > 0 else vector
-    return length
+def _append(basis: torch.Tensor, count: int, vectors: torch.Tensor, least: torch.Tensor) -> torch.Tensor:
+    """Make vectors ``(G, 1, n)`` orthogonal to those in the bases, and append them at length 1; returns their lengths.
+
+    What is not longer than ``least`` is appended as zero: there, the search is over.
+    """
+    if count:  # rows all along: products with columns take ten times as long
+        known = basis[:, :count]
+        vectors = torch.baddbmm(vectors, vectors @ known.mT, known, alpha=-1)
+    lengths = torch.linalg.vector_norm(vectors, dim=2)
+    inverse = torch.where(lengths > least, lengths.reciprocal(), 0)
+    torch.mul(vectors, inverse.unsqueeze(2), out=basis[:, count : count + 1])
+    return torch.where(lengths > least, lengths, 0)
 
 
-def _bidiagonal(alphas: list[float], betas: list[float]) -> torch.Tensor:
-    small = torch.diag(torch.tensor(alphas, dtype=torch.float64))
-    for index in range(len(alphas) - 1):
-        small[index, index + 1] = betas[index]
+def _bidiagonal(alphas: list[torch.Tensor], betas: list[torch.Tensor]) -> torch.Tensor:
+    small = torch.diag_embed(torch.cat(alphas, dim=1).double())
+    if len(alphas) > 1:
+        small += torch.diag_embed(torch.cat(betas[: len(alphas) - 1], dim=1).double(), offset=1)
     return small
