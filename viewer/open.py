@@ -10,7 +10,7 @@ import webbrowser
 from pathlib import Path
 
 
-def open_view(folder: Path | str, host: str, port: int, *, browser: bool, custom: Path | None) -> int:
+def open_view(folder: Path | str, host: str, port: int, *, browser: bool, custom: Path | None, query: str = "") -> int:
     """Serve the dashboard until interrupted; returns the exit code.
 
     Args:
@@ -18,6 +18,7 @@ def open_view(folder: Path | str, host: str, port: int, *, browser: bool, custom
         host, port: where to listen; the next free port is taken.
         browser: whether to open one.
         custom: a file with the user's own page.
+        query: what to open of it, such as ``"?trial=bugged"``; the newest trial unless given.
 
     Raises:
         ValueError: the viewer's packages are missing, or there is no such file.
@@ -35,9 +36,10 @@ def open_view(folder: Path | str, host: str, port: int, *, browser: bool, custom
     address = free_address(host, port)
     app = make_app(source, CustomPage(custom) if custom is not None else None)
     guard(app, address)
-    print(f"stepscope: {source.name} is at {address.url} (Ctrl+C ends)", file=sys.stderr, flush=True)
+    url = address.url if address.token else address.url + query  # with a token, a redirect would lose it
+    print(f"stepscope: {source.name} is at {url} (Ctrl+C ends)", file=sys.stderr, flush=True)
     if browser and _has_screen():
-        threading.Timer(0.6, webbrowser.open, (address.url,)).start()
+        threading.Timer(0.6, webbrowser.open, (url,)).start()
     elif "SSH_CONNECTION" in os.environ:
         port = address.port
         print(f"stepscope: from your own machine: ssh -L {port}:127.0.0.1:{port} <this machine>", file=sys.stderr)

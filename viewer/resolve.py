@@ -78,11 +78,8 @@ def resolve(wish: Selection, group: Group, *, changed: str = "") -> Resolved:
 
 
 def _default_trial(group: Group) -> str:
-    """The newest running trial, else the first one."""
-    for name in reversed(group.names):
-        if group.is_live(name):
-            return name
-    return group.names[0]
+    """The newest running trial, else the newest one."""
+    return next((name for name in reversed(group.names) if group.is_live(name)), group.names[-1])
 
 
 def _resolve_in_trial(wish: Selection, trial: Trial, changed: str) -> Resolved:

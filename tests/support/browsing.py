@@ -86,10 +86,12 @@ class Screen:
         return self
 
     def settle(self) -> Screen:
-        """Wait until nothing is on its way any more."""
+        """Wait until nothing that was asked for is on its way any more."""
         self.page.wait_for_timeout(150)
         self.page.wait_for_load_state("networkidle")
-        self.page.wait_for_timeout(250)
+        for _ in range(2):  # an answer may be a reason to ask for more
+            self.page.wait_for_function("!document.documentElement.classList.contains('is-busy')", timeout=30_000)
+            self.page.wait_for_timeout(125)
         return self
 
     def select(self, node: str) -> Screen:

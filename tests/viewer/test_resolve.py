@@ -18,6 +18,11 @@ def test_without_a_wish_the_last_training_step_is_shown(group: Group) -> None:
     assert resolved.kinds == group["healthy"].kinds
 
 
+def test_without_a_wish_the_newest_trial_is_shown(group: Group) -> None:
+    assert group.names == ("healthy", "sick")
+    assert resolve(Selection(), group).selection.trial == "sick"
+
+
 def test_an_unrecorded_step_becomes_the_nearest_and_says_so(group: Group) -> None:
     resolved = resolve(Selection(trial="healthy", step=102), group)
     assert resolved.selection.step == 100

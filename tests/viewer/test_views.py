@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stepscope.store import Group, open_trial
+from stepscope.store import DamagedError, Group, open_trial
 from stepscope.store.records import STATISTICS
 from stepscope.viewer.answers import Answers
 from stepscope.viewer.graph import tensor_key
@@ -177,6 +178,16 @@ class TestCurves:
         assert figure["data"][0]["x"] == series.steps.tolist()
         assert figure["data"][0]["y"] == pytest.approx(series.values.tolist())
 
+    def test_a_single_number_has_no_spread_to_draw(self, group: Group) -> None:
+        now = at(group, trial="healthy", step=10, node="loss", iteration=0)
+        tensor = now.tensor()
+        assert tensor is not None
+        figure = curves.tensor_history(now, tensor)
+        assert figure["layout"]["title"]["text"] == "mean, over steps" and min(figure["data"][0]["y"]) > 0
+        selection = Selection(trial="healthy", step=10, pinned=("model.head", "loss"))
+        names = [trace["name"] for trace in over_steps(group["healthy"], None, selection)[0]["data"]]
+        assert names == ["model.head", "loss, mean"]
+
     def test_the_histogram_counts_every_element(self, group: Group) -> None:
         now = at(group, trial="sick", step=220, node="model.blocks.1.attn", iteration=0)
         tensor = now.tensor()
@@ -279,10 +290,28 @@ class TestPages:
 
     def test_damage_in_another_trial_is_told(self, group: Group) -> None:
         text = words(status.notices(group["healthy"], "", {"third": "its journal is damaged"}))
-        assert "third: its journal is damaged" in text
+        assert "Another trial cannot be opened: third: its journal is damaged" in text
+        assert "Damaged, the rest is shown" not in text  # this one is whole
 
 
 class TestDamage:
+    def test_what_is_damaged_and_how_to_repair_it(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        path = write_trial(tmp_path / "group", trial="hurt", steps=6)
+        file = path / "steps.stepscope"
+        data = bytearray(file.read_bytes())
+        data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+        file.write_bytes(data)
+        trial = open_trial(path)
+        for number in trial.steps.tolist():
+            with contextlib.suppress(DamagedError):
+                trial.step(number).statistics()
+        assert trial.problems
+        assert "what, and how to repair it" in words(status.notices(trial, "", {}))
+        text = words(texts.notes_page(trial, None))
+        assert trial.problems[0] in text and f"stepscope repair '{path}'" in text
+
     def test_a_damaged_step_says_so_in_its_place(self, tmp_path: Path) -> None:
         from support.synthetic import write_trial
 

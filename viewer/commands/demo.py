@@ -36,4 +36,5 @@ def run(options: argparse.Namespace) -> int:
         return 0
     from stepscope.viewer.open import open_view
 
-    return open_view(options.out, options.host, options.port, browser=not options.no_browser, custom=None)
+    browser, bugged = not options.no_browser, "?trial=bugged"
+    return open_view(options.out, options.host, options.port, browser=browser, custom=None, query=bugged)

@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from stepscope.viewer.graph.outline import Outline
 from stepscope.viewer.graph.scene import SceneBox
 from stepscope.viewer.graph.sizes import (
+    BOLD,
     HEADER,
     NARROWEST,
     ROW,
     ROW_GAP,
     SECOND_LINE,
+    TOGGLE,
     WIDEST,
     text_width,
 )
 from stepscope.viewer.graph.texts import BoxTexts, texts_of
-
-_TOGGLE = 16.0
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def measure(outline: Outline, box: SceneBox) -> Measured:
     texts = texts_of(outline, box)
     head = HEADER + (SECOND_LINE if texts.sub else 0.0)
     widths = [
-        text_width(texts.label, 12.0) * (1.08 if box.module else 1.0) + (_TOGGLE if box.module else 0.0),
+        text_width(texts.label, 12.0) * (BOLD if box.module else 1.0) + (TOGGLE if box.module else 0.0),
         text_width(texts.sub, 10.0),
     ]
     widths += [text_width(row.label, 11.0) + 12.0 for row in texts.rows]

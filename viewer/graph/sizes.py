@@ -9,6 +9,10 @@ ROW_GAP = 3.0
 FRAME_HEADER = 28.0
 PADDING = 14.0
 NARROWEST, WIDEST = 64.0, 214.0
+BOLD = 1.15
+"""How much wider bold letters are, which the names of modules have."""
+TOGGLE = 16.0
+"""The sign that opens a module."""
 
 _NARROW = set("iljtfrI.,:;|!'()[] -")
 _WIDE = set("mwMW@%")

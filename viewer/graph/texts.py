@@ -10,7 +10,7 @@ from stepscope.viewer.graph.atoms import Atom
 from stepscope.viewer.graph.modules import Module
 from stepscope.viewer.graph.outline import Outline
 from stepscope.viewer.graph.scene import SceneBox
-from stepscope.viewer.graph.sizes import shortened
+from stepscope.viewer.graph.sizes import BOLD, TOGGLE, WIDEST, shortened
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,8 @@ def count_tensors(outline: Outline, atoms: tuple[int, ...]) -> tuple[int, int]:
 def _module_texts(outline: Outline, module: Module, atoms: tuple[int, ...]) -> BoxTexts:
     tensors, parameters = count_tensors(outline, atoms)
     sub = f"{tensors:,} tensor{'s' if tensors != 1 else ''}" + (f", {parameters:,} param." if parameters else "")
-    return BoxTexts(shortened(module_label(module)), sub, module.path)
+    label = shortened(module_label(module), 12.0 * BOLD, WIDEST - 24.0 - TOGGLE)
+    return BoxTexts(label, sub, module.path)
 
 
 def _rows(graph: Graph, atom: Atom) -> tuple[RowText, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -57,6 +58,8 @@ def tensor_history(now: Moment, tensor: Tensor) -> Figure:
     statistic = shown_statistic(wish.statistic, wish.sample)
     if statistic == "ratio" and info.quantity != "update":
         statistic = "std"
+    if statistic == "std" and math.prod(tensor.shape) == 1:
+        statistic = "mean"  # a single number does not spread
     iteration = info.iteration if info.iteration >= 0 and len(now.step.iterations) > 1 else None
     question = Question(info.node, info.role, iteration, info.quantity, statistic, wish.sample, wish.kind)
     curves = pair(now.trial, now.other, question, statistic, TYPE_COLORS.get(info.type, LINES[0]))

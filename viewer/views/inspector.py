@@ -34,10 +34,13 @@ def nothing_selected(now: Moment | None) -> Markup:
     """What stands there before anything is selected."""
     if now is None:
         return el("div")
+    losses = [vertex for vertex in now.step.graph(now.iteration).vertices if vertex.type == "loss"]
+    links = [el("button.link.tensor", loss.node, act={"node": loss.node, "role": loss.role}) for loss in losses[:3]]
     return el(
         "div.hint",
         el("h3", "Nothing selected"),
         el("p", "Click a box of the graph or a row of the table, press an arrow key, or find a tensor by name (/)."),
+        el("p", "Begin at ", *links, ".") if links else None,
     )
 
 
@@ -109,8 +112,8 @@ def _heading(now: Moment, tensor: Tensor) -> Markup:
 
 def _identity(now: Moment, tensor: Tensor, made: Vertex | Node | None) -> Markup:
     info, wish = tensor.info, now.selection
-    shape = f"[{', '.join(map(str, tensor.shape))}]" if tensor.shape else "[] (a single number)"
     batch = "no batch dimension" if info.batch_dim is None else f"batch dimension {info.batch_dim}"
+    shape = f"[{', '.join(map(str, tensor.shape))}], {batch}" if tensor.shape else "a single number"
     kind = f" ({now.step.kind})" if now.step.kind else ""
     last = len(now.step.iterations) - 1
     iteration = f"iteration {now.iteration} of 0–{last}" if info.iteration >= 0 else "the whole step"
@@ -118,7 +121,7 @@ def _identity(now: Moment, tensor: Tensor, made: Vertex | Node | None) -> Markup
         ("trial", wish.trial),
         ("step", f"{now.step.number}{kind}, {iteration}"),
         ("role", f"{role_label(info.role, wish.lag)}, {quantity_label(wish.quantity)}"),
-        ("shape", f"{shape}, {batch}"),
+        ("shape", shape),
         ("dtype", f"{info.dtype} on {info.device}"),
     ]
     if made is not None and made.module:

@@ -39,6 +39,8 @@ def shown_nodes(trial: Trial, selection: Selection) -> list[Node]:
 def _question(selection: Selection, node: Node) -> Question:
     role = selection.role if node.name == selection.node and selection.role in node.roles else None
     statistic = shown_statistic(selection.statistic, selection.sample)
+    if statistic == "std" and node.type == "loss":
+        statistic = "mean"  # a single number does not spread
     return Question(node.name, role, None, selection.quantity, statistic, selection.sample, selection.kind)
 
 
@@ -46,7 +48,9 @@ def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Fig
     curves: list[Curve] = []
     nodes = shown_nodes(trial, selection)
     for index, node in enumerate(nodes):
-        curves += pair(trial, other, _question(selection, node), node.name, LINES[index % len(LINES)])
+        question = _question(selection, node)
+        alone = "" if question.statistic == shown_statistic(selection.statistic, selection.sample) else ", mean"
+        curves += pair(trial, other, question, node.name + alone, LINES[index % len(LINES)])
     what = _what(selection)
     if not curves:
         return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""

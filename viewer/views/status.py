@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el
@@ -34,16 +35,26 @@ def badge(trial: Trial, now: float | None = None) -> Markup:
 
 
 def notices(trial: Trial, notice: str, unreadable: dict[str, str]) -> Markup:
-    """What the page has to say: a wish that could not be fulfilled, what ended the trial, damage."""
+    """What the page has to say: a wish that could not be fulfilled, what ended the trial, damage in it or in others."""
     lines = [el("p.notice", notice)] if notice else []
     if trial.state == "failed" and trial.exception:
-        lines.append(el("p.notice.failed", f"This trial failed: {trial.exception}", title=_traceback(trial)))
-    problems = [*trial.problems, *(f"{name}: {text}" for name, text in unreadable.items())]
-    if problems:
-        more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-        text = f"Damaged, the rest is shown: {problems[0]}{more}"
-        lines.append(el("p.notice.failed", text, title="\n".join(problems[:20])))
+        lines.append(_line("This trial failed: ", trial.exception, "traceback" if _traceback(trial) else ""))
+    if trial.problems:
+        lines.append(_line("Damaged, the rest is shown: ", _first(trial.problems), "what, and how to repair it"))
+    others = [f"{name}: {text}" for name, text in unreadable.items()]
+    if others:
+        lines.append(el("p.notice", f"Another trial cannot be opened: {_first(others)}", title="\n".join(others[:20])))
     return el("div", *lines)
+
+
+def _line(what: str, text: str, link: str) -> Markup:
+    """A line in red, with a link to the page that has more of it."""
+    more = el("button.link", link, act={"view": "notes"}) if link else None
+    return el("p.notice.failed", el("span", what + text, title=text), more)
+
+
+def _first(texts: Sequence[str]) -> str:
+    return texts[0] + (f" (and {len(texts) - 1} more)" if len(texts) > 1 else "")
 
 
 def _traceback(trial: Trial) -> str:
@@ -74,4 +85,10 @@ def no_steps(trial: Trial) -> Markup:
 
 def unreadable(name: str, why: str) -> Markup:
     """The page of a trial that cannot be opened."""
-    return el("div.welcome", el("h2", f"The trial {name!r} cannot be opened"), el("p", why))
+    return el(
+        "div.welcome",
+        el("h2", f"The trial {name!r} cannot be opened"),
+        el("p", why),
+        el("p", "What is damaged, ", el("code", "stepscope verify"), " says; what is written twice, ",
+           el("code", "stepscope repair"), " rebuilds. The other trials are not affected."),
+    )  # fmt: skip

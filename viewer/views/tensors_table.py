@@ -64,7 +64,7 @@ def _entry(row: Row) -> dict[str, Any]:
         "role": info.role,
         "role_label": role_label(info.role, 0),
         "type": info.type,
-        "shape": " × ".join(map(str, row.shape)) if row.shape else "scalar",
+        "shape": "×".join(map(str, row.shape)) if row.shape else "scalar",
     }
 
 

@@ -12,9 +12,11 @@ from stepscope.store.errors import StoreError
 from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, duration, size
 
+_MOST_PROBLEMS = 100
+
 
 def notes_page(trial: Trial, other: Trial | None) -> Markup:
-    """What the user noted, and what the recorder had to leave out."""
+    """What ended the trial and what of it is damaged; what the user noted; what the recorder had to leave out."""
     return el("div.page.columns", *(_notes(which) for which in (trial, other) if which is not None))
 
 
@@ -24,11 +26,12 @@ def _notes(trial: Trial) -> Markup:
     return el(
         "div",
         el("h2", trial.name),
+        _failure(trial),
+        _damage(trial),
         el("h3", "Notes"),
         *(notes or [note('None. recorder.note("...") leaves one.')]),
         el("h3", "From the recorder"),
         *(messages or [note("Nothing was left out.")]),
-        _failure(trial),
     )
 
 
@@ -36,6 +39,16 @@ def _failure(trial: Trial) -> Markup | None:
     if trial.end is None or not trial.end.traceback:
         return None
     return el("div", el("h3", "The exception that ended it"), el("pre.traceback", trial.end.traceback))
+
+
+def _damage(trial: Trial) -> Markup | None:
+    if not trial.problems:
+        return None
+    lines = [el("article", el("p", text)) for text in trial.problems[:_MOST_PROBLEMS]]
+    more = len(trial.problems) - len(lines)
+    how = el("p.note", "What is written twice can be rebuilt; the damaged files are kept: ",
+             el("code", f"stepscope repair '{trial.path}'"))  # fmt: skip
+    return el("div", el("h3", "Damage"), *lines, note(f"and {more} more") if more > 0 else None, how)
 
 
 def _at(step: int) -> Markup:
