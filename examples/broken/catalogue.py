@@ -11,6 +11,8 @@ from stepscope.examples.broken import (
     codes,
     depth,
     generative,
+    healthy_codes,
+    healthy_readers,
     healthy_sequences,
     healthy_vectors,
     inputs,
@@ -51,5 +53,9 @@ BROKEN: dict[str, Case] = {
 }
 """Runs with one mistake each."""
 
-HEALTHY: dict[str, Callable[[Lab], None]] = {**_runs_of(healthy_vectors), **_runs_of(healthy_sequences)}
+HEALTHY: dict[str, Callable[[Lab], None]] = {
+    name: train
+    for module in (healthy_vectors, healthy_sequences, healthy_codes, healthy_readers)
+    for name, train in _runs_of(module).items()
+}
 """Runs without any."""
