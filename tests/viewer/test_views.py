@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import contextlib
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from stepscope.store import DamagedError, Group, open_trial
+from stepscope.store import Group, open_trial
 from stepscope.store.records import STATISTICS
 from stepscope.viewer.answers import Answers
 from stepscope.viewer.graph import tensor_key
@@ -299,14 +298,11 @@ class TestDamage:
         from support.synthetic import write_trial
 
         path = write_trial(tmp_path / "group", trial="hurt", steps=6)
-        file = path / "steps.stepscope"
+        file = path / "journal.stepscope"
         data = bytearray(file.read_bytes())
-        data[len(data) // 2 : len(data) // 2 + 200] = bytes(200)
+        data[len(data) // 2 : len(data) // 2 + 40] = bytes(40)
         file.write_bytes(data)
         trial = open_trial(path)
-        for number in trial.steps.tolist():
-            with contextlib.suppress(DamagedError):
-                trial.step(number).statistics()
         assert trial.problems
         assert "what, and how to repair it" in words(status.notices(trial, "", {}))
         text = words(texts.notes_page(trial, None))
