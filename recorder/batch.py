@@ -32,7 +32,7 @@ class BatchSize:
 
     def find(self, tensor: torch.Tensor) -> int | None:
         """The dimension as long as the batch: the first if it fits, else any that does."""
-        shape = _shape(tensor)
+        shape = () if tensor.is_nested else tensor.shape
         if not shape:
             return None
         if self._size is None:

@@ -7,12 +7,10 @@ is one opaque step from its arguments and weights to its output.
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import nn
 
-from stepscope.recorder.tracer import Tracer
+from stepscope.recorder.tracer import Tracer, top_mode
 
 _FUSED = (nn.TransformerEncoder, nn.TransformerEncoderLayer, nn.MultiheadAttention)
 
@@ -31,7 +29,7 @@ class FastPath:
 
     def enter(self, module: nn.Module) -> None:
         """Call before a module runs."""
-        if self._module is None and _may_be_fused(module) and _top_mode() is self._tracer:
+        if self._module is None and _may_be_fused(module) and top_mode() is self._tracer:
             torch._C._pop_torch_function_stack()
             self._module = module
 
@@ -54,8 +52,3 @@ def _may_be_fused(module: nn.Module) -> bool:
     if module.training or not isinstance(module, _FUSED):
         return False
     return not (torch.is_grad_enabled() and any(parameter.requires_grad for parameter in module.parameters()))
-
-
-def _top_mode() -> Any:
-    depth = torch._C._len_torch_function_stack()
-    return torch._C._get_function_stack_at(depth - 1) if depth else None

@@ -63,10 +63,16 @@ def user_frame(depth: int = 1) -> FrameType | None:
 
 def user_place(depth: int = 1) -> Place | None:
     """The place in the user's code that is running now; None in what a framework does of its own accord."""
-    frame = _frame_above(sys._getframe(depth), through=(_LIBRARY,))
-    if frame is None or _kinds[frame.f_code] == _FRAMEWORK:
-        return None
-    return frame.f_code, frame.f_lasti
+    frame: FrameType | None = sys._getframe(depth)
+    while frame is not None:
+        code = frame.f_code
+        kind = _kinds.get(code)
+        if kind is None:
+            kind = _decide(code)
+        if kind != _LIBRARY:
+            return (code, frame.f_lasti) if kind == _USER else None
+        frame = frame.f_back
+    return None
 
 
 def calling_function(depth: int = 1) -> str:

@@ -6,7 +6,7 @@ import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from functools import partial
-from typing import Any, NamedTuple, cast
+from typing import Any
 
 import torch
 
@@ -14,14 +14,6 @@ from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.loss_scale import LossScale
 from stepscope.recorder.named import Named
 from stepscope.recorder.tracer import UNSEEN
-
-
-class _Hooked(NamedTuple):
-    """A tensor, in the state in which it was hooked, and the names that share the hook."""
-
-    tensor: weakref.ref[torch.Tensor]
-    version: int
-    names: list[Named]
 
 
 class GradientWatch:
@@ -46,7 +38,7 @@ class GradientWatch:
         self._arriving: list[tuple[list[Named], list[torch.Tensor]]] = []
         self._found: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._probed: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
-        self._last: _Hooked | None = None
+        self._last: tuple[weakref.ref[torch.Tensor], int, list[Named]] | None = None
 
     def watch(self, tensor: torch.Tensor, named: Named) -> None:
         """Hook a tensor that has just been named, if it takes gradients.
@@ -57,11 +49,11 @@ class GradientWatch:
             return
         version = tensor._version
         last = self._last
-        if last is not None and last.tensor() is tensor and last.version == version:
-            last.names.append(named)
+        if last is not None and last[0]() is tensor and last[1] == version:
+            last[2].append(named)
             return
         names = [named]
-        self._last = _Hooked(weakref.ref(tensor), version, names)
+        self._last = weakref.ref(tensor), version, names
         if tensor.is_leaf:
             self._hooks.append(self._hook_leaf(tensor, names))
         else:
@@ -118,8 +110,10 @@ class GradientWatch:
             self._hooks.append(tensor.register_hook(arriving.append))
             return
         # What ``register_hook`` does, without the handle: each takes longer to make than all the rest.
-        tensor._backward_hooks = hooks = OrderedDict([(self._key, arriving.append)])
-        cast(Any, tensor.grad_fn)._register_hook_dict(tensor)
+        hooks: OrderedDict[Any, Any] = OrderedDict([(self._key, arriving.append)])
+        tensor._backward_hooks = hooks
+        function: Any = tensor.grad_fn
+        function._register_hook_dict(tensor)
         self._hooked.append(hooks)
 
     def _hook_leaf(self, leaf: torch.Tensor, names: list[Named]) -> Any:

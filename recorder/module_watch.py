@@ -12,6 +12,7 @@ from torch.nn.modules import module as module_hooks
 
 from stepscope.recorder.fast_path import FastPath
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.leaf_calls import LeafCalls
 from stepscope.recorder.outputs import MOST_TENSORS, tensors_with_roles
 from stepscope.recorder.register import Register
 from stepscope.recorder.sharded import ShardedWeights
@@ -36,12 +37,14 @@ class ModuleWatch:
         self._sharded = ShardedWeights(names, register.trace)
         self._running: list[int] = []
         self._hooks: list[Any] = []
+        self._leaf_calls = LeafCalls(names, self._running, self._sharded.paths, register, tracer, faults)
 
     def start(self) -> None:
         """Put the hooks on."""
         hook = self._hooks.append
         hook(module_hooks.register_module_forward_pre_hook(self._before_module))
         hook(module_hooks.register_module_forward_hook(self._after_module, with_kwargs=True, always_call=True))
+        self._leaf_calls.start()
 
     def stop(self) -> None:
         """Take the hooks off."""
@@ -51,6 +54,7 @@ class ModuleWatch:
             module_hooks._global_forward_hooks_with_kwargs.pop(hook.id, None)
         self._hooks.clear()
         self._fast_path.close()
+        self._leaf_calls.stop()
 
     def release(self) -> None:
         self._models = []

@@ -16,6 +16,8 @@ from stepscope.recorder.trace import Trace
 from stepscope.recorder.watched import WatchedTensor
 from stepscope.store.records import TensorType
 
+_TRANSFORMED = "tensors inside a function transform (vmap, grad, jvp) were not measured"
+
 
 class Register:
     """Gives tensors their names. ``on_named`` is called with each tensor that got one and is to be measured.
@@ -97,7 +99,7 @@ class Register:
     ) -> None:
         """Name a tensor; ``module`` is the path and the class of the one in which it was made."""
         if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-            self._faults.tell("tensors inside a function transform (vmap, grad, jvp) were not measured")
+            self._faults.tell(_TRANSFORMED)
             return
         if batch_dim is None and batched and type != "loss":
             batch_dim = self.batch.find(tensor)
@@ -107,6 +109,20 @@ class Register:
         )  # fmt: skip
         self.named.append(named)
         named.trace_node = self.trace.name(tensor, named.order, user_place)
+        self._on_named(tensor, named)
+
+    def add_output(self, tensor: torch.Tensor, node: int, path: str, class_name: str) -> None:
+        """Name the single output of a module, for which the trace has just made a node."""
+        if torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+            self._faults.tell(_TRANSFORMED)
+            return
+        call = self.next_call(path)
+        named = Named(
+            path, "output", self.iteration, "calculated", dtype_name(tensor.dtype), device_name(tensor.device),
+            self.batch.find(tensor), path, class_name, call, False, node, len(self.named),
+        )  # fmt: skip
+        self.named.append(named)
+        self.trace.name_made(tensor, node, named.order)
         self._on_named(tensor, named)
 
     def add_weight(self, watched: WatchedTensor) -> Named:

@@ -309,7 +309,7 @@ class StepSession(Listener):
 
     def pause_tracing(self, paused: bool) -> None:
         """Stop or go on seeing torch calls; an optimizer's own arithmetic is not part of the graph."""
-        self._tracer.paused = paused
+        self._tracer.pause(paused)
 
 
 def _no_autocast() -> ExitStack:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 import torch
 from torch import nn
 
@@ -21,6 +23,11 @@ class ShardedWeights:
                     path, _, key = name.rpartition(".")
                     self._parts.setdefault(path, []).append((key, known.tensor))
         self._trace = trace
+
+    @property
+    def paths(self) -> Collection[str]:
+        """The modules that have such parameters."""
+        return self._parts
 
     def join(self, module: nn.Module, path: str) -> None:
         """Call while a module's tensors are whole: when its ``forward`` has just ended."""

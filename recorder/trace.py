@@ -65,14 +65,37 @@ class Trace:
 
     def node(self, tensor: torch.Tensor) -> int:
         """The node of a tensor as it is now; one without parents is made for a tensor that was never seen."""
-        known = self.known(tensor)
-        if known is None:
+        entry = self._of.get(id(tensor))
+        if entry is None or entry[0]() is not tensor:
             return self._meet(tensor)
+        known = entry[1]
         if tensor.requires_grad and not self.carries_grad[known]:
             known = self._now_requiring_grad(tensor, known)
         if self._changed:
             known = self._with_changes(tensor, known)
         return known
+
+    def nodes(self, tensors: Iterable[torch.Tensor]) -> tuple[int, ...]:
+        """The nodes of several tensors, each once."""
+        of, carries_grad, is_unchanged = self._of, self.carries_grad, not self._changed
+        found: dict[int, None] = {}
+        for tensor in tensors:
+            entry = of.get(id(tensor))
+            if entry is None or entry[0]() is not tensor or not (carries_grad[entry[1]] or not tensor.requires_grad):
+                found[self.node(tensor)] = None
+            else:
+                found[entry[1] if is_unchanged else self.node(tensor)] = None
+        return tuple(found)
+
+    def has_met(self, tensors: Iterable[torch.Tensor | None]) -> bool:
+        """Whether all of these, as far as there are any, are known to the trace, and plain tensors."""
+        of = self._of
+        for tensor in tensors:
+            if tensor is not None:
+                entry = of.get(id(tensor))
+                if entry is None or entry[0]() is not tensor or tensor.__class__ not in _PLAIN_TENSORS:
+                    return False
+        return True
 
     def is_data(self, tensor: torch.Tensor) -> bool:
         """Whether nothing named is behind this tensor: it came into the step from outside, or from data that did."""
@@ -101,6 +124,14 @@ class Trace:
             mark(tensor.grad_fn, self._mark, node)
         self._hide_change(tensor, made_by, node)
         return node
+
+    def name_made(self, tensor: torch.Tensor, node: int, index: int) -> None:
+        """The same for a new tensor, right after its node was made."""
+        self.named[node] = index
+        self.rooted[node] = True
+        function: Any = tensor.grad_fn
+        if function is not None:
+            function.metadata[self._mark] = node
 
     def start_iteration(self) -> None:
         """An iteration begins or ends: names that are given from now on are not those of what was made before."""
@@ -212,6 +243,7 @@ def _storage(tensor: torch.Tensor) -> int:
         return 0
 
 
+_PLAIN_TENSORS = (torch.Tensor, torch.nn.Parameter)
 _PLAIN = frozenset([int, float, bool, str, type(None), torch.dtype, torch.device])
 
 

@@ -90,6 +90,7 @@ class Tracer(TorchFunctionMode):
         self.paused = False
         self.installed = False
         self.broken = False
+        self._is_off = False
         self._trace = trace
         self._listener = listener
         self._on_fault = on_fault
@@ -139,6 +140,18 @@ class Tracer(TorchFunctionMode):
         """See nothing more in this step."""
         self.broken = True
         self.remove()
+
+    def pause(self, paused: bool) -> None:
+        """See nothing for a while: off the stack, calls cost nothing; below somebody else's mode, it stays there."""
+        self.paused = paused
+        if not self.installed:
+            return
+        if paused and top_mode() is self:
+            torch._C._pop_torch_function_stack()
+            self._is_off = True
+        elif not paused and self._is_off:
+            torch._C._push_on_torch_function_stack(self)
+            self._is_off = False
 
     def trace_opaque(self, operation: str, inputs: Any, outputs: Any) -> None:
         """Write one step into the trace for something whose inside was not watched."""
@@ -226,7 +239,7 @@ class Tracer(TorchFunctionMode):
         self, operation: str, inputs: list[torch.Tensor], outputs: list[torch.Tensor], changed: torch.Tensor | None
     ) -> None:
         trace = self._trace
-        parents = tuple(dict.fromkeys([trace.node(tensor) for tensor in inputs]))
+        parents = trace.nodes(inputs)
         # What a framework computes from the user's tensors (Lightning scales the loss) stands where those do.
         place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
         for output in outputs:
@@ -234,6 +247,12 @@ class Tracer(TorchFunctionMode):
                 trace.put(output, trace.add(parents, output.requires_grad, operation, place))
         if changed is not None:
             trace.change(changed, trace.add(parents, changed.requires_grad, operation, place))
+
+
+def top_mode() -> Any:
+    """The innermost torch-function mode, if there is one."""
+    depth = torch._C._len_torch_function_stack()
+    return torch._C._get_function_stack_at(depth - 1) if depth else None
 
 
 def _tensors_of(result: Any) -> list[torch.Tensor]:

@@ -33,6 +33,7 @@ OUTERMOST = {
     "recorder.Recorder.end_step", "recorder.Recorder.__enter__", "recorder.Recorder.__exit__",
     "step.Step.__init__", "step.Step.__enter__", "step.Step.__exit__", "step.Step.undecided",
     "tracer.Tracer.__torch_function__", "module_watch.ModuleWatch._before_module",
+    "leaf_calls._call_impl",
     "background.Background._run", "background.Background._next",
 }  # fmt: skip
 """What faults are caught in, or what the user calls: there is nothing around it but training."""
@@ -40,6 +41,7 @@ OUTERMOST = {
 TAKING_OFF = {
     "backward_shares.BackwardShares.stop", "fast_path.FastPath.close", "gradient_watch.GradientWatch.stop",
     "gradient_watch.GradientWatch.close_group", "gradient_watch._remove", "module_watch.ModuleWatch.stop",
+    "leaf_calls.LeafCalls.stop",
     "optimizer_watch.OptimizerWatch.stop", "session.StepSession.stop", "tracer.Tracer.remove",
 }  # fmt: skip
 """What takes hooks off: without it, they stay. The other hooks go nevertheless."""
