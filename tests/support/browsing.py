@@ -22,6 +22,7 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+_QUIET = "() => !document.documentElement.classList.contains('is-busy')"
 
 
 @contextlib.contextmanager
@@ -90,7 +91,7 @@ class Screen:
         self.page.wait_for_timeout(150)
         self.page.wait_for_load_state("networkidle")
         for _ in range(2):  # an answer may be a reason to ask for more
-            self.page.wait_for_function("!document.documentElement.classList.contains('is-busy')", timeout=30_000)
+            self.page.wait_for_function(_QUIET, timeout=30_000)
             self.page.wait_for_timeout(125)
         return self
 
