@@ -20,7 +20,7 @@ class Coupling(nn.Module):
     def __init__(self, *, second: bool) -> None:
         super().__init__()
         self.net = mlp(1, 32, 2, activation=nn.Tanh)
-        change(self.net, lambda layer: layer.weight.mul_(0.1))
+        change(self.net[2], lambda layer: layer.weight.mul_(0.1))
         self.second = second
 
     def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
