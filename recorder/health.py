@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import math
 import time
-from collections import deque
 from collections.abc import Callable, Iterable
-from statistics import median
+from statistics import mean, median
 
 import torch
 
@@ -25,6 +24,8 @@ GRADIENTS, PARAMETERS, LOSS = "gradient norm", "parameter norm", "loss"
 
 _SHARE = 0.008
 """Of the time that looking may take: where it takes more, only every second, fourth, ... step is looked at."""
+_LOOKS = 16
+"""After how many looks the pace is found again."""
 _RHYTHM = 32
 """Looks from one at the gradients that also looks at the parameters to the next."""
 _EXTRA = 3
@@ -87,24 +88,29 @@ class HealthCheck:
 
     def begin(self, number: int, kind: str) -> None:
         """An unrecorded step begins."""
-        self._open = number, kind
+        is_due = number >= self._pace.next_look or number < self._pace.last_look  # set back
+        self._open = (number, kind) if is_due else None
         self._loss = None
+
+    def rest(self, number: int) -> int:
+        """How many steps after the one of this number are surely not looked at."""
+        return max(0, self._pace.next_look - number - 1)
 
     def see_loss(self, loss: torch.Tensor) -> None:
         """The user recorded this as the loss of the step."""
-        if loss.numel() == 1 and can_be_read(loss):
+        if self._open is not None and loss.numel() == 1 and can_be_read(loss):
             self._loss = loss.detach()
 
     def end(self) -> None:
         """The unrecorded step is over: look at what it left."""
         opened, self._open = self._open, None
-        if opened is None or not self._pace.is_due():
+        if opened is None:
             return
-        started = time.perf_counter()
+        started = time.thread_time()
         self._look(*opened)
         for reading in self._reader.ready():
             self._judge(reading)
-        self._pace.took(started)
+        self._pace.looked(opened[0], started)
 
     def close(self) -> None:
         """Put the points into the recording that are not in it yet."""
@@ -164,26 +170,31 @@ class HealthCheck:
 
 
 class _Pace:
-    """Leaves steps out where a look would take more than its share of a step."""
+    """Leaves steps out where a look would take more than its share of a step.
+
+    Both are measured in processor time of the training thread: in seconds of the clock, other work on the machine makes
+    steps longer, and most looks not.
+
+    Attributes:
+        last_look, next_look: the numbers of the last step that was looked at, and of the next one to look at.
+    """
 
     def __init__(self) -> None:
+        self.last_look = self.next_look = 0
         self._stride = 1
-        self._count = 0
-        self._last = time.perf_counter()
-        self._costs: deque[float] = deque(maxlen=16)
-        self._gaps: deque[float] = deque(maxlen=16)
+        self._ended = time.thread_time()
+        self._costs: list[float] = []
+        self._gaps: list[float] = []
 
-    def is_due(self) -> bool:
-        self._count += 1
-        return self._count % self._stride == 0
-
-    def took(self, started: float) -> None:
-        """A look that started at this moment is over."""
-        self._costs.append(time.perf_counter() - started)
-        self._gaps.append((started - self._last) / self._stride)
-        self._last = started
-        if len(self._costs) == self._costs.maxlen:
-            needed = median(self._costs) / max(_SHARE * median(self._gaps), 1e-9)
+    def looked(self, number: int, started: float) -> None:
+        """The look at the end of the step of this number, which started at this moment, is over."""
+        ended, self._ended = self._ended, time.thread_time()
+        self._costs.append(self._ended - started)
+        self._gaps.append((started - ended) / max(1, number - self.last_look))
+        if len(self._costs) == _LOOKS:
+            # The mean of the costs, since some looks take much longer than most; steps between may be recorded ones.
+            needed = mean(self._costs) / max(_SHARE * median(self._gaps), 1e-9)
             self._stride = 1 << max(0, math.ceil(math.log2(max(needed, 1.0))))
             self._costs.clear()
             self._gaps.clear()
+        self.last_look, self.next_look = number, number + self._stride

@@ -298,7 +298,7 @@ class Recorder:
         if passing.left and kind == passing.kind and number is None:
             passing.left -= 1
             self._number += 1
-            return self._unrecorded
+            return self._nothing
         try:
             return self._begin_step(kind, number)
         except Exception as error:
@@ -327,8 +327,8 @@ class Recorder:
         if not wanted and not alarmed:
             if self._health is not None:
                 self._health.begin(current, kind or "")
-            elif self._meter.has_timed(kind or ""):
-                self._passing.grant(kind or "", self._choice.unwanted(self._number, kind or ""))
+            if self._meter.has_timed(kind or ""):
+                self._passing.grant(kind or "", self._unasked(current, kind or ""))
             return self._unrecorded
         own_hooks = self._auto is None
         session = StepSession(
@@ -343,6 +343,11 @@ class Recorder:
             session.facts["because"] = "health check"
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
+
+    def _unasked(self, number: int, kind: str) -> int:
+        """How many steps after this one are neither recorded nor looked at."""
+        unwanted = self._choice.unwanted(number + 1, kind)
+        return unwanted if self._health is None else min(unwanted, self._health.rest(number))
 
     def _settle(self) -> None:
         """Count the steps that have passed unasked, and let no more pass."""

@@ -13,6 +13,7 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder, RecorderError, Steps
 from stepscope.recorder.fused_norm import NormReader
+from stepscope.recorder.health import _Pace
 from stepscope.recorder.usual import Usual
 from stepscope.store import Trial, open_trial
 
@@ -205,3 +206,43 @@ def test_norms_on_a_gpu_arrive_without_waiting() -> None:
         torch.cuda.set_sync_debug_mode("default")
     torch.cuda.synchronize()
     assert [(reading.step, reading.value) for reading in reader.ready()] == [(1, 5.0)]
+
+
+def test_dear_looks_are_rare_also_if_only_some_are_dear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stepscope.recorder.health._SHARE", 0.01)
+    clock = [0.0]
+    monkeypatch.setattr("stepscope.recorder.health.time.thread_time", lambda: clock[0])
+    pace, looks, spent = _Pace(), 0, 0.0
+    for number in range(2000):
+        clock[0] += 1e-3
+        if number >= pace.next_look:
+            started, cost = clock[0], 1e-3 if looks % 8 == 0 else 1e-5
+            clock[0] += cost
+            pace.looked(number, started)
+            looks, spent = looks + 1, spent + cost
+        if number == 100:
+            spent = 0.0
+    assert 0.003 < spent / 1.9 < 0.013
+    assert looks > 100
+
+
+def test_steps_between_looks_pass_and_those_set_back_are_looked_at(tmp_path: Path) -> None:
+    model = nn.Linear(3, 1)
+    with Recorder(tmp_path, trial="one", schedule=Steps({0}), health=True) as recorder:
+        recorder.watch(model)
+        health = recorder._health
+        assert health is not None
+        for _ in range(20):
+            with recorder.step():
+                pass
+        health._pace.next_look = 50
+        assert health.rest(20) == 29 and health.rest(60) == 0
+        looks = health._looks
+        for _ in range(40):
+            with recorder.step():
+                pass
+        assert health._looks == looks + 10
+        recorder.rewind(5)
+        with recorder.step():
+            pass
+        assert health._looks == looks + 11
