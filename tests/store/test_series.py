@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +130,36 @@ def test_series_of_an_empty_trial(tmp_path: Path) -> None:
     live.close()
     with pytest.raises(UnknownNameError, match="there is none"):
         open_trial(live.path).series("model")
+
+
+def _bytes_of_a_series(folder: Path, blocks: int, steps: int, monkeypatch: pytest.MonkeyPatch) -> int:
+    """What is read for one statistic of one node, by a reader that has asked for another one before."""
+    synthetic = Synthetic(blocks=blocks, width=2, batch=2, iterations=1, samples=1, kinds=("train",))
+    live = SyntheticTrial(folder, synthetic)
+    record = synthetic.record(0)
+    for number in range(steps):
+        live.writer.write_step(replace(record, number=number, statistics=record.statistics * (number + 1) ** 0.5))
+    live.close()
+    trial, read, total = open_trial(live.path), os.pread, 0
+    trial.series("model.blocks.0.mlp", statistic="std")
+
+    def counted(descriptor: int, length: int, offset: int) -> bytes:
+        nonlocal total
+        total += length
+        return read(descriptor, length, offset)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pread", counted)
+        assert len(trial.series("model.blocks.0.attn", statistic="std").steps) == steps
+    return total
+
+
+@pytest.mark.slow
+def test_a_series_costs_what_is_asked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It grows with the steps, and not with the nodes."""
+    few, many, long = (
+        _bytes_of_a_series(tmp_path / f"{blocks} {steps}", blocks, steps, monkeypatch)
+        for blocks, steps in ((1, CHUNK_STEPS), (4, CHUNK_STEPS), (1, 3 * CHUNK_STEPS))
+    )
+    assert 0 < few < 8 * 11 * CHUNK_STEPS  # less than the numbers take uncompressed
+    assert many < 1.2 * few and 2 * few < long < 4 * few
