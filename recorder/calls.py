@@ -18,6 +18,8 @@ _READ = "grad"
 """Reading ``.grad`` of a tensor takes nothing of its value."""
 
 
+_PADDING = frozenset(["cat", "pad"])
+"""What comes before a reshape that shifts rows on purpose, as relative positions do."""
 _AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "exp", "std", "acos", "asin", "atanh"])
 _DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
 
@@ -65,9 +67,9 @@ def _kinds(job: StepJob) -> dict[int, str]:
     """
     carries, named = job.carries_grad, job.named_nodes
     learns = any(carried and parents for carried, parents in zip(carries, job.parents, strict=True))
-    found = dict.fromkeys(job.mixing, "mix")
+    found = {node: mark for node, mark in job.marks.items() if _counts(job, node, mark, learns)}
     for node, parents in enumerate(job.parents):
-        if not parents or node in named:
+        if not parents or node in named or node in found:
             continue
         operation = job.operations[node]
         if not carries[node]:
@@ -76,6 +78,15 @@ def _kinds(job: StepJob) -> dict[int, str]:
         elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found
+
+
+def _counts(job: StepJob, node: int, mark: str, learns: bool) -> bool:
+    """Whether a mark is odd where it stands."""
+    if mark == "dropout":  # of a module it is its mode; in training it is as it should be
+        index = job.named_nodes.get(node)
+        return not learns and (index is None or "Dropout" not in job.named[index].module_class)
+    padded = any(job.operations[parent] in _PADDING for parent in job.parents[node])
+    return mark not in ("mix", "scramble") or not padded
 
 
 def _named_after(job: StepJob, cuts: list[int]) -> dict[int, set[int]]:

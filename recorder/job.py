@@ -24,7 +24,7 @@ class StepJob:
 
     The lists of the trace are as in ``Trace``; ``named_nodes`` maps its nodes to indices of ``named``; ``spectral``
     holds copies of matrices whose largest singular value is still to be found. ``held`` is the memory of all this.
-    ``calls`` is as in ``CallPlaces``, ``mixing`` as in ``Trace``.
+    ``calls`` is as in ``CallPlaces``, ``marks`` as in ``Trace``.
     """
 
     number: int
@@ -45,7 +45,7 @@ class StepJob:
     facts: dict[str, Any]
     held: Holding
     calls: Mapping[tuple[str, str], Place]
-    mixing: Sequence[int]
+    marks: Mapping[int, str]
 
     @property
     def bytes_of_structure(self) -> int:

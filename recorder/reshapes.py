@@ -1,9 +1,12 @@
-"""Reshapes that were meant as a transposition: they move no numbers, and so cut the samples of a batch to pieces."""
+"""Reshapes that were meant as a transposition: they move no numbers, and so cut samples, or moments, to pieces."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+
+Span = tuple[int, int]
+"""A dimension as the steps that it makes in memory: from its stride to the stride of the next one outside of it."""
 
 
 def mixes_samples(before: Sequence[int], after: Sequence[int]) -> bool:
@@ -21,3 +24,29 @@ def mixes_samples(before: Sequence[int], after: Sequence[int]) -> bool:
             behind = math.prod(after[place + 1 :])
             return behind > 1 or len(before) == len(after) == 2
     return False
+
+
+def scrambles(before: Sequence[int], after: Sequence[int]) -> bool:
+    """Whether a reshape that keeps the samples does the same to another dimension: heads split by a ``view``.
+
+    A dimension comes back at another place, across the borders of what it was, where it is no part of any other one.
+    """
+    if len(before) < 3 or len(after) < 3 or before[0] != after[0]:
+        return False
+    old, new = list(_spans(before[1:])), list(_spans(after[1:]))
+    lost = {outer // inner for inner, outer in old if outer > inner and (inner, outer) not in new}
+    return any(
+        outer // inner in lost and outer > inner and not any(_is_part(inner, outer, span) for span in old)
+        for inner, outer in new
+    )
+
+
+def _spans(shape: Sequence[int]) -> Iterator[Span]:
+    inner = 1
+    for size in reversed(shape):
+        yield inner, inner * size
+        inner *= size
+
+
+def _is_part(inner: int, outer: int, of: Span) -> bool:
+    return inner % of[0] == 0 and of[1] % outer == 0

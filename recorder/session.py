@@ -161,7 +161,7 @@ class StepSession(Listener):
             facts=self.facts,
             held=self.held,
             calls=self.calls.found,
-            mixing=self.trace.mixing,
+            marks=self.trace.marks,
         )
 
     def _matrices(self) -> list[tuple[Named, torch.Tensor]]:

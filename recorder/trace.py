@@ -35,7 +35,7 @@ class Trace:
         self.carries_grad: list[bool] = []
         self.operations: list[str] = []
         self.places: list[Place | None] = []
-        self.mixing: list[int] = []  # nodes made by a ``view`` that puts the samples elsewhere
+        self.marks: dict[int, str] = {}  # node -> what is odd about the call that made it
         self.named: dict[int, int] = {}  # node -> index of the named tensor
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}

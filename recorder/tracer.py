@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
 from stepscope.recorder.loss_scale import MULTIPLICATIONS, UNSCALING, is_scaling
-from stepscope.recorder.reshapes import mixes_samples
+from stepscope.recorder.marks import MARKED, mark_of
 from stepscope.recorder.trace import Trace, tensors_in
 
 UNSEEN = torch._C.DisableTorchFunction
@@ -28,8 +28,6 @@ _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argum
 
 _LEAVING = frozenset(["numpy", "item", "tolist"])
 """Methods by which numbers leave torch, and no gradient comes back."""
-
-_RESHAPES = frozenset(["view", "reshape"])
 
 _NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
 """Methods whose names look as if they changed values."""
@@ -220,8 +218,8 @@ class Tracer(TorchFunctionMode):
             self._write(name.strip("_"), inputs, outputs, changed)
         if name in LOSS_FUNCTIONS:
             self._listener.on_loss_function(name, outputs[0])
-        elif name in _RESHAPES and args and mixes_samples(args[0].shape, outputs[0].shape):
-            self._trace.mixing.append(self._trace.node(outputs[0]))
+        elif name.strip("_") in MARKED and (mark := mark_of(name.strip("_"), args, kwargs, outputs[0])):
+            self._trace.marks[self._trace.node(outputs[0])] = mark
 
     def _leave(self, func: Any, args: tuple[Any, ...]) -> None:
         """A call gave no tensor: note where numbers leave torch that a gradient would have come back to."""

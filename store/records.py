@@ -156,6 +156,11 @@ class Call:
       gradient would have reached; nothing is ``after`` a call whose result no named tensor was computed from.
     * ``edge``: an operation that is infinite, or has an infinite slope, at the edge of its domain (``sqrt``, ``log``).
     * ``mix``: a ``view`` or ``reshape`` that puts the samples of a batch elsewhere without moving their numbers.
+    * ``scramble``: the same of another dimension, such as time.
+    * ``time first``: a recurrent layer that reads the first dimension as time.
+    * ``dropout``: a call of dropout, no module, that is active.
+    * ``square``: an arithmetic operation that makes a square of a row and a column of the same length.
+    * ``draw``: random numbers that are drawn with something computed as their parameters, and cut its gradient.
     * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.
     * ``step``: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients (``clip_grad_norm_``); the
       first of each, with nothing on either side.

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from stepscope.recorder import Recorder
-from stepscope.recorder.reshapes import mixes_samples
+from stepscope.recorder.reshapes import mixes_samples, scrambles
 from stepscope.store import open_trial
 from stepscope.store.records import Call, Graph
 
@@ -197,3 +198,78 @@ def test_an_operation_at_the_edge_of_its_domain_is_known_if_it_has_no_name(tmp_p
     graph = open_trial(tmp_path / "t").step(0).graph()
     edges = [call for call in graph.calls if call.kind == "edge"]
     assert [(call.operation, *named(graph, call)) for call in edges] == [("sqrt", ["model.scale"], ["model"])]
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "torn"),
+    [
+        ((6, 12, 8), (6, 2, 12, 4), True),  # heads split by a view
+        ((6, 12, 8), (6, 12, 2, 4), False),
+        ((6, 5, 7), (6, 7, 5), True),
+        ((6, 5, 5, 3), (6, 3, 5, 5), True),  # channels last, viewed as channels first
+        ((6, 64, 16), (6, 8, 8, 16), False),
+        ((6, 64, 64), (6, 8, 8, 64), False),
+        ((6, 12, 8, 8), (6, 12, 64), False),
+        ((6, 3, 32, 32), (6, 3, 8, 4, 8, 4), False),
+        ((6, 8, 64), (6, 8, 8, 8), False),
+        ((6, 36, 10), (6, 6, 6, 10), False),
+    ],
+)
+def test_shapes_tell_where_a_dimension_within_the_samples_is_torn(
+    before: tuple[int, ...], after: tuple[int, ...], torn: bool
+) -> None:
+    assert scrambles(before, after) is torn
+
+
+class Marked(nn.Module):
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.first, self.drop, self.last, self.way = nn.Linear(4, 4), nn.Dropout(), nn.Linear(4, 1), way
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.first(x)
+        if self.way == "shift":
+            h = F.pad(h.view(2, 3, 4), (0, 1)).view(2, 5, 3)[:, 1:].reshape(6, 4)
+        elif self.way == "functional":
+            h = F.dropout(h)
+        elif self.way == "module":
+            h = self.drop(h)
+        elif self.way == "draw":
+            h = torch.distributions.Normal(h, 1).sample()
+        elif self.way == "square":
+            h = h + (h.mean(1) - h[:, :1]).mean(1, keepdim=True)
+        return self.last(h)
+
+
+@pytest.mark.parametrize(
+    ("way", "train", "kinds"),
+    [
+        ("shift", True, []),
+        ("functional", True, []),
+        ("functional", False, ["dropout"]),
+        ("module", False, []),
+        ("draw", True, ["draw"]),
+        ("square", True, ["square"]),
+    ],
+)
+def test_odd_calls_are_told_from_usual_ones(way: str, train: bool, kinds: list[str], tmp_path: Path) -> None:
+    net = Marked(way)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        with recorder.step(), torch.set_grad_enabled(train):
+            loss = net(torch.randn(6, 4)).mean()
+            if train:
+                loss.backward()
+    graph = open_trial(tmp_path / "t").step(0).graph()
+    assert [call.kind for call in graph.calls if call.kind not in ("step", "cut")] == kinds
+
+
+@pytest.mark.parametrize("batch_first", [True, False])
+def test_a_recurrent_layer_says_whether_it_reads_time_first(batch_first: bool, tmp_path: Path) -> None:
+    net = nn.LSTM(4, 3, batch_first=batch_first)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        with recorder.step():
+            net(torch.randn(6, 5, 4))[0].mean().backward()
+    kinds = {call.kind for call in open_trial(tmp_path / "t").step(0).graph().calls}
+    assert ("time first" in kinds) != batch_first
