@@ -46,7 +46,7 @@ def moments_of(stack: torch.Tensor) -> Moments:
     if not may_wait_for(stack):
         return _of_device_rows(stack.reshape(group * batch, 1, width), (group, batch))
     found = rows_of_moments(stack.reshape(group * batch, width)).view(-1, group, batch)
-    strange = ~_is_ordinary(found[_MAXIMUM].maximum(-found[_MINIMUM]), stack.dtype).all(1)
+    strange = ~is_ordinary(found[_MAXIMUM].maximum(-found[_MINIMUM])).all(1)
     ordinary = _ordinary(found, width)
     if not bool(strange.any()):
         return ordinary
@@ -58,13 +58,9 @@ def may_wait_for(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu"
 
 
-def is_ordinary(abs_max: torch.Tensor) -> bool:
-    """Whether magnitudes of this size can be squared and summed in their own type."""
-    return bool(_is_ordinary(abs_max, abs_max.dtype).all())
-
-
-def _is_ordinary(abs_max: torch.Tensor, dtype: torch.dtype) -> torch.Tensor:
-    low, high = SAFE_RANGE[dtype]
+def is_ordinary(abs_max: torch.Tensor) -> torch.Tensor:
+    """Which magnitudes can be squared and summed in their own type."""
+    low, high = SAFE_RANGE[abs_max.dtype]
     return ((abs_max > low) & (abs_max < high)) | (abs_max == 0)
 
 

@@ -13,7 +13,7 @@ import torch
 from stepscope.recorder.memory import Holding
 from stepscope.recorder.named import Named, dtype_name
 from stepscope.recorder.small_tensors import LARGEST, MOST, Alike, measure_small, room_for
-from stepscope.recorder.statistics import Measured, bytes_of_results, measure
+from stepscope.recorder.statistics import Measured, Survey, bytes_of_results, combined, survey
 
 _AS_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -99,6 +99,16 @@ class Group:
         )
 
 
+@dataclass(frozen=True)
+class _Found:
+    """What was found of a group of the same rows, to be combined with what was found of others."""
+
+    rows: tuple[tuple[RowKey, ...], ...]
+    results: Survey | Measured
+    batched: bool
+    is_complete: bool
+
+
 class Deferred:
     """A group on its way to the writer's thread, where it is measured; holds its part of the memory until then."""
 
@@ -111,16 +121,16 @@ class Deferred:
         """What is to be measured; None once it was."""
         return self._group
 
-    def measure(self, faults: list[Exception], results: Measured | None = None) -> list[MeasuredRows]:
-        """Measure it, once, unless the results are known, and let go of its tensors."""
+    def survey(self, faults: list[Exception], results: Measured | None) -> list[_Found]:
+        """Look at its elements, once, unless the results are known, and let go of its tensors."""
         group, self._group = self._group, None
         if group is None:
             return []
         try:
             if results is not None:
-                return [MeasuredRows(group.keys(), results, batched=False, is_complete=group.is_complete)]
+                return [_Found(group.keys(), results, batched=False, is_complete=group.is_complete)]
             with torch.no_grad():
-                return measure_group(group, faults)
+                return _surveyed(group, faults)
         finally:
             self._held.give_back(group.bytes)
 
@@ -128,7 +138,7 @@ class Deferred:
 def measure_deferred(deferred: Sequence[Deferred], faults: list[Exception]) -> list[MeasuredRows]:
     """Measure groups, the small ones together."""
     known = _small_results([group for one in deferred if (group := one.group) is not None and group.is_small])
-    return [rows for one in deferred for rows in one.measure(faults, known.get(id(one.group)))]
+    return _finished([found for one in deferred for found in one.survey(faults, known.get(id(one.group)))])
 
 
 def _small_results(groups: list[Group]) -> dict[int, Measured]:
@@ -159,20 +169,37 @@ def _together(groups: list[Group]) -> Iterator[list[Group]]:
 
 def measure_group(group: Group, faults: list[Exception]) -> list[MeasuredRows]:
     """Measure a group; if that fails, each of its tensors alone, so that only the strange one is missing."""
+    return _finished(_surveyed(group, faults))
+
+
+def _surveyed(group: Group, faults: list[Exception]) -> list[_Found]:
     try:
-        return [_measured(group)]
+        return [_Found(group.keys(), _survey(group), group.batch_dim is not None, group.is_complete)]
     except Exception as error:
         if len(group.tensors) == 1:
             faults.append(error)
             return []
-        return [rows for single in group.singles() for rows in measure_group(single, faults)]
+        return [found for single in group.singles() for found in _surveyed(single, faults)]
 
 
-def _measured(group: Group) -> MeasuredRows:
+def _survey(group: Group) -> Survey:
     batched = group.batch_dim is not None
     stack = stack_of(list(group.tensors), group.batch_dim)
-    results = measure(stack, batched=batched, samples=group.samples, neuron_limit=group.neuron_limit)
-    return MeasuredRows(group.keys(), results, batched, group.is_complete)
+    return survey(stack, batched=batched, samples=group.samples, neuron_limit=group.neuron_limit)
+
+
+def _finished(found: Sequence[_Found]) -> list[MeasuredRows]:
+    with torch.no_grad():
+        measured = iter(combined([one.results for one in found if isinstance(one.results, Survey)]))
+    return [
+        MeasuredRows(
+            one.rows,
+            next(measured) if isinstance(one.results, Survey) else one.results,
+            one.batched,
+            one.is_complete,
+        )
+        for one in found
+    ]
 
 
 def stack_of(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor:

@@ -6,7 +6,9 @@ are combined in float64 from those of the samples. Finite statistics are of the 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 
 import torch
 
@@ -21,6 +23,9 @@ from stepscope.recorder.moments import (
     pieces,
 )
 from stepscope.store.records import HISTOGRAM_BINS
+
+_ZERO = HISTOGRAM_BINS // 2 - 1
+"""The bin of zeros."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +51,28 @@ class Measured:
     neurons_total: int
 
 
+@dataclass(frozen=True)
+class Survey:
+    """What was found of G stacked tensors, sample by sample: ``moments`` are ``(G, B)``; the rest as in ``Measured``.
+
+    ``kept`` samples are kept; each tensor has so many ``elements``.
+    """
+
+    moments: Moments
+    histograms: torch.Tensor
+    neuron_statistics: torch.Tensor | None
+    neuron_samples: torch.Tensor | None
+    neurons_total: int
+    batched: bool
+    kept: tuple[int, ...]
+    elements: int
+
+    @property
+    def kind(self) -> object:
+        """What surveys share that can be combined together."""
+        return self.moments.mean.shape[1], self.batched, self.kept, self.elements == 0, self.moments.mean.device
+
+
 def measure(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neuron_limit: int) -> Measured:
     """Measure a stack of G tensors.
 
@@ -56,21 +83,65 @@ def measure(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neu
         samples: which samples' raw values and statistics are kept; those beyond B are left out.
         neuron_limit: how many neurons are kept at most; 0 for none.
     """
+    return combined([survey(stack, batched=batched, samples=samples, neuron_limit=neuron_limit)])[0]
+
+
+def survey(stack: torch.Tensor, *, batched: bool, samples: tuple[int, ...], neuron_limit: int) -> Survey:
+    """The first part of ``measure``: all that needs the elements themselves."""
     group, batch, total = stack.shape
     kept = tuple(sample for sample in samples if sample < batch) if batched else ((0,) if batch else ())
-    moments = moments_of(stack)
-    per_sample = torch.stack([moments.mean, moments.std, moments.abs_mean, moments.abs_max], dim=-1)
-    histograms = count_bins(stack.reshape(group, -1))
     chosen = _choose_neurons(stack, total, neuron_limit)
-    return Measured(
-        overall=_overall(moments, histograms, batch * total),
-        aggregates=_aggregates(per_sample) if batched else None,
-        per_sample=_take(per_sample, kept) if batched else None,
-        histograms=histograms,
+    return Survey(
+        moments=moments_of(stack),
+        histograms=count_bins(stack.reshape(group, -1)),
         neuron_statistics=_over_batch(chosen) if batched and chosen is not None and batch else None,
         neuron_samples=None if chosen is None else _take(chosen, kept),
         neurons_total=total,
+        batched=batched,
+        kept=kept,
+        elements=batch * total,
     )
+
+
+def combined(surveys: Sequence[Survey]) -> list[Measured]:
+    """The second part, for many stacks: of a few numbers each, it is mostly calls, whatever the shapes of tensors."""
+    alike: dict[object, list[int]] = defaultdict(list)
+    for place, one in enumerate(surveys):
+        alike[one.kind].append(place)
+    found: dict[int, Measured] = {}
+    for places in alike.values():
+        found.update(zip(places, _combined([surveys[place] for place in places]), strict=True))
+    return [found[place] for place in range(len(surveys))]
+
+
+def _combined(surveys: list[Survey]) -> Iterator[Measured]:
+    """Of surveys of one kind."""
+    first = surveys[0]
+    moments = _joined([one.moments for one in surveys])
+    per_sample = torch.stack([moments.mean, moments.std, moments.abs_mean, moments.abs_max], dim=-1)
+    zeros = torch.cat([one.histograms[:, _ZERO].double() / max(1, one.elements) for one in surveys])
+    sizes = [len(one.histograms) for one in surveys]
+    overall = _overall(moments, zeros, first.elements)
+    results = [overall, _aggregates(per_sample), _take(per_sample, first.kept)] if first.batched else [overall]
+    for one, (found, *of_samples) in zip(
+        surveys, zip(*(part.split(sizes) for part in results), strict=True), strict=True
+    ):
+        aggregates, kept = of_samples or (None, None)
+        yield Measured(
+            overall=found,
+            aggregates=aggregates,
+            per_sample=kept,
+            histograms=one.histograms,
+            neuron_statistics=one.neuron_statistics,
+            neuron_samples=one.neuron_samples,
+            neurons_total=one.neurons_total,
+        )
+
+
+def _joined(moments: list[Moments]) -> Moments:
+    if len(moments) == 1:
+        return moments[0]
+    return Moments(*(torch.cat([getattr(one, field.name) for one in moments]) for field in fields(Moments)))
 
 
 def bytes_of_results(elements: int, batch: int, *, batched: bool, samples: int, neuron_limit: int) -> int:
@@ -102,12 +173,10 @@ def _choose_neurons(stack: torch.Tensor, total: int, limit: int) -> torch.Tensor
     return stack.index_select(2, positions)
 
 
-def _overall(moments: Moments, histograms: torch.Tensor, elements: int) -> torch.Tensor:
+def _overall(moments: Moments, zeros: torch.Tensor, elements: int) -> torch.Tensor:
     """Combine the samples' moments into those of the whole tensor (law of total variance)."""
-    group = histograms.shape[0]
     if elements == 0:
-        return torch.full((group, 8), torch.nan, dtype=torch.float64, device=histograms.device)
-    zeros = histograms[:, histograms.shape[1] // 2 - 1].double() / elements
+        return torch.full((len(zeros), 8), torch.nan, dtype=torch.float64, device=zeros.device)
     if moments.count.shape[1] == 1:
         return torch.stack([*_of_the_only_sample(moments), zeros], dim=-1)
     count = moments.count.sum(1)
@@ -163,20 +232,26 @@ def _aggregates(per_sample: torch.Tensor) -> torch.Tensor:
 
 def _over_batch(chosen: torch.Tensor) -> torch.Tensor:
     """Mean, std and abs-max of each neuron over the batch: ``(G, B, n)`` to ``(G, 3, n)`` float32."""
-    return torch.cat([_piece_over_batch(piece) for piece in pieces(chosen)])
-
-
-def _piece_over_batch(chosen: torch.Tensor) -> torch.Tensor:
     if not may_wait_for(chosen):
-        return _careful_over_batch(chosen, chosen.dtype)
-    abs_max = chosen.abs().amax(1)
-    if not is_ordinary(abs_max):
-        return _careful_over_batch(chosen, torch.float64)
-    mean = chosen.mean(1, keepdim=True)
-    centred = chosen - mean
+        return torch.cat([_careful_over_batch(piece, piece.dtype) for piece in pieces(chosen)])
+    scratch = torch.empty_like(next(pieces(chosen)))
+    found = [_piece_over_batch(piece, scratch[: len(piece)]) for piece in pieces(chosen)]
+    mean, correction, squares, abs_max = torch.cat(found, dim=1)
+    std = (squares - correction.square()).clamp_(min=0).sqrt_()
+    ordinary = torch.stack([mean + correction, std, abs_max], dim=1).float()
+    strange = ~is_ordinary(abs_max).all(1)
+    if bool(strange.any()):
+        ordinary[strange] = _careful_over_batch(chosen[strange], torch.float64)
+    return ordinary
+
+
+def _piece_over_batch(chosen: torch.Tensor, scratch: torch.Tensor) -> torch.Tensor:
+    """``(g, B, n)`` to ``(4, g, n)``: mean, what corrects it, mean square about it, largest magnitude."""
+    abs_max = torch.abs(chosen, out=scratch).amax(1)
+    mean = chosen.mean(1)
+    centred = torch.sub(chosen, mean.unsqueeze(1), out=scratch)
     correction = centred.mean(1)
-    variance = (centred.square_().mean(1) - correction.square()).clamp_(min=0)
-    return torch.stack([mean.squeeze(1) + correction, variance.sqrt_(), abs_max], dim=1).float()
+    return torch.stack([mean, correction, torch.mul(centred, centred, out=scratch).mean(1), abs_max])
 
 
 def _careful_over_batch(chosen: torch.Tensor, work: torch.dtype) -> torch.Tensor:
