@@ -20,7 +20,7 @@ from stepscope.viewer.resolve import Resolved, resolve
 from stepscope.viewer.selection import Selection, from_json
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import curves, findings, network, texts
-from stepscope.viewer.views.about import about, against
+from stepscope.viewer.views.about import about, against, parting
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
@@ -142,10 +142,14 @@ class Answers:
 
     def findings(self, state: Json) -> tuple[Any, Json]:
         """The left panel's findings; and what marks them elsewhere, upon which the timeline is redrawn."""
-        _, trial, _ = self.trials(state)
+        _, trial, other = self.trials(state)
         found = self.diagnoses.of(trial)
         marked = {"trial": trial.name, "when": diagnosed_at(trial), "marks": findings.marks(found)}
-        return findings.panel(trial, found), marked
+        if other is None:
+            return findings.panel(trial, found), marked
+        parted, looked_at = self.diagnoses.parted(trial, other)
+        beside = el("div.parted", el("h3", f"Against {other.name}"), parting(parted, looked_at=looked_at))
+        return el("div", findings.panel(trial, found), beside), marked
 
     def nodes(self, state: Json) -> list[dict[str, str]]:
         _, trial, _ = self.trials(state)

@@ -28,7 +28,7 @@ def keys_of(state: PageState, group: Group | None, size: tuple[int, int]) -> dic
     except StoreError:
         return keys
     keys["trial"] = {"trial": selection.trial, "nodes": len(trial.nodes)}
-    keys["findings"] = {"trial": selection.trial, "looked": diagnosed_at(trial)}
+    keys["findings"] = {"trial": selection.trial, "compare": selection.compare, "looked": diagnosed_at(trial)}
     keys["time"] = _pick(selection, "trial", "compare", "kind") | versions
     if selection.view != "inspect":
         keys["page"] = _page(selection) | versions

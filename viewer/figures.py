@@ -20,6 +20,8 @@ from stepscope.viewer.theme import CURSOR, DIVERGING, GRID, HEAT, INK, LINES, TR
 Figure = dict[str, Any]
 _NAME = 46
 """Letters of a name that a legend or an axis shows; all of it is shown on hover."""
+_HEADLINE = 9
+"""Letters beside the timeline, which is not high."""
 _LETTER = 6.3
 """Pixels, about."""
 _LINE = 46
@@ -58,7 +60,7 @@ def timeline(
     marks: Sequence[tuple[int, str]] = (),
 ) -> Figure:
     """The loss over the whole run, with a tick for each recorded step, a mark for each trouble, and a cursor."""
-    figure = _figure(None, margin={"l": 52, "r": 12, "t": 6, "b": 20})
+    figure = _figure(None, margin={"l": 62, "r": 12, "t": 6, "b": 20})
     for curve in curves:
         figure["data"] += _traces(curve, width=1.4)
     ticks = _thin(recorded, 600)
@@ -82,6 +84,9 @@ def timeline(
     layout["yaxis2"] = {"overlaying": "y", "range": [0, 1], "visible": False, "fixedrange": True}
     layout["xaxis"]["fixedrange"] = layout["yaxis"]["fixedrange"] = True
     layout["yaxis"] |= {"nticks": 3, "exponentformat": "e", "tickfont": {"size": 10}}
+    if curves:
+        name = cut(curves[0].name.partition(" (")[0], _HEADLINE)
+        layout["yaxis"]["title"] = {"text": _escape(name), "font": {"size": 10}, "standoff": 2}
     layout["showlegend"] = False
     # A click anywhere means the nearest recorded step.
     layout["hovermode"], layout["hoverdistance"] = "x", -1

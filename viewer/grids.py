@@ -85,7 +85,7 @@ def _neuron_column(field: str, title: str) -> Column:
     if field == "neuron":
         order = {"function": "stepscopeByPosition"}
         return {"field": field, "headerName": title, "width": 78, "pinned": "left", "comparator": order}
-    return number(field, title, width=max(78, 16 + 7 * min(len(title), 16)))
+    return number(field, title, width=max(84, 16 + 7 * min(len(title), 16)))
 
 
 def network_columns(*, compared: str) -> list[Column]:

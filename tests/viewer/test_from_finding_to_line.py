@@ -86,3 +86,30 @@ def test_a_spike_does_not_flatten_the_other_curves(demo: Path, screen_of: Open) 
     screen.page.locator("#log").get_by_text("auto", exact=True).click()
     screen.settle()
     assert "log=" not in screen.page.url
+
+
+def test_a_key_walks_from_finding_to_finding(folder: Path, screen_of: Open) -> None:
+    screen = screen_of(folder).inspect("?trial=sick")
+    entries = screen.page.locator("#findings .finding")
+    entries.first.wait_for(timeout=20_000)
+    assert entries.count() > 1
+    for place in (0, 1):
+        screen.page.keyboard.press("f")
+        node = entries.nth(place).get_attribute("data-act") or ""
+        expect(screen.page.locator("#inspector .name, #inspector .hint h3")).to_have_text(node or "Nothing selected")
+
+
+def test_where_two_trials_part_stands_beside_the_network(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).inspect("?trial=bugged&compare=fixed&step=100")
+    link = screen.page.locator("#findings .parted .link")
+    name = link.inner_text(timeout=20_000)
+    link.click()
+    expect(screen.page.locator("#inspector .name")).to_have_text(name)
+    expect(screen.page.locator("#step")).to_have_value("0")
+
+
+def test_a_curve_of_the_evidence_leads_to_its_place(demo: Path, screen_of: Open) -> None:
+    screen = screen_of(demo).open("?trial=bugged")
+    screen.page.locator("#page-findings .chart-small .link", has_text="target, min").click()
+    expect(screen.page.locator("#inspector .name")).to_have_text("target")
+    expect(screen.page.locator("#inspector .stat.chosen")).to_have_text("min")

@@ -68,6 +68,16 @@ class TestOverlay:
         assert tensor_key("model.blocks.1.attn", "output", 0) in bad
         assert tensor_key("model.blocks.0.attn", "output", 0) not in bad
 
+    def test_marks_among_gradients_are_of_gradients_only(self, group: Group) -> None:
+        now = at(group, trial="sick", step=220, iteration=0, quantity="value")
+        values, gradients, updates = (
+            set(overlay(now.step, now.selection.with_changes(quantity=quantity), None)["bad"])
+            for quantity in ("value", "gradient", "update")
+        )
+        assert values and gradients and values != gradients
+        other = overlay(now.step, now.selection.with_changes(quantity="attention_entropy"), None)["bad"]
+        assert set(other) == values and updates.isdisjoint(values)
+
     def test_colours_by_a_statistic_on_a_scale_that_it_states(self, group: Group) -> None:
         now = at(group, trial="healthy", step=10, iteration=0, color="abs_max")
         painted = overlay(now.step, now.selection, None)

@@ -7,6 +7,7 @@
     ["Shift + ← →", "previous, next recorded step"],
     ["Alt + ← →", "previous, next iteration"],
     ["/", "find a tensor"],
+    ["f", "the next finding"],
     ["Esc", "clear the selection"],
     ["+  −  0", "zoom, fit the graph"],
     ["?", "this list"],
@@ -27,6 +28,8 @@
       app.walk(event.shiftKey ? "step" : "iteration", way);
     } else if (event.key === "/") {
       document.getElementById("search").focus();
+    } else if (event.key === "f") {
+      nextFinding();
     } else if (event.key === "Escape") {
       app.change({ node: "" });
     } else if (event.key === "?") {
@@ -36,6 +39,16 @@
     }
     event.preventDefault();
   });
+
+  // Goes to the place of the finding below the one that is selected, and from the last to the first.
+  let visited = null;
+  function nextFinding() {
+    const all = [...document.querySelectorAll("#findings .finding")];
+    const here = all.findLastIndex((finding) => finding.classList.contains("here"));
+    const from = here >= 0 ? here : all.indexOf(visited); // some are of no tensor
+    visited = all[(from + 1) % all.length];
+    if (visited) visited.click();
+  }
 
   app.help = function () {
     let dialog = document.getElementById("help");

@@ -30,7 +30,7 @@ def against(trial: Trial, other: Trial, parted: Divergence | None, *, looked_at:
         "section",
         el("h3", f"Against {other.name}"),
         _facts(_different_config(trial, other)) or note("The config is the same."),
-        _parted(trial, other, parted, looked_at),
+        parting(parted, looked_at=looked_at),
     )
 
 
@@ -76,7 +76,13 @@ def _text(values: Any, name: str) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 
-def _parted(trial: Trial, other: Trial, parted: Divergence | None, looked_at: int) -> Markup:
+def parting(parted: Divergence | None, *, looked_at: int) -> Markup:
+    """Where two trials part, in a sentence with a link to the place.
+
+    Args:
+        parted: the first difference, if there is one.
+        looked_at: how many common steps were looked at.
+    """
     if not looked_at:
         return note("No step was recorded in both.")
     if parted is None:

@@ -68,7 +68,8 @@ def _axis(curve: _Curve, curves: Sequence[_Curve]) -> tuple[float, float] | None
 def _chart(curve: _Curve, axis: tuple[float, float] | None, onset: int | None) -> Markup:
     item = curve.item
     what = item.statistic if item.quantity == "value" else f"{item.statistic} of the {item.quantity}"
-    caption = el("div.label", el("b", f"{item.node}, {what}"), el("span", f": {item.text}"))
+    link = el("button.link", f"{item.node}, {what}", title="Show this curve in the network", act=_there(item, onset))
+    caption = el("div.label", link, el("span", f": {item.text}"))
     if axis is None:
         return el("div.chart-small", el("div.spark.nothing", "nothing finite"), caption)
     low, high = axis
@@ -86,3 +87,13 @@ def _chart(curve: _Curve, axis: tuple[float, float] | None, onset: int | None) -
               el("span", str(curve.steps[-1])))),
         caption,
     )  # fmt: skip
+
+
+def _there(item: Evidence, onset: int | None) -> dict[str, object]:
+    act: dict[str, object] = {
+        "node": item.node, "view": "inspect", "role": item.role or "", "lag": 0, "quantity": item.quantity,
+        "statistic": item.statistic,
+    }  # fmt: skip
+    if item.iteration is not None and item.iteration >= 0:
+        act["iteration"] = item.iteration
+    return act if onset is None else act | {"step": onset, "kind": "", "follow": False}

@@ -18,6 +18,8 @@ from stepscope.viewer.views.column import column, shown_statistic
 
 Overlay = dict[str, Any]
 BY_TYPE, BY_CHANGE = "type", "change"
+_BACKWARD = ("gradient", "update")
+"""Quantities that are made after the values, and from them."""
 
 
 def overlay(step: Step, selection: Selection, other: Step | None) -> Overlay:
@@ -30,10 +32,8 @@ def overlay(step: Step, selection: Selection, other: Step | None) -> Overlay:
     """
     assert selection.iteration is not None
     keys = _keys(step, selection.iteration)
-    # Of the chosen quantity only: one NaN makes nearly every gradient NaN, which would hide where it came from.
     rows = [i for i, row in enumerate(step.layout.tensors) if i in keys and row.quantity == selection.quantity]
-    bad = non_finite_rows(step)
-    found: Overlay = {"colours": {}, "texts": {}, "bad": sorted({keys[i] for i in rows if bad[i]}), "legend": None}
+    found: Overlay = {"colours": {}, "texts": {}, "bad": _not_finite(step, keys, selection.quantity), "legend": None}
     if selection.color == BY_TYPE:
         return found
     if selection.color == BY_CHANGE:
@@ -41,6 +41,15 @@ def overlay(step: Step, selection: Selection, other: Step | None) -> Overlay:
     statistic = shown_statistic(selection.color, selection.sample)
     values = column(step, statistic, selection.sample)
     return found | _heat(rows, keys, values, _title(statistic, selection))
+
+
+def _not_finite(step: Step, keys: dict[int, str], quantity: str) -> list[str]:
+    """The tensors to mark; among values no gradients, as one NaN makes nearly all of them NaN and hides its origin."""
+    shown = {quantity} if quantity.startswith(_BACKWARD) else {quantity, "value"}
+    bad = non_finite_rows(step)
+    return sorted(
+        {keys[i] for i, row in enumerate(step.layout.tensors) if i in keys and row.quantity in shown and bad[i]}
+    )
 
 
 def _keys(step: Step, iteration: int) -> dict[int, str]:
