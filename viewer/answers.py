@@ -20,7 +20,7 @@ from stepscope.viewer.resolve import Resolved, resolve
 from stepscope.viewer.selection import Selection, from_json
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import curves, findings, network, texts
-from stepscope.viewer.views.about import about, against, parting
+from stepscope.viewer.views.about import about, against, comparable, parting
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
@@ -199,6 +199,8 @@ class Answers:
         if other is not None:
             parted, looked_at = known.parted(trial, other)
             beside.append(against(trial, other, parted, looked_at=looked_at))
+        elif self.source.group is not None:
+            beside.append(comparable(self.source.group.names, trial))
         hints = known.known_hints(trial)
         beside.append(pending() if hints is None else hints_section(hints))
         return findings.page(trial, known.of(trial), beside)

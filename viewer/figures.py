@@ -15,7 +15,7 @@ from stepscope.store import Histogram
 from stepscope.viewer.names import cut
 from stepscope.viewer.numbers import short
 from stepscope.viewer.sampling import min_max
-from stepscope.viewer.theme import CURSOR, DIVERGING, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS
+from stepscope.viewer.theme import CURSOR, DIVERGING, GRID, HEAT, INK, LINES, TROUBLE, TYPE_COLORS, WARNING
 
 Figure = dict[str, Any]
 _NAME = 46
@@ -57,9 +57,13 @@ def timeline(
     curves: Sequence[Curve],
     recorded: NDArray[np.int64],
     cursor: int | None,
-    marks: Sequence[tuple[int, str]] = (),
+    marks: Sequence[tuple[int, str, str]] = (),
 ) -> Figure:
-    """The loss over the whole run, with a tick for each recorded step, a mark for each trouble, and a cursor."""
+    """The loss over the whole run, with a tick for each recorded step, a mark for each trouble, and a cursor.
+
+    Args:
+        marks: of each trouble its step, its level and a sentence.
+    """
     figure = _figure(None, margin={"l": 62, "r": 12, "t": 6, "b": 20})
     for curve in curves:
         figure["data"] += _traces(curve, width=1.4)
@@ -74,9 +78,10 @@ def timeline(
     if marks:
         figure["data"].append(
             {
-                "type": "scatter", "mode": "markers", "x": [step for step, _ in marks], "y": [0.88] * len(marks),
-                "yaxis": "y2", "name": "findings", "text": [_escape(text[:160]) for _, text in marks],
-                "marker": {"symbol": "triangle-down", "size": 9, "color": TROUBLE},
+                "type": "scatter", "mode": "markers", "x": [step for step, _, _ in marks], "y": [0.88] * len(marks),
+                "yaxis": "y2", "name": "findings", "text": [_escape(text[:160]) for _, _, text in marks],
+                "marker": {"symbol": "triangle-down", "size": 9,
+                           "color": [TROUBLE if level == "error" else WARNING for _, level, _ in marks]},
                 "hovertemplate": "step %{x}: %{text}<extra></extra>",
             }
         )  # fmt: skip

@@ -12,6 +12,7 @@ TYPE_COLORS = {
 }
 CURSOR = "#d6336c"
 TROUBLE = "#e03131"
+WARNING = "#f08c00"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#999933", "#882255")
 """Okabe and Ito's colours for lines (2008), but for the yellow, which is too light, and black."""
 INK = "#6b7280"

@@ -12,6 +12,10 @@ from stepscope.analysis import Finding
 from stepscope.store import Group, open_trial
 from stepscope.viewer.figures import Curve, empty, heat_map, history, wants_log
 from stepscope.viewer.names import apart, cut
+from stepscope.viewer.selection import Selection
+from stepscope.viewer.theme import TROUBLE, WARNING
+from stepscope.viewer.views.about import comparable
+from stepscope.viewer.views.curves import run_timeline
 from stepscope.viewer.views.failure import failure, users_line
 from stepscope.viewer.views.findings import marks, page, panel, told
 from support.synthetic import write_trial
@@ -63,6 +67,24 @@ class TestTold:
     def test_the_page_counts_levels_and_steps(self, group: Group) -> None:
         text = words(page(group["healthy"], [at("a", "error"), at("b"), at("c", rule="loss-spike")]))
         assert "1 error, 2 warnings in 30 recorded steps, the gravest first." in text
+
+
+class TestTimeline:
+    def test_one_mark_a_step_says_how_many_begin_there(self, group: Group) -> None:
+        found = [at("a", "error"), at("b"), replace(at("c"), step=50), at("d", "info")]
+        figure = run_timeline(group["healthy"], None, Selection(trial="healthy", step=10), found)
+        mark = next(trace for trace in figure["data"] if trace["name"] == "findings")
+        assert mark["x"] == [30, 50] and mark["text"] == ["Dead. (and 1 more)", "Dead."]
+        assert mark["marker"]["color"] == [TROUBLE, WARNING]
+        assert figure["layout"]["yaxis"]["title"]["text"] == "loss"
+
+
+class TestComparing:
+    def test_the_newest_others_are_a_click_away(self, group: Group) -> None:
+        section = comparable([*"abcdefg", "healthy"], group["healthy"])
+        assert section is not None
+        assert [entry[2][1]["act"]["compare"] for entry in section[4:]] == list("gfedc")
+        assert comparable(["healthy"], group["healthy"]) is None
 
 
 class TestFailure:

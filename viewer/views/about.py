@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from stepscope.analysis.divergence import Divergence
@@ -12,6 +13,7 @@ from stepscope.viewer.numbers import count, duration, short, size
 from stepscope.viewer.views.texts import cost_of
 
 _MOST_DIFFERENCES = 8
+_MOST_OTHERS = 5
 
 
 def about(trial: Trial) -> Markup:
@@ -74,6 +76,20 @@ def _text(values: Any, name: str) -> str:
         return "–"
     value = values[name]
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def comparable(names: Sequence[str], trial: Trial) -> Markup | None:
+    """The newest other trials, each a click away from being compared; None if there is none.
+
+    Args:
+        names: of all trials, the oldest first.
+    """
+    others = [name for name in reversed(names) if name != trial.name][:_MOST_OTHERS]
+    if not others:
+        return None
+    links = [el("p", el("button.link", name, act={"compare": name})) for name in others]
+    text = "Where this trial parts from another one, and how their configs differ:"
+    return el("section", el("h3", "Compare with"), note(text), *links)
 
 
 def parting(parted: Divergence | None, *, looked_at: int) -> Markup:

@@ -94,8 +94,17 @@ def tensor_histogram(now: Moment, tensor: Tensor) -> Figure:
 def run_timeline(trial: Trial, other: Trial | None, selection: Selection, findings: Sequence[Finding] = ()) -> Figure:
     """The loss over the whole run, if there is one, the steps that were recorded, and where findings begin."""
     curves = loss_curves(trial, other, selection.kind)
-    marks = [(item.step, item.summary) for item in findings if item.step is not None and item.level != "info"]
-    return timeline(curves, trial.steps, selection.step, marks)
+    return timeline(curves, trial.steps, selection.step, _marks(findings))
+
+
+def _marks(findings: Sequence[Finding]) -> list[tuple[int, str, str]]:
+    """One mark a step: the gravest of what begins there, which comes first, and how much else."""
+    at: dict[int, list[Finding]] = {}
+    for finding in findings:
+        if finding.step is not None and finding.level != "info":
+            at.setdefault(finding.step, []).append(finding)
+    more = {step: f" (and {len(found) - 1} more)" if len(found) > 1 else "" for step, found in at.items()}
+    return [(step, found[0].level, found[0].summary + more[step]) for step, found in at.items()]
 
 
 def loss_curves(trial: Trial, other: Trial | None, kind: str) -> list[Curve]:
