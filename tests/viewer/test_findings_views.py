@@ -10,7 +10,10 @@ import numpy as np
 
 from stepscope.analysis import Finding
 from stepscope.store import Group, open_trial
-from stepscope.viewer.figures import Curve, empty, heat_map, history, wants_log
+from stepscope.viewer.axes import wants_log
+from stepscope.viewer.chart_parts import Curve
+from stepscope.viewer.figures import empty, history
+from stepscope.viewer.heat_map import heat_map
 from stepscope.viewer.names import apart, cut
 from stepscope.viewer.selection import Selection
 from stepscope.viewer.theme import TROUBLE, WARNING

@@ -12,9 +12,13 @@ from stepscope.analysis import Finding
 from stepscope.store import Series, Tensor, Trial
 from stepscope.store.errors import StoreError
 from stepscope.store.records import BATCH_AGGREGATES
-from stepscope.viewer.figures import Curve, Figure, empty, histogram, history, timeline, wants_log
+from stepscope.viewer.axes import wants_log
+from stepscope.viewer.chart_parts import Curve, Figure
+from stepscope.viewer.figures import empty, history
+from stepscope.viewer.histogram_chart import histogram
 from stepscope.viewer.selection import ALL, Selection
 from stepscope.viewer.theme import LINES, TYPE_COLORS
+from stepscope.viewer.timeline import timeline
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.moment import Moment
 

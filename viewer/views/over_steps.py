@@ -6,7 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.store import Node, Trial
-from stepscope.viewer.figures import Curve, Figure, empty, heat_map, history, wants_log
+from stepscope.viewer.axes import wants_log
+from stepscope.viewer.chart_parts import Curve, Figure
+from stepscope.viewer.figures import empty, history
+from stepscope.viewer.heat_map import heat_map
 from stepscope.viewer.selection import Selection
 from stepscope.viewer.theme import LINES
 from stepscope.viewer.views.column import shown_statistic

@@ -6,8 +6,10 @@ from collections import defaultdict
 
 from stepscope.store import Trial
 from stepscope.store.errors import StoreError
-from stepscope.viewer.figures import Curve, Figure, empty, small_multiples
+from stepscope.viewer.chart_parts import Curve, Figure
+from stepscope.viewer.figures import empty
 from stepscope.viewer.selection import Selection
+from stepscope.viewer.small_multiples import small_multiples
 from stepscope.viewer.theme import LINES
 
 _MOST = 60
