@@ -82,15 +82,21 @@ class StepIndex:
     def _take_step(self, place: BlockPlace, header: dict[str, Any]) -> None:
         with damaged_unless("a step"):
             number, layout = codec.step_from_plain(header["number"]), codec.digest_from_plain(header["layout"])
-            graphs = tuple(map(codec.digest_from_plain, header["graphs"]))
+            graphs = self._known_graphs(tuple(header["graphs"]))
             kind, detail = sys.intern(str(header["kind"])), int(header["detail"])
             if LOST_DETAIL in header.get("lost", ()) or header.get("part"):
                 detail = NO_DETAIL
         if number in self._entries:
             self.repeated.add(number)
         # One object for equal digests: there are few layouts and many steps.
-        layout, graphs = self._layouts.setdefault(layout, layout), self._graphs.setdefault(graphs, graphs)
+        layout = self._layouts.setdefault(layout, layout)
         self._entries[number] = StepEntry(place, kind, layout, graphs, detail)
+
+    def _known_graphs(self, plain: tuple[Any, ...]) -> tuple[bytes, ...]:
+        """The digests out of a header; only those that are new need to be looked at."""
+        if plain not in self._graphs:
+            self._graphs[plain] = tuple(map(codec.digest_from_plain, plain))
+        return self._graphs[plain]
 
     def settle(self) -> None:
         """Bring ``numbers``, ``kinds``, ``layouts`` and ``last_detail`` up to date."""
