@@ -22,6 +22,8 @@ _DEVICE_STACK_LIMIT = 1 << 26
 _PENDING_BYTES = 256 << 20
 """How much memory of the user's tensors may wait to be measured before it is measured early."""
 
+_UNCOUNTED = -1
+"""The version of tensors made in inference mode, which have none."""
 
 _Kind = tuple[torch.dtype, torch.Size, "int | None", int, torch.device, torch.layout]
 """What tensors that are measured together share; the numbers are the batch dimension and the most neurons."""
@@ -75,9 +77,11 @@ class Measurements:
 
         ``owned``: the recorder made it and nobody writes to it.
         """
-        tensor = elements(tensor)
-        version = _version(tensor)
-        waiting = self._by_identity.get(id(tensor))
+        if tensor.__class__ is not torch.Tensor or tensor.is_nested:
+            tensor = elements(tensor)
+        version = _UNCOUNTED if tensor.is_inference() else tensor._version
+        key = id(tensor)
+        waiting = self._by_identity.get(key)
         if waiting is not None and waiting.stands_for(tensor, version, batch_dim):
             waiting.rows.append((named, quantity))
             return
@@ -88,7 +92,7 @@ class Measurements:
             alike = self._alike[kind] = []
         alike.append(pending)
         self._unplaced.append(pending)
-        self._by_identity[id(tensor)] = pending
+        self._by_identity[key] = pending
         self._bytes += tensor.numel() * tensor.element_size()
         if self._bytes > self._most_pending:
             self.flush()
@@ -121,7 +125,7 @@ class Measurements:
         """Measure tensors that are alike."""
         unchanged = []
         for pending in waiting:
-            if _version(pending.tensor) == pending.version:
+            if pending.version == _UNCOUNTED or pending.tensor._version == pending.version:
                 unchanged.append(pending)
             else:
                 self.lost.extend(pending.rows)
@@ -132,10 +136,11 @@ class Measurements:
     def _measure_alike(self, alike: list[_Pending], kind: _Kind) -> None:
         """On the CPU, let the writer's thread measure what can no longer change; else measure it now."""
         tensors = tuple([pending.tensor for pending in alike])
+        has_strides = kind[5] == torch.strided
         group = Group(
             tensors,
             tuple([tuple(pending.rows) for pending in alike]),
-            tuple([_strides(tensor) for tensor in tensors]),
+            tuple([tensor.stride() if has_strides else () for tensor in tensors]),
             kind[2],
             kind[3],
             self.sample_indices,
@@ -173,19 +178,8 @@ def _may_wait(tensor: torch.Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.layout == torch.strided and not tensor.is_quantized
 
 
-def _version(tensor: torch.Tensor) -> int:
-    try:
-        return tensor._version
-    except RuntimeError:  # those made in inference mode have none
-        return 0
-
-
 def _address(tensor: torch.Tensor) -> int:
     try:
         return tensor.untyped_storage().data_ptr()
     except (RuntimeError, NotImplementedError, ValueError):
         return 0
-
-
-def _strides(tensor: torch.Tensor) -> tuple[int, ...]:
-    return tensor.stride() if tensor.layout == torch.strided else ()

@@ -20,15 +20,15 @@ def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
         tensor: a detached alias that the recorder holds.
         owned: whether the recorder itself made the tensor, and never writes to it.
     """
-    return tensor if owned or _is_ours_alone(tensor) else tensor.clone()
-
-
-def _is_ours_alone(tensor: torch.Tensor) -> bool:
+    if owned:
+        return tensor
     try:
         storage = tensor.untyped_storage()
         counted = torch._C._storage_Use_Count(storage._cdata) <= _ALONE
         # A small part of it would keep all of it alive.
-        is_most = storage.nbytes() <= 2 * tensor.numel() * tensor.element_size() + _SMALL
-        return bool(counted and is_most and storage.resizable() and not storage.is_shared())
+        is_most = storage.nbytes() <= 2 * tensor.nbytes + _SMALL
+        if counted and is_most and storage.resizable() and not storage.is_shared():
+            return tensor
     except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
-        return False
+        pass
+    return tensor.clone()
