@@ -25,7 +25,7 @@ def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
     elif about == "gradients":
         found = next((site.source for site in _steps(view) if site.operation not in _NOT_CLIPPING), None)
     elif about == "attention":
-        found = next((site.source for site in _of_kind(view, "attention") if _is_at(site.after, node)), None)
+        found = next((site.source for site in sites_of(view, "attention") if _is_at(site.after, node)), None)
     return found or line_of_node(view, node)
 
 
@@ -62,13 +62,13 @@ def line_of_step(view: View, operation: str) -> SourceLine | None:
 
 def line_of_cut(view: View, source: Place, sink: Place) -> SourceLine | None:
     """Where the gradient's way between two places is cut: between them, or in what made the second one."""
-    between = (site.source for site in _of_kind(view, "cut") if source in site.before and sink in site.after)
+    between = (site.source for site in sites_of(view, "cut") if source in site.before and sink in site.after)
     return next(between, view.flow.vertices[sink].source)
 
 
 def line_of_loss_of_numbers(view: View, place: Place) -> SourceLine | None:
     """Where what was computed from a place leaves torch, or ends without a name."""
-    return next((site.source for site in _of_kind(view, "cut") if place in site.before and not site.after), None)
+    return next((site.source for site in sites_of(view, "cut") if place in site.before and not site.after), None)
 
 
 def line_at_edge(view: View, before: Iterable[str], after: Iterable[str]) -> SourceLine | None:
@@ -76,23 +76,19 @@ def line_at_edge(view: View, before: Iterable[str], after: Iterable[str]) -> Sou
     sources, sinks = set(before), set(after)
     found = {
         site.source
-        for site in _of_kind(view, "edge")
+        for site in sites_of(view, "edge")
         if any(place.node in sources for place in site.before) and any(place.node in sinks for place in site.after)
     }
     return found.pop() if len(found) == 1 else None
 
 
-def mixing_sites(view: View) -> list[Site]:
-    """The reshapes that put the samples of a batch elsewhere."""
-    return list(_of_kind(view, "mix"))
+def sites_of(view: View, kind: str) -> list[Site]:
+    """The calls of a kind in the training steps."""
+    return [site for site in view.flow.sites if site.kind == kind]
 
 
-def _steps(view: View) -> Iterable[Site]:
-    return _of_kind(view, "step")
-
-
-def _of_kind(view: View, kind: str) -> Iterable[Site]:
-    return (site for site in view.flow.sites if site.kind == kind)
+def _steps(view: View) -> list[Site]:
+    return sites_of(view, "step")
 
 
 def _is_at(places: Iterable[Place], node: str) -> bool:

@@ -7,14 +7,14 @@ from typing import Any
 from stepscope.analysis.view import View
 
 
-def settings(view: View) -> list[dict[str, Any]]:
-    """The settings of all parameter groups of all optimizers in the first training step."""
-    return [group for groups in _of_first_step(view).values() for group in groups]
+def settings(view: View, *, last: bool = False) -> list[dict[str, Any]]:
+    """The settings of all parameter groups of all optimizers in the first (or last) training step."""
+    return [group for groups in _of_step(view, -1 if last else 0).values() for group in groups]
 
 
 def watched(view: View) -> list[str]:
     """The names of the watched optimizers."""
-    return list(_of_first_step(view))
+    return list(_of_step(view, 0))
 
 
 def held_by(view: View) -> dict[str, tuple[str, ...]]:
@@ -27,6 +27,6 @@ def held_by(view: View) -> dict[str, tuple[str, ...]]:
     }
 
 
-def _of_first_step(view: View) -> dict[str, list[dict[str, Any]]]:
-    found = view.training[0].facts.get("optimizers", {}) if view.training else {}
+def _of_step(view: View, position: int) -> dict[str, list[dict[str, Any]]]:
+    found = view.training[position].facts.get("optimizers", {}) if view.training else {}
     return found if isinstance(found, dict) else {}

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.history import History
-from stepscope.analysis.robust import largest
+from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.view import View
 from stepscope.store.records import STATISTICS
 
@@ -63,6 +63,25 @@ def is_unchanged(view: View, node: str) -> bool:
     update = view.history(node, "update")
     moved = len(update) > 0 and bool(largest(update.of("abs_max")) > 0)
     return not moved and bool(np.all((values == values[0]) | np.isnan(values)))
+
+
+def standstill(view: View, node: str, least: int = 10) -> int | None:
+    """The step from which on a parameter does not change although it has gradients; None if it goes on changing.
+
+    It must have stood still for ``least`` recorded steps, and three times longer than ever before.
+    """
+    history = view.history(node)
+    values = history.statistics[:, _IDENTITY]
+    changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1))
+    if not len(changes):
+        return None
+    still = len(values) - 2 - int(changes[-1])
+    longest = int(np.diff(changes, prepend=-1).max()) - 1
+    if still < max(least, 3 * longest):
+        return None
+    since = int(history.steps[changes[-1] + 1])
+    pushed = [gradient.of("abs_max")[gradient.steps >= since] for gradient in gradients(view, node)]
+    return since if any(smallest(part) > 0 for part in pushed) else None
 
 
 def gather(view: View, parameters: Iterable[Parameter]) -> dict[str, list[Parameter]]:

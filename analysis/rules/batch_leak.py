@@ -7,24 +7,37 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
-from stepscope.analysis.lines import mixing_sites
+from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_TIME_FIRST = ("multi_head_attention_forward",)
+"""What reads the first dimension as time, where the output is not turned back."""
+_SCRAMBLED = (
+    "A {operation} between {before} and {after} tears samples apart: it puts a dimension behind another one without "
+    "moving a number, as only a transposition may."
+)
+_MIXED = (
+    "A {operation} between {before} and {after} mixes the samples of the batch: it puts the first dimension behind "
+    "others without moving a number, as only a transposition may."
+)
 
 
 @dataclass(frozen=True)
 class BatchLeak(Rule):
-    """A reshape where a transposition was meant: parts of different samples end up in one.
+    """A dimension that is taken for another one: samples end up in each other, or moments of a sample in its features.
 
-    Symptom: training works somehow, but worse than it should, and results depend on what else is in the batch.
+    Symptom: training works somehow, but worse than it should; results depend on what else is in the batch; a net with
+    a causal mask sees the future.
 
     How it is measured: on the way to a loss, a ``view`` or ``reshape`` turns ``(batch, a, ...)`` into
-    ``(a, batch, ...)``. Neither moves a number: each "sample" of the result is made of pieces of several. What joins
-    or splits dimensions in place, or leaves the batch where it is, is right. Other leaks over the batch show only in
-    ``probe(model, batch)``, which asks the model itself.
+    ``(a, batch, ...)``, or does so to another dimension: neither moves a number. What joins or splits dimensions in
+    place is right, and so are the shifts of relative positions, which pad first. Or: a recurrent layer, or an
+    attention, reads the first dimension as time, while that is what the loss counts its samples by. Other leaks over
+    the batch show only in ``probe(model, batch)``, which asks the model itself.
 
-    Causes: ``view`` or ``reshape`` instead of ``transpose`` or ``permute``, often before a recurrent layer that wants
-    the time first.
+    Causes: ``view`` or ``reshape`` instead of ``transpose`` or ``permute``; a layer without ``batch_first=True``.
 
     Remedy: ``x.transpose(0, 1)``, or ``batch_first=True``.
 
@@ -33,35 +46,69 @@ class BatchLeak(Rule):
     """
 
     name = "batch-leak"
-    causes = "view() or reshape() instead of transpose() or permute(): the shape is right, the numbers stay in place."
+    causes = "view() or reshape() where transpose() or permute() is meant, or a layer without batch_first=True."
     remedy = "Use transpose() or permute(), or batch_first=True; then check with probe(model, batch)."
 
     def check(self, view: View) -> Iterable[Finding]:
-        sites = mixing_sites(view)
-        towards_loss = view.flow.upstream(view.losses) if sites and view.training else set()
-        for site in sites:
-            before = [place for place in _ordered(view, site.before) if _has_batch(view, place)]
-            after = [place for place in _ordered(view, site.after) if place in towards_loss]
+        if not view.training:
+            return
+        torn = [site for kind in ("mix", "scramble") for site in sites_of(view, kind)]
+        towards_loss = view.flow.upstream(view.losses) if torn else set()
+        for line in dict.fromkeys(site.source for site in torn):
+            sites = [site for site in torn if site.source == line]
+            before = [p for p in _ordered(view, (p for site in sites for p in site.before)) if _is_data(view, p)]
+            after = [p for p in _ordered(view, (p for site in sites for p in site.after)) if p in towards_loss]
             if before and after:
-                yield self._finding(view, site, before, after)
+                yield self._torn(view, sites[0], before, after)
+        for place in _time_first(view):
+            yield from self._over_samples(view, place)
 
-    def _finding(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:
-        summary = (
-            f"A {site.operation} between {before[0].node} and {after[0].node} mixes the samples of the batch: it puts "
-            f"the first dimension behind others without moving a number, as only a transposition may."
-        )
+    def _torn(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:
+        text = _MIXED if site.kind == "mix" else _SCRAMBLED
+        summary = text.format(operation=site.operation, before=before[0].node, after=after[0].node)
         nodes = list(dict.fromkeys(place.node for place in (*before, *after[1:])))
-        shown = [evidence(view.history(after[0].node, role=after[0].role), "mean", "made of pieces of several samples")]
+        shown = [evidence(view.history(after[0].node, role=after[0].role), "mean", "made of pieces")]
         return self.finding(
             view, after[0].node, "warning", summary, shown, step=view.training[0].number, nodes=nodes,
             confidence=0.9, source=site.source,
         )  # fmt: skip
+
+    def _over_samples(self, view: View, place: Place) -> Iterable[Finding]:
+        """Whether the first dimension of what a layer gives is that of the samples, and the second one is not."""
+        shape = view.shape(place, view.training[-1])
+        if shape is None or len(shape) != 3 or shape[0] == shape[1]:
+            return
+        behind = view.flow.downstream([place])
+        compared = [c for c in comparisons(view) if c.prediction in behind and c.target is not None and c.shape]
+        if compared and all(_counts_samples(c.shape, c.target_shape, shape) for c in compared):
+            summary = (
+                f"{place.node} {shape} reads its first dimension as time, but {compared[0].prediction.node} "
+                f"{compared[0].shape} counts its samples by it: samples influence each other, as if they were moments."
+            )
+            shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across samples")]
+            nodes = [compared[0].prediction.node]
+            yield self.finding(
+                view, place.node, "warning", summary, shown, step=view.training[0].number, nodes=nodes, confidence=0.85
+            )
+
+
+def _time_first(view: View) -> list[Place]:
+    """The outputs of layers that read the first dimension as time; of several in a row the first one."""
+    marked = {place for site in sites_of(view, "time first") for place in site.after}
+    marked |= {place for place, vertex in view.flow.vertices.items() if vertex.operation in _TIME_FIRST}
+    found = _ordered(view, marked)
+    return [place for place in found if not any(other in marked - {place} for other in view.flow.upstream([place]))]
+
+
+def _counts_samples(shape: tuple[int, ...], target: tuple[int, ...], layer: tuple[int, ...]) -> bool:
+    """One prediction for each entry of the layer's first dimension, and none for those of the second."""
+    return shape[0] == layer[0] and target[:1] == layer[:1] and layer[1] not in (*shape[1:], *target[1:])
 
 
 def _ordered(view: View, places: Iterable[Place]) -> list[Place]:
     return sorted(places, key=lambda place: (view.position.get(place.node, 0), place.role))
 
 
-def _has_batch(view: View, place: Place) -> bool:
+def _is_data(view: View, place: Place) -> bool:
     """Weights may be reshaped as one likes."""
     return view.flow.vertices[place].type in ("input", "calculated")

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -22,7 +24,8 @@ class BroadcastTarget(Rule):
 
     How it is measured: the shapes differ and broadcast to a larger one, such as ``(B, 1)`` against ``(B,)``. A squeeze
     on the way has no name, so the loss decides: if all pairs are compared, the mean square is exactly
-    ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step.
+    ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step. In code of one's own, an addition, subtraction
+    or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
 
     Causes: a last dimension of size one on one side only.
 
@@ -43,6 +46,28 @@ class BroadcastTarget(Rule):
         for comparison in comparisons(view):
             if comparison.target is not None and _grows(comparison) and self._is_all_pairs(view, comparison):
                 yield self._finding(view, comparison)
+
+        yield from self._squares(view)
+
+    def _squares(self, view: View) -> Iterable[Finding]:
+        """Arithmetic in the loss's own code between a row and a column, one of which the net has made."""
+        sites = sites_of(view, "square")
+        towards_loss = view.flow.upstream(view.losses) if sites else set()
+        for site in sites:
+            sources = sorted(site.before, key=lambda place: view.position.get(place.node, 0))
+            made = [place for place in sources if view.flow.vertices[place].type == "calculated"]
+            if len(sources) < 2 or not made or not any(place in towards_loss for place in site.after):
+                continue
+            names = listed(place.node for place in sources)
+            summary = (
+                f"A {site.operation} broadcasts a row and a column of the same length, from {names}, to a square: "
+                f"every sample is compared with every other one."
+            )
+            nodes = list(dict.fromkeys(place.node for place in (*sources, *site.after) if place != made[-1]))
+            yield self.finding(
+                view, made[-1].node, "warning", summary, step=view.training[0].number, nodes=nodes, confidence=0.85,
+                source=site.source,
+            )  # fmt: skip
 
     def _is_all_pairs(self, view: View, comparison: Comparison) -> bool:
         assert comparison.target is not None

@@ -24,7 +24,7 @@ class DropoutMode(Rule):
     median of the training steps, and of the steps of each kind that computes no gradients. In evaluation mode the
     difference is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean, which dropout
     keeps: such modules are left out. Dropout that was active in training steps and drops nothing from one of them on is
-    in evaluation mode.
+    in evaluation mode. Calls of dropout as a function are recorded with whether they are active.
 
     Causes: ``model.eval()`` is not called before evaluating, or ``model.train()`` not after it; a keep rate that was
     given as the drop rate.
@@ -44,6 +44,7 @@ class DropoutMode(Rule):
     high: float = 0.75
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._called(view)
         for path, module in view.modules.items() if view.training else ():
             if not module.module_class.startswith("Dropout") or path not in view.nodes:
                 continue
@@ -60,6 +61,22 @@ class DropoutMode(Rule):
                 steps = [step.number for step in view.steps if step.kind not in view.training_kinds]
                 text = f"{path} is active while the net is evaluated: model.eval() was not called."
                 yield self._finding(view, path, text, steps[0])
+
+    def _called(self, view: View) -> Iterable[Finding]:
+        """Dropout that is called as a function, and not told that the net is being evaluated."""
+        sites = [site for site in view.all_flow.sites if site.kind == "dropout"]
+        if not sites:
+            return
+        steps = [step.number for step in view.steps if step.kind not in view.training_kinds] or [view.steps[0].number]
+        nodes = list(dict.fromkeys(place.node for site in sites for place in (*site.after, *site.before)))
+        text = (
+            f"{sites[0].operation}() is active while the net is evaluated: it is called without "
+            f"training=self.training, so that model.eval() does not reach it."
+        )
+        yield self.finding(
+            view, nodes[0], "warning", text, step=steps[0], nodes=nodes[1:], source=sites[0].source, confidence=0.9,
+            remedy="Call it with training=self.training, or use nn.Dropout.",
+        )  # fmt: skip
 
     def _finding(self, view: View, path: str, summary: str, step: int) -> Finding:
         shown = [evidence(view.history(path, training=False), "zero_fraction", "the share of zeros")]

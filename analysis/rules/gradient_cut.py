@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
-from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers
+from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers, sites_of
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
@@ -33,6 +33,7 @@ class GradientCut(Rule):
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
     same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
     nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
+    Besides: random numbers drawn with computed parameters (``sample()`` instead of ``rsample()``) that go into a layer.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -47,6 +48,12 @@ class GradientCut(Rule):
     remedy = "Take the cut out; or freeze what is in front of it, if it is not meant to learn."
 
     def check(self, view: View) -> Iterable[Finding]:
+        cuts = list(self._cuts(view))
+        yield from cuts
+        said = {finding.source for finding in cuts}
+        yield from (finding for finding in self._drawn(view) if finding.source not in said)
+
+    def _cuts(self, view: View) -> Iterable[Finding]:
         without = [parameter for parameter in trainable(view) if not has_gradient(view, parameter.node)]
         if not view.training or not without:
             return
@@ -59,6 +66,24 @@ class GradientCut(Rule):
         for cut, parameters in _joined(view, cuts):
             yield self._finding(view, cut, parameters)
         yield from self._torn(view, without, towards_loss)
+
+    def _drawn(self, view: View) -> Iterable[Finding]:
+        """Random numbers whose parameters learn, and that a part of the net goes on with: their gradient is lost."""
+        towards_loss = view.flow.upstream(view.losses, differentiable=True)
+        for site in sites_of(view, "draw") if view.training else ():
+            learned = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
+            used = [place for place in site.after if _is_layer(view, place) and place in towards_loss]
+            if learned and used:
+                node = min(learned, key=lambda place: view.position.get(place.node, 0)).node
+                summary = (
+                    f"What {used[0].node} gets is drawn by {site.operation}, with what {node} gives as its parameters: "
+                    f"no gradient flows back through a draw, so that {node} does not learn from {used[0].node}."
+                )
+                yield self.finding(
+                    view, node, "warning", summary, step=view.training[0].number, source=site.source,
+                    nodes=list(dict.fromkeys(place.node for place in (*used, *learned) if place.node != node)),
+                    remedy="Draw with rsample(), or as mean + std * torch.randn_like(std).",
+                )  # fmt: skip
 
     def _torn(self, view: View, without: list[Parameter], towards_loss: set[Place]) -> Iterable[Finding]:
         inputs = view.flow.of_type("input")
@@ -101,6 +126,12 @@ class GradientCut(Rule):
         line = line_of_cut(view, cut.source, cut.sink)
         step = view.training[0].number
         return self.finding(view, start, level, summary, shown, step=step, nodes=others, source=line)
+
+
+def _is_layer(view: View, place: Place) -> bool:
+    """Whether parameters take part in it: what a log-probability of the draw is, is no such thing."""
+    sources = (view.flow.vertices[link.place].type for link in view.flow.sources.get(place, ()))
+    return view.flow.vertices[place].type == "calculated" and "parameter" in sources
 
 
 def _computed(view: View, places: set[Place]) -> list[Place]:

@@ -6,12 +6,18 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+from numpy.typing import NDArray
+
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, layers, rms
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -23,6 +29,7 @@ class InputScale(Rule):
     How it is measured: the root mean square of a floating input, in the median of the training steps. It counts only
     where the first layer really gets it like that: the size of its output must be what its weights make of such an
     input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it.
+    Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
 
     Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
 
@@ -32,6 +39,9 @@ class InputScale(Rule):
         large, small: sizes beyond which it counts. Source: a net with He initialisation keeps sizes, so that outputs
             start this far from the 1 that losses and later layers are made for; SageMaker's CheckInputImages has
             only a mean, of 0.2, and alarms on pixels from 0 to 1.
+        shift, stretch: how many standard deviations the mean of a kind of steps that only evaluates may lie beside that
+            of the training, and how many times its standard deviation may be another one. Source: of ours; samples of
+            the same data differ by a small part of one.
     """
 
     name = "input-scale"
@@ -39,6 +49,8 @@ class InputScale(Rule):
     remedy = "Subtract the mean and divide by the standard deviation of the training data."
     large: float = 10.0
     small: float = 1e-3
+    shift: float = 3.0
+    stretch: float = 5.0
 
     def check(self, view: View) -> Iterable[Finding]:
         known = {layer.module: layer for layer in layers(view)}
@@ -51,6 +63,38 @@ class InputScale(Rule):
             strange = size > self.large or 0 < size < self.small
             if strange and any(_arrives(view, size, layer) for layer in sinks):
                 yield self._finding(view, place, size, sinks[0])
+        for place in view.all_flow.of_type("input"):
+            yield from self._between_kinds(view, place)
+
+    def _between_kinds(self, view: View, place: Place) -> Iterable[Finding]:
+        """Whether a kind of steps that only evaluates gets inputs of another size than the training."""
+        trained, every = (
+            view.history(place.node, role=place.role),
+            view.history(place.node, role=place.role, training=False),
+        )
+        kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
+        for kind in dict.fromkeys(kinds.values()) if len(trained) and _is_floating(view, place) else ():
+            mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
+            if mine.any() and self._is_other(trained, every, mine):
+                yield self._other(view, place, kind, trained, every, mine)
+
+    def _is_other(self, trained: History, every: History, mine: Mask) -> bool:
+        spread, other = median(trained.of("std")), median(every.of("std")[mine])
+        moved = abs(median(every.of("mean")[mine]) - median(trained.of("mean")))
+        return spread > 0 and (moved > self.shift * spread or not 1 / self.stretch < other / spread < self.stretch)
+
+    def _other(self, view: View, place: Place, kind: str, trained: History, every: History, mine: Mask) -> Finding:
+        means = median(trained.of("mean")), median(every.of("mean")[mine])
+        stds = median(trained.of("std")), median(every.of("std")[mine])
+        summary = (
+            f"{place.node} is not normalised alike: in training its mean is {means[0]:.3g} and its std {stds[0]:.3g}, "
+            f"in {kind} they are {means[1]:.3g} and {stds[1]:.3g}."
+        )
+        shown = [evidence(every, "mean", "in all steps"), evidence(trained, "mean", "in training")]
+        return self.finding(
+            view, place.node, "warning", summary, shown, step=int(every.steps[mine][0]), confidence=0.85,
+            remedy="Give both kinds of steps the same normalisation, with the numbers of the training data.",
+        )  # fmt: skip
 
     def _finding(self, view: View, place: Place, size: float, layer: Layer) -> Finding:
         history = view.history(place.node, role=place.role)
@@ -64,6 +108,11 @@ class InputScale(Rule):
             view, place.node, "warning", summary, shown,
             step=int(history.steps[0]), nodes=[layer.module], confidence=0.8,
         )  # fmt: skip
+
+
+def _is_floating(view: View, place: Place) -> bool:
+    row = view.training[-1].layout.row(place.node, "value", place.role, None)
+    return row is not None and "float" in view.training[-1].layout.tensors[row].dtype
 
 
 def _arrives(view: View, size: float, layer: Layer) -> bool:

@@ -29,7 +29,8 @@ class NoGradient(Rule):
 
     How it is measured: other parameters of the trial have gradients; these have none in any recorded training step
     although something uses them, but no loss does; or all elements of all their gradients are zero. A weight whose
-    gradient is zero while its bias has one is told apart: zeros go into its layer. A bias alone is worth knowing only:
+    gradient is zero while its bias has one is told apart: zeros go into its layer, or only
+    what it makes of zeros (padding) counts. A bias alone is worth knowing only:
     its effect cancels out, as in a difference or before a normalisation. Parameters before a cut are reported by
     ``gradient-cut``, those of modules that are not in use by ``module-never-called``.
 
@@ -76,10 +77,13 @@ class NoGradient(Rule):
         return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
 
     def _fed_zeros(self, view: View, weight: Parameter) -> Finding:
-        summary = (
-            f"What goes into {weight.module} is zero: the gradient of {weight.node} is exactly zero in all training "
-            f"steps, that of its bias is not."
-        )
+        where = f"the gradient of {weight.node} is exactly zero in all training steps, that of its bias is not"
+        summary = f"What goes into {weight.module} is zero: {where}."
+        if _differs(view, weight.module):
+            summary = (
+                f"Only zeros that go into {weight.module} count: {where}. A mask may hide what is no padding, "
+                f"and leave the padding."
+            )
         shown = [evidence(view.history(weight.node, "gradient"), "abs_max", "zero in all steps")]
         causes = "The input is overwritten, masked, multiplied by zero or made by zeros_like before it gets there."
         remedy = f"Follow what goes into {weight.module} back to where it becomes zero."
@@ -100,6 +104,12 @@ class NoGradient(Rule):
             summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
         return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
+
+
+def _differs(view: View, module: str) -> bool:
+    """Whether a module gives samples different values: then not all that goes into it is zero."""
+    history = view.history(module)
+    return bool(largest(history.over_batch("mean", "batch_std")) > 1e-5 * largest(history.of("abs_max")))
 
 
 def _fed_zeros(weight: Parameter, parameters: list[Parameter], zero: list[Parameter]) -> bool:

@@ -15,6 +15,7 @@ from stepscope.analysis.parameters import (
     is_gradient_zero,
     is_unchanged,
     listed,
+    standstill,
     trainable,
 )
 from stepscope.analysis.rule import Rule
@@ -29,7 +30,9 @@ class UnchangedParameters(Rule):
     Symptom: the loss stays where it is, or a part of the net does not learn although its gradients look fine.
 
     How it is measured: the gradient is not zero, but all statistics of the value are the same, bit for bit, in all
-    (at least three) recorded training steps, and every update is zero.
+    (at least three) recorded training steps, and every update is zero. Or: it changed at first, then stands still for
+    at least ten recorded steps and three times longer than ever before, while gradients arrive and the learning rate is
+    not over.
 
     Causes: the optimizer was given other parameters (made before a layer was added or replaced, or only a part of the
     model), ``optimizer.step()`` is not called, or after ``zero_grad()``, the learning rate is 0, or updates are smaller
@@ -58,6 +61,27 @@ class UnchangedParameters(Rule):
             yield self._everything(view, still)
         elif still:
             yield self._some(view, still)
+        yield from self._stopped(view, [parameter for parameter in learning if parameter not in still])
+
+    def _stopped(self, view: View, moving: list[Parameter]) -> Iterable[Finding]:
+        """What changed at first, and from some step on no more, although gradients arrive and the rate is not zero."""
+        since = {parameter: standstill(view, parameter.node) for parameter in moving}
+        found = [parameter for parameter, step in since.items() if step is not None]
+        if not found or _is_rate_over(view):
+            return
+        nodes = [parameter.node for parameter in found]
+        step = min(step for step in since.values() if step is not None)
+        summary = (
+            f"{listed(gather(view, found))}: {len(nodes)} parameters ({listed(nodes)}) change no more from step {step} "
+            f"on, although they have gradients: the optimizer may hold other tensors than the model since then."
+        )
+        shown = [evidence(view.history(nodes[0]), "norm", f"the same from step {step} on")]
+        causes = (
+            "Weights that were loaded with assign=True, moved or replaced after the optimizer was made; a skipped step."
+        )
+        yield self.finding(
+            view, nodes[0], "warning", summary, shown, step=step, nodes=nodes[1:], causes=causes, confidence=0.9
+        )
 
     def _everything(self, view: View, still: list[Parameter]) -> Finding:
         rates = sorted({str(group.get("lr")) for group in settings(view)})
@@ -100,6 +124,15 @@ class UnchangedParameters(Rule):
             view, nodes[0], "error" if level == "error" else "warning", summary, shown,
             step=view.training[0].number, nodes=nodes[1:], source=line,
         )  # fmt: skip
+
+
+def _is_rate_over(view: View) -> bool:
+    """Whether a learning rate has become so small that weights may stand still in their dtype."""
+    pairs = zip(settings(view), settings(view, last=True), strict=False)
+    rates = [(first.get("lr"), last.get("lr")) for first, last in pairs]
+    return any(
+        isinstance(one, (int, float)) and isinstance(two, (int, float)) and two < 1e-3 * one for one, two in rates
+    )
 
 
 def _has_backward(view: View) -> bool:

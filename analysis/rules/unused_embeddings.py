@@ -12,6 +12,9 @@ from stepscope.analysis.view import View, evidence
 
 _FEWEST_ROWS = 50
 """Small tables (of positions, of distances) cost nothing."""
+_FEWEST_TO_CHOOSE_FROM = 8
+"""Of small tables one row alone may be meant: the segments of BERT are 0 in most of its uses."""
+_ALWAYS_ONE = "Positions, or other numbers, that are all the same: zeros_like(...), a wrong argument, a default."
 
 
 @dataclass(frozen=True)
@@ -22,9 +25,10 @@ class UnusedEmbeddings(Rule):
 
     How it is measured: an embedding's gradient is zero in each row that was not looked up. Of the rows of which an
     element was kept (64 elements, spread evenly), the share that got no gradient in any of up to two hundred recorded
-    training steps.
+    training steps. If all rows but one are so, the table gives the same everywhere: a warning.
 
-    Causes: a vocabulary size taken from elsewhere, tokens that are mapped to "unknown" or shifted, too few data.
+    Causes: positions that are all 0, a vocabulary size taken from elsewhere, tokens that are mapped to "unknown" or
+    shifted, too few data.
 
     Remedy: count the tokens of the data, and make the table as large as that.
 
@@ -46,8 +50,22 @@ class UnusedEmbeddings(Rule):
         for embedding in embeddings(view):
             used = used_rows(steps, embedding)
             unused = [row for row, is_used in used.items() if not is_used]
-            if embedding.rows >= _FEWEST_ROWS and len(used) >= 8 and len(unused) >= self.share * len(used):
+            only = [row for row, is_used in used.items() if is_used]
+            if len(only) == 1 and len(used) == embedding.rows >= _FEWEST_TO_CHOOSE_FROM:
+                yield self._one(view, embedding, only[0])
+            elif embedding.rows >= _FEWEST_ROWS and len(used) >= 8 and len(unused) >= self.share * len(used):
                 yield self._finding(view, embedding, len(unused), len(used))
+
+    def _one(self, view: View, embedding: Embedding, row: int) -> Finding:
+        summary = (
+            f"{embedding.module} is always asked for row {row}: its other {embedding.rows - 1} rows are never looked "
+            f"up, and what it gives is the same everywhere."
+        )
+        shown = [evidence(view.history(embedding.weight, "gradient"), "zero_fraction", "the share of zeros")]
+        return self.finding(
+            view, embedding.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+            causes=_ALWAYS_ONE, remedy=f"Print what {embedding.module} is called with, for two different samples.",
+        )  # fmt: skip
 
     def _finding(self, view: View, embedding: Embedding, unused: int, of: int) -> Finding:
         history = view.history(embedding.weight, "gradient")
