@@ -67,7 +67,7 @@ class StepSession(Listener):
         self.optimizers = OptimizerWatch(self, watched.optimizers)
         self._optimizer_hooks = optimizer_hooks
         self._tracer = Tracer(self.trace, self, lambda error: faults.report(error, "tracing a torch call"))
-        self._targets = TargetFinder(self.register)
+        self._targets = TargetFinder(self.register, watched.models)
         self._terms = LossTerms(self.register)
         self._attention = AttentionWatch(self.register, faults, self.calls)
         names = watched.names()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection
 from typing import Any, Protocol
 
 import torch
@@ -67,10 +68,15 @@ class TargetFinder:
     Two signs are taken: the ``target`` of a loss function, and data of the batch's size that the user's own loss
     code combines with something else. What a loss function compares with the target is named ``prediction`` if it has
     no name yet: a softmax, say, that was applied to the model's output on the way.
+
+    Args:
+        register: takes the names.
+        taken: names of watched models, which no other node may have: a target network is often called ``target``.
     """
 
-    def __init__(self, register: Register) -> None:
+    def __init__(self, register: Register, taken: Collection[str] = ()) -> None:
         self._register = register
+        self._taken = taken
         self._found: Counter[int] = Counter()  # iteration -> targets
         self._predictions: Counter[int] = Counter()  # iteration -> predictions
         self._model_called = False
@@ -104,7 +110,7 @@ class TargetFinder:
     def _take_prediction(self, tensor: torch.Tensor) -> None:
         iteration = self._register.iteration
         number = self._predictions[iteration]
-        node = "prediction" if number == 0 else f"prediction {number + 1}"
+        node = self._free("prediction", number)
         self._register.add(tensor, node, "tensor", "calculated", automatic=True)
         self._predictions[iteration] += 1
 
@@ -120,6 +126,11 @@ class TargetFinder:
     def _take(self, tensor: torch.Tensor) -> None:
         iteration = self._register.iteration
         number = self._found[iteration]
-        node = "target" if number == 0 else f"target {number + 1}"
+        node = self._free("target", number)
         self._register.add(tensor, node, "tensor", "target", automatic=True)
         self._found[iteration] += 1
+
+    def _free(self, name: str, number: int) -> str:
+        if name in self._taken:
+            name = f"{name} of the loss"
+        return name if number == 0 else f"{name} {number + 1}"

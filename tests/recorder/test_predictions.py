@@ -114,3 +114,16 @@ def test_the_users_name_comes_first(tmp_path: Path) -> None:
             loss.backward()
     names = {node.name for node in open_trial(tmp_path / "one").nodes}
     assert "criterion" in names and not names & {"loss", "cross_entropy"}
+
+
+def test_a_model_called_target_keeps_its_name(tmp_path: Path) -> None:
+    online, target = nn.Linear(3, 4), nn.Linear(3, 4)
+    with Recorder(tmp_path, trial="one", schedule=Every(1)) as recorder:
+        recorder.watch({"online": online, "target": target})
+        with recorder.step():
+            wanted = target(torch.ones(4, 3)).detach()
+            F.mse_loss(online(torch.ones(4, 3)), wanted + 0).backward()
+            F.cross_entropy(online(torch.ones(4, 3)), TARGET).backward()
+    trial = open_trial(tmp_path / "one")
+    assert trial.node("target").module == "target" and trial.node("target").module_class == "Linear"
+    assert trial.node("target of the loss").type == "target"
