@@ -149,6 +149,10 @@ class ModuleWatch:
 
     def _enter_model(self, module: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
         with UNSEEN():
+            if len(args) == 1 and not kwargs and args[0].__class__ is torch.Tensor:
+                self._register.batch.learn(args)
+                if not self._register.trace.is_data(args[0]):  # most often; nothing is named then
+                    return
             named_arguments = tensors_with_roles(_bound(module, args, kwargs), self._input_name(module))
             self._register.batch.learn(tensor for _, tensor in named_arguments)
             self._name_inputs(module, named_arguments)
