@@ -15,6 +15,10 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store.records import NEURON_STATISTICS
 
 _STD = NEURON_STATISTICS.index("std")
+_MADE = frozenset(
+    ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"]
+)
+"""What makes constants in the step itself, on purpose: the labels of a GAN, the start of a sum."""
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,7 @@ class ConstantData(Rule):
 
     Remedy: look at a batch of data; shuffle it; check the indices of the data set.
 
-    Source: no threshold; the spread is exactly zero.
+    Source: no threshold; the spread is exactly zero. Constants that the step makes itself (``torch.zeros``) are meant.
     """
 
     name = "constant-data"
@@ -46,6 +50,7 @@ class ConstantData(Rule):
         targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)
         for places, level in ((inputs, "warning"), (targets if len(targets) == 1 else [], "warning")):
+            places = [place for place in places if view.flow.vertices[place].operation not in _MADE]
             found = [place for place in places if place in used and _is_constant(view, place)]
             varying = [place for place in places if place not in found]
             if found and not varying and level:

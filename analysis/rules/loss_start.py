@@ -44,7 +44,7 @@ class LossStart(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         for baseline in baselines(view):
             history = view.history(baseline.loss.node, role=baseline.loss.role)
-            if not len(history) or history.steps[0] > self.latest:
+            if not len(history) or history.steps[0] > self.latest or _has_other_targets(view, baseline):
                 continue
             start = float(history.of("mean")[0])
             factor = self.factor if baseline.is_classification else self.regression_factor
@@ -63,6 +63,13 @@ class LossStart(Rule):
             view, baseline.prediction.node, "warning", summary, shown,
             step=int(history.steps[0]), confidence=0.8, nodes=[baseline.loss.node],
         )  # fmt: skip
+
+
+def _has_other_targets(view: View, baseline: Baseline) -> bool:
+    """Whether a regression is held against something computed, too: what a target network says of the next state."""
+    links = view.flow.sources.get(baseline.loss, ())
+    computed = (not link.differentiable and view.flow.vertices[link.place].type == "calculated" for link in links)
+    return not baseline.is_classification and any(computed)
 
 
 def _is_sum(start: float, baseline: Baseline) -> bool:

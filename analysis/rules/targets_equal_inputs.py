@@ -12,27 +12,33 @@ from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
+from stepscope.analysis.lines import line_of_node
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import STATISTICS
 
 _IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 _LEAST = 3
+_MOST_STEPS, _LEAST_SAMPLES, _MOST_COLUMNS = 12, 20, 8
 
 
 @dataclass(frozen=True)
 class TargetsEqualInputs(Rule):
-    """The classes that a net has to predict are those that it is given.
+    """What a net has to predict is among what it is given.
 
     Symptom: the loss of a language model falls to almost zero, and what it writes repeats itself.
 
     How it is measured: the target of a cross-entropy and an integer input of the net have as many elements, and the
     same mean, standard deviation, smallest and largest value and norm, to the last digit, in every training step.
     Where the loss is computed from the input itself, a slice of it may lie in between, which a recording does not
-    show: then it is worth knowing only, and only if the loss is close to zero.
+    show: then it is worth knowing only, and only if the loss is close to zero. Of a regression: one neuron of an input
+    has the values of the target in all of the kept samples; where all inputs are targets, it is a reconstruction.
 
-    Causes: targets that are not shifted by one place (or shifted by the model and the data, one forth and one back).
+    Causes: a window that ends too late, a column that holds the answer, targets that are not shifted by one place (or
+    shifted by the model and the data, one forth and one back).
 
     Remedy: predict ``tokens[:, 1:]`` from ``tokens[:, :-1]``; look whether the model shifts its labels itself.
 
@@ -48,7 +54,10 @@ class TargetsEqualInputs(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         for comparison in comparisons(view):
-            if comparison.target is None or comparison.operation not in ("cross_entropy", "nll_loss"):
+            if comparison.target is None:
+                continue
+            if comparison.operation not in ("cross_entropy", "nll_loss"):
+                yield from self._contained(view, comparison, comparison.target)
                 continue
             size = math.prod(comparison.target_shape)
             for place in _integer_inputs(view, comparison.prediction, size):
@@ -57,6 +66,28 @@ class TargetsEqualInputs(Rule):
                 if place != comparison.target and _are_equal(view, place, comparison.target):
                     text = f"The targets {comparison.target.node}"
                     yield self._finding(view, comparison.target, place, "warning", text)
+
+    def _contained(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Numbers that are to be predicted, and stand among those that the prediction is made from."""
+        steps = view.training[:: max(1, len(view.training) // _MOST_STEPS)]
+        places = (p for p in view.flow.upstream([comparison.prediction]) if view.flow.vertices[p].type == "input")
+        for place in sorted(places):
+            x, y = gather_pairs(steps, place, target)
+            if place == target or len(x) < _LEAST_SAMPLES or not 0 < y.shape[1] < x.shape[1]:
+                continue  # as many are a reconstruction
+            columns = [_column(x, wanted) for wanted in y.T[:_MOST_COLUMNS]]
+            if all(column is not None for column in columns):
+                history = view.history(target.node, role=target.role)
+                summary = (
+                    f"{place.node} contains {target.node}: in all of {len(x)} samples its number {columns[0]} is the "
+                    f"same as what is to be predicted."
+                )
+                shown = [evidence(history, "mean", "a copy of a part of the input")]
+                yield self.finding(
+                    view, target.node, "warning", summary, shown, step=int(history.steps[0]), nodes=[place.node],
+                    causes="A window that ends too late, or a column of the table that holds the answer.",
+                    remedy="Leave that number out of the inputs.", source=line_of_node(view, place.node),
+                )  # fmt: skip
 
     def _is_solved(self, view: View, comparison: Comparison) -> bool:
         ends = [curve.end for curve in loss_curves(view) if curve.place == comparison.loss]
@@ -72,6 +103,12 @@ class TargetsEqualInputs(Rule):
         return self.finding(
             view, target.node, level, summary, shown, step=step, nodes=[place.node], confidence=confidence
         )
+
+
+def _column(x: Matrix, wanted: Values) -> int | None:
+    """Which column of some samples has just these values, of which there are many different ones."""
+    same = np.flatnonzero((x == wanted[:, None]).all(axis=0))
+    return int(same[0]) if len(same) and len(np.unique(wanted)) >= _LEAST_SAMPLES // 2 else None
 
 
 def _integer_inputs(view: View, prediction: Place, size: int) -> Iterator[Place]:

@@ -67,8 +67,8 @@ class UnchangedParameters(Rule):
         """What changed at first, and from some step on no more, although gradients arrive and the rate is not zero."""
         since = {parameter: standstill(view, parameter.node) for parameter in moving}
         found = [parameter for parameter, step in since.items() if step is not None]
-        if not found or _is_rate_over(view):
-            return
+        if not any(len(parameter.shape) > 1 for parameter in found) or _is_rate_over(view):
+            return  # of a bias before a normalisation the gradient is but rounding
         nodes = [parameter.node for parameter in found]
         step = min(step for step in since.values() if step is not None)
         summary = (

@@ -162,3 +162,38 @@ def test_a_mask_that_leaves_only_the_padding(masked: str, tmp_path: Path) -> Non
     findings = of_rule(places(tmp_path, Places(rows=12, same=False, masked=masked)), "no-gradient")
     said = [f.summary for f in findings if f.summary.startswith("Only zeros that go into model.embed count")]
     assert bool(said) == (masked == "real")
+
+
+@pytest.mark.parametrize("contained", [True, False])
+def test_a_window_that_contains_its_target(contained: bool, tmp_path: Path) -> None:
+    net, optimizer = net_and_optimizer()
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for _ in range(12):
+            x = torch.randn(16, 5)
+            with recorder.step():
+                F.mse_loss(net(x[:, :4]), x[:, 3:4] if contained else x[:, 4:]).backward()
+                optimizer.step()
+                optimizer.zero_grad()
+    assert bool(of_rule(diagnose(open_trial(tmp_path / "t")), "targets-equal-inputs")) == contained
+
+
+def test_what_reconstructs_its_input_is_fine(tmp_path: Path) -> None:
+    net = nn.Linear(4, 4)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        for _ in range(12):
+            x = torch.randn(16, 4)
+            with recorder.step():
+                F.mse_loss(net(x), x.clone()).backward()
+    assert not of_rule(diagnose(open_trial(tmp_path / "t")), "targets-equal-inputs")
+
+
+def test_a_sum_that_starts_at_zero_is_no_constant_target(tmp_path: Path) -> None:
+    net = nn.Linear(4, 1)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        for _ in range(8):
+            with recorder.step():
+                (net(torch.randn(16, 4))[:, 0].square() + torch.zeros(16)).mean().backward()
+    assert not of_rule(diagnose(open_trial(tmp_path / "t")), "constant-data")
