@@ -127,10 +127,8 @@ class Deferred:
         if group is None:
             return []
         try:
-            if results is not None:
-                return [_Found(group.keys(), results, batched=False, is_complete=group.is_complete)]
             with torch.no_grad():
-                return _surveyed(group, faults)
+                return _surveyed(group, faults, results)
         finally:
             self._held.give_back(group.bytes)
 
@@ -169,12 +167,14 @@ def _together(groups: list[Group]) -> Iterator[list[Group]]:
 
 def measure_group(group: Group, faults: list[Exception]) -> list[MeasuredRows]:
     """Measure a group; if that fails, each of its tensors alone, so that only the strange one is missing."""
-    return _finished(_surveyed(group, faults))
+    known = _small_results([group]).get(id(group)) if group.is_small else None  # in the same way, to the last bit
+    return _finished(_surveyed(group, faults, known))
 
 
-def _surveyed(group: Group, faults: list[Exception]) -> list[_Found]:
+def _surveyed(group: Group, faults: list[Exception], known: Survey | Measured | None = None) -> list[_Found]:
     try:
-        return [_Found(group.keys(), _survey(group), group.batch_dim is not None, group.is_complete)]
+        results = known if known is not None else _survey(group)
+        return [_Found(group.keys(), results, group.batch_dim is not None, group.is_complete)]
     except Exception as error:
         if len(group.tensors) == 1:
             faults.append(error)
