@@ -75,7 +75,7 @@ def _place(finding: Finding, name: str) -> Markup:
 
 
 def _entry(finding: Finding) -> Markup:
-    """What to try is seen as long as the finding's node is selected."""
+    """Its line of code, and what to try, are seen as long as the finding's node is selected."""
     step = "" if finding.step is None else f"step {count(finding.step)}"
     head = el("div.top", el(f"span.mark.{finding.level}", SIGNS[finding.level]), el("span.when", step))
     return el(
@@ -83,10 +83,19 @@ def _entry(finding: Finding) -> Markup:
         head,
         el("div.tensor", el("bdi", finding.node)) if finding.node else None,
         el("div.text", finding.summary),
+        _line(finding),
         el("div.remedy", el("b", "What to try. "), finding.remedy) if finding.remedy else None,
         title=f"{finding.summary}\n\n{finding.remedy}",
         act=place(finding),
     )
+
+
+def _line(finding: Finding) -> Markup | None:
+    """Not always the line that made its node, which the inspector shows."""
+    source = finding.source
+    if source is None:
+        return None
+    return el("div.line", el("span.when", f"{source.file.rpartition('/')[2]}:{source.line}"), el("code", source.text))
 
 
 def page(trial: Trial, findings: Sequence[Finding], beside: Sequence[Markup | None] = ()) -> Markup:
