@@ -21,7 +21,7 @@ BORDERS = [
     "measurements.Measurements.add",
     "measurements.Measurements.flush",
     "measurements.Measurements.measure_before_change",
-    "row_groups.measure",
+    "row_groups.survey",
     "row_groups.stack_of",
     "optimizer_watch.OptimizerWatch._take_gradients",
     "optimizer_watch.OptimizerWatch._take_settings",
