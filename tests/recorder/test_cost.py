@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -150,6 +150,7 @@ def test_dear_recordings_are_thinned_to_a_power_of_two(extra: float, writing: fl
     assert thinned(Clock(), 200, plain=1.0, extra=extra, writing=writing) == [0, 10, *range(40, 200, 40)]
 
 
+@settings(deadline=None)
 @given(st.floats(0.01, 30.0), st.floats(0.0, 30.0))
 def test_thinned_recordings_keep_to_their_share(extra: float, writing: float) -> None:
     recorded = thinned(Clock(), 3000, plain=1.0, extra=extra, writing=writing)
