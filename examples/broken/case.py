@@ -15,6 +15,13 @@ IN_STEP, AT_SET_UP = "# bug: ", "# set-up bug: "
 """Comments that mark the faulty line of a case, by its name. Only lines of the first kind run within a step."""
 
 
+SEEN = frozenset(
+    ["class_weights_upside_down", "all_but_a_corner_erased", "divergence_of_impossible_classes",
+     "one_cycle_stepped_each_epoch", "unfrozen_but_not_in_the_optimizer"]
+)  # fmt: skip
+"""Runs that somebody who wrote rules has read, by mistake: they are not held back any longer."""
+
+
 class Line(NamedTuple):
     """A line of code; ``in_step`` says whether it runs within a training step, so that a recording can know it."""
 
@@ -81,8 +88,8 @@ def broken(
 
 
 def is_held_back(name: str) -> bool:
-    """A third of all names, the same ones for ever."""
-    return crc32(name.encode()) % 3 == 0
+    """A third of all names, the same ones for ever, but for those that were seen."""
+    return crc32(name.encode()) % 3 == 0 and name not in SEEN
 
 
 def _paragraphs(function: Callable[[Lab], None]) -> list[str]:
