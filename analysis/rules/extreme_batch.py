@@ -60,8 +60,7 @@ class ExtremeBatch(Rule):
         step = int(history.steps[high[0]])
         more = f"; {len(high)} such steps in all" if len(high) > 1 else ""
         kind = "target" if view.flow.vertices[place].type == "target" else "input"
-        summary = (
-            f"The {kind} {place.node} goes up to {sizes[high[0]]:.3g} at step {step}, where {usual:.3g} is usual{more}."
-        )
+        named = kind if place.node == kind else f"{kind} {place.node}"
+        summary = f"The {named} goes up to {sizes[high[0]]:.3g} at step {step}, where {usual:.3g} is usual{more}."
         shown = [evidence(history, "abs_max", f"{sizes[high[0]]:.3g} at step {step}")]
         yield self.finding(view, place.node, "warning", summary, shown, step=step, confidence=0.85)
