@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -16,6 +17,7 @@ from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_NOISE = 0.1
 _ADDITIONS = frozenset(["add", "iadd", "radd"])
 
 
@@ -29,22 +31,30 @@ class _Branch(NamedTuple):
 
 @dataclass(frozen=True)
 class ResidualBalance(Rule):
-    """A residual branch that adds next to nothing, or that drowns what it is added to.
+    """A residual branch that adds next to nothing, or drowns what it is added to; a skip that lets little through.
 
     Symptom: the block might as well not be there; or the way around it carries nothing, and depth hurts.
 
     How it is measured: where a module returns the sum of a tensor and of branches computed from it, the sizes (root
     mean square) of each branch and of that tensor, in the median of the last third of the training. A
-    branch that started at zero on purpose grows: one that is no larger than at the start does not.
+    branch that started at zero on purpose grows: one that is no larger than at the start does not. A parameter that
+    enters the sum by itself (LayerScale) scales the branch. While weights are random, branch and skip are
+    uncorrelated, so that the squares of their sizes add up to that of the sum: this tells by how much the skip was
+    multiplied (a tenth at least, as the rest is noise).
 
     Causes: a scale (LayerScale, a gate, weight decay) that keeps a branch at zero; a branch without a norm behind an
-    embedding that is initialised very small, or weights in it that are far too large.
+    embedding that is initialised very small, or weights in it that are far too large; a skip that is scaled.
 
     Remedy: scale the branch by the root of the depth or begin it at zero and let it learn; normalise what enters it.
 
     Attributes:
         small, large: the ratio of branch to skip beyond which it counts. Source: healthy blocks have 0.01 to 10;
             float32 itself ends at 1e-7.
+        kept: the share of what enters the first block below which too little comes through all skips. Source: He et
+            al. (2016), "Identity mappings in deep residual networks": skips scaled by half, over 54 blocks, do not
+            train.
+        scaled: a skip that is multiplied by less than this counts. Source: averages of skip and branch use 0.5 or
+            more.
     """
 
     name = "residual-balance"
@@ -52,17 +62,41 @@ class ResidualBalance(Rule):
     remedy = "Normalise what enters the branch, and start it at zero or at one over the root of the depth."
     small: float = 1e-4
     large: float = 100.0
+    kept: float = 0.01
+    scaled: float = 0.45
 
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.training) < 6:
             return
-        ratios = {branch: _ratio(view, branch) for branch in _branches(view)}
+        branches = list(_branches(view))
+        yield from self._scaled_skips(view, branches)
+        ratios = {branch: _ratio(view, branch) for branch in branches}
         vanished = {b: late for b, (early, late) in ratios.items() if 0 < late < self.small and late <= 2 * early}
         drowning = {b: late for b, (_, late) in ratios.items() if late > self.large}
         if vanished:
             yield self._finding(view, vanished, "adds next to nothing to")
         if drowning:
             yield self._finding(view, drowning, "drowns")
+
+    def _scaled_skips(self, view: View, branches: Sequence[_Branch]) -> Iterable[Finding]:
+        factors = {branch: _factor_of_skip(view, branch) for branch in branches if _is_alone(branch, branches)}
+        low = {branch: factor for branch, factor in factors.items() if factor < self.scaled}
+        left = math.prod(low.values())
+        if len(low) < 2 or left >= self.kept:
+            return
+        first = next(iter(low))
+        summary = (
+            f"{first.total.node} multiplies its skip by about {low[first]:.2g}: behind {len(low)} such blocks, "
+            f"{left:.1g} of what enters the first one is left."
+        )
+        shown = [
+            evidence(view.history(place.node, role=place.role), "norm", listed([place.node]))
+            for place in (first.skip, first.total)
+        ]
+        yield self.finding(
+            view, first.total.node, "warning", summary, shown,
+            step=view.training[0].number, nodes=[branch.total.node for branch in low], confidence=0.7,
+        )  # fmt: skip
 
     def _finding(self, view: View, found: dict[_Branch, float], does: str) -> Finding:
         first = next(iter(found))
@@ -95,6 +129,34 @@ def _branches(view: View) -> Iterable[_Branch]:
                 yield from (_Branch(skip, branch, total) for branch in branches)
 
 
+def _is_alone(branch: _Branch, branches: Sequence[_Branch]) -> bool:
+    """Whether it is the only branch of its sum."""
+    return sum(other.total == branch.total for other in branches) == 1
+
+
+def _factor_of_skip(view: View, branch: _Branch) -> float:
+    """By what a skip was multiplied at the start, where sizes of what is uncorrelated add up in squares; or NaN."""
+    places = (branch.skip, branch.branch, branch.total)
+    first = view.training[0]
+    if len({view.shape(place, first) for place in places}) > 1:
+        return float("nan")
+    skip, added, total = (median(rms(view.history(place.node, role=place.role))[:3]) for place in places)
+    added *= _scale(view, branch, first=True)
+    return math.sqrt(max(_NOISE**2 * skip * skip, total * total - added * added)) / skip if skip > 0 else float("nan")
+
+
+def _scale(view: View, branch: _Branch, *, first: bool) -> float:
+    """The size of what scales a branch just before the sum, at the start or in the last third; 1 without such a one."""
+    scales = [
+        rms(view.history(link.place.node, role=link.place.role))
+        for link in view.flow.sources[branch.total]
+        if view.flow.vertices[link.place].type == "parameter"
+    ]
+    if len(scales) != 1 or not len(scales[0]):
+        return 1.0
+    return median(scales[0][:3] if first else scales[0][2 * len(scales[0]) // 3 :])
+
+
 def _ratio(view: View, branch: _Branch) -> tuple[float, float]:
     """The size of the branch over that of the skip, at the start and in the last third; NaN for other shapes."""
     one = view.history(branch.branch.node, role=branch.branch.role)
@@ -106,4 +168,5 @@ def _ratio(view: View, branch: _Branch) -> tuple[float, float]:
     if view.shape(branch.branch, last) != view.shape(branch.skip, last):
         return float("nan"), float("nan")
     ratios = rms(one)[i] / np.maximum(rms(two)[j], 1e-30)
-    return median(ratios[:3]), median(ratios[2 * len(ratios) // 3 :])
+    early, late = median(ratios[:3]), median(ratios[2 * len(ratios) // 3 :])
+    return early * _scale(view, branch, first=True), late * _scale(view, branch, first=False)

@@ -39,6 +39,31 @@ def test_residual_branches(scale: float, learned: bool, text: str, tmp_path: Pat
     assert not text or text in found[0].summary
 
 
+class Mixed(nn.Module):
+    def __init__(self, kept: float, *, scale: float = 1.0) -> None:
+        super().__init__()
+        self.branch = mlp(16, 16, 16)
+        self.kept, self.scale = kept, nn.Parameter(torch.full((16,), scale))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.kept * x + self.scale * self.branch(x)
+
+
+@pytest.mark.parametrize(
+    ("blocks", "kept", "scale", "said"),
+    [(6, 0.1, 1.0, True), (6, 0.25, 1.0, True), (6, 1.0, 1.0, False), (6, 0.71, 0.71, False), (1, 0.1, 1.0, False),
+     (6, 1.0, 3.0, False), (6, 0.5, 0.5, False)],
+)  # fmt: skip
+def test_skips_that_let_nothing_through(blocks: int, kept: float, scale: float, said: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(
+        nn.Linear(6, 16), *(Mixed(kept, scale=scale) for _ in range(blocks)), nn.LayerNorm(16), nn.Linear(16, 2)
+    )
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, steps=12, lr=1e-3)
+    found = [finding for finding in findings(trial, "residual-balance") if "multiplies its skip" in finding.summary]
+    assert [finding.node for finding in found] == (["model.1"] if said else [])
+
+
 # ---------------------------------------------------------------------- hidden states
 
 
