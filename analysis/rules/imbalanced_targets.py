@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -26,12 +27,14 @@ class ImbalancedTargets(Rule):
     Symptom: high accuracy and a low loss from early on, by an answer that is always the same.
 
     How it is measured: for yes-or-no targets their mean over all elements of the steps; for classes the most frequent
-    one among the kept samples of the steps. It is a fact about the data, and often known: so it is worth knowing only.
+    one among the kept samples of the steps, or class 0, whose share of all elements is known. It is a fact about the
+    data, and often known: so it is worth knowing only.
 
-    Causes: rare events, a filter that dropped the other classes, a loader that draws from one part of the data.
+    Causes: rare events, a filter that dropped the other classes, a loader that draws from one part of the data, padding
+    that counts as a class.
 
-    Remedy: weights in the loss (``weight``, ``pos_weight``), a sampler that balances classes; measure recall, not
-    accuracy.
+    Remedy: weights in the loss (``weight``, ``pos_weight``), a sampler that balances classes, ``ignore_index`` for
+    padding; measure recall, not accuracy.
 
     Attributes:
         ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
@@ -39,8 +42,11 @@ class ImbalancedTargets(Rule):
     """
 
     name = "imbalanced-targets"
-    causes = "Rare events, a filter that dropped the other classes, or a loader that draws from one part of the data."
-    remedy = "Weight the loss (weight, pos_weight) or balance the sampling; measure recall instead of accuracy."
+    causes = "Rare events, a filter that dropped classes, a loader that draws from one part of the data, or padding."
+    remedy = (
+        "Weight the loss (weight, pos_weight) or balance the sampling; if it is padding, give the loss ignore_index; "
+        "measure recall instead of accuracy."
+    )
     ratio: float = 10.0
     least: int = 100
 
@@ -77,12 +83,15 @@ def _binary(view: View, target: Place) -> tuple[float, float]:
 
 
 def _classes(view: View, target: Place, least: int) -> tuple[float, float]:
-    """The share of the most frequent class among the kept samples, and which it is; 0 if there are too few."""
+    """The share of the most frequent class, and which it is; 0 if too few are known."""
+    zeros = view.history(target.node, role=target.role).of("zero_fraction")
+    elements = math.prod(view.shape(target, view.training[-1]) or ()) * len(zeros)
+    padding = float(np.mean(zeros)) if elements >= least else 0.0
     counts = Counter(_kept(view, target))
     if sum(counts.values()) < least:
-        return 0.0, 0.0
+        return padding, 0.0
     ((common, count),) = counts.most_common(1)
-    return count / sum(counts.values()), common
+    return max((padding, 0.0), (count / sum(counts.values()), common))
 
 
 def _kept(view: View, target: Place) -> Iterator[float]:

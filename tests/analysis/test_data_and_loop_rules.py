@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
@@ -124,6 +125,24 @@ def test_one_class_in_fifty(tmp_path: Path) -> None:
     assert finding.node == "target" and "98.4%" in finding.summary
     even = record(tmp_path / "even", model, loss_of, lambda n: (blob_batches(n)[0], (blob_batches(n)[1] > 1).float()))
     assert findings(even, "imbalanced-targets") == []
+
+
+@pytest.mark.parametrize("words", [3, 20])
+def test_padding_as_a_class(words: int, tmp_path: Path) -> None:
+    """The kept samples are the first places, which are words; of all places most are padding, which is class 0."""
+    model = nn.Embedding(30, 7)
+
+    def padded(number: int) -> tuple[torch.Tensor, ...]:
+        text = torch.zeros(16, 60, dtype=torch.int64)
+        text[:, :words] = torch.randint(1, 30, (16, words), generator=torch.Generator().manual_seed(number))
+        return text, torch.where(text > 0, 1 + text % 6, 0)
+
+    trial = record(
+        tmp_path, model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), padded, lr=0.1, steps=40
+    )
+    found = findings(trial, "imbalanced-targets")
+    assert [finding.level for finding in found] == (["info"] if words == 3 else [])
+    assert not found or "95.0% of the targets target are 0" in found[0].summary
 
 
 def test_an_optimizer_of_frozen_parameters(tmp_path: Path) -> None:
