@@ -20,7 +20,7 @@ import pytest
 import torch
 
 import stepscope.recorder
-from stepscope.recorder import Every, Recorder, RecorderWarning
+from stepscope.recorder import Every, Recorder, RecorderWarning, leaf_calls
 from support.faulty_training import train, without_recorder
 
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")]
@@ -32,6 +32,7 @@ OUTERMOST = {
     "recorder.Recorder.__init__", "recorder.Recorder.step", "recorder.Recorder.begin_step",
     "recorder.Recorder.end_step", "recorder.Recorder.__enter__", "recorder.Recorder.__exit__",
     "step.Step.__init__", "step.Step.__enter__", "step.Step.__exit__", "step.Step.undecided",
+    "step.Step.record", "step.Step.iteration",
     "tracer.Tracer.__torch_function__", "module_watch.ModuleWatch._before_module",
     "leaf_calls._call_impl",
     "background.Background._run", "background.Background._next",
@@ -112,6 +113,8 @@ def take_off_everything() -> None:
         torch._C._pop_torch_function_stack()
     for kind in ("forward_hooks", "forward_pre_hooks", "forward_hooks_with_kwargs", "forward_hooks_always_called"):
         getattr(torch.nn.modules.module, f"_global_{kind}").clear()
+    for calls in list(leaf_calls._active):
+        calls.stop()
 
 
 def trouble_with(function: FunctionType, name: str, folder: Path) -> str:
