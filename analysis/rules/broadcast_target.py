@@ -43,11 +43,15 @@ class BroadcastTarget(Rule):
     tolerance: float = 1e-4
 
     def check(self, view: View) -> Iterable[Finding]:
-        for comparison in comparisons(view):
-            if comparison.target is not None and _grows(comparison) and self._is_all_pairs(view, comparison):
-                yield self._finding(view, comparison)
-
-        yield from self._squares(view)
+        compared = [
+            comparison
+            for comparison in comparisons(view)
+            if comparison.target is not None and _grows(comparison) and self._is_all_pairs(view, comparison)
+        ]
+        for comparison in compared:
+            yield self._finding(view, comparison)
+        if not compared:  # else the squares found are these
+            yield from self._squares(view)
 
     def _squares(self, view: View) -> Iterable[Finding]:
         """Arithmetic in the loss's own code between a row and a column, one of which the net has made."""
