@@ -3,20 +3,22 @@
     python benchmarks/bench_runs.py
     python benchmarks/bench_runs.py --only MLP --seconds 30
 
-Each run is a new trial, until its recording is on disk: the first recorded steps, which are the dearest, and what the
-writer's thread takes from the training are in it.
+One training goes on in blocks of some steps: plain, recorded, and looked at by the health check, in turns and in
+another order each round, since the speed of a shared machine changes by more, within seconds, than what is measured.
+A block ends when what it recorded is on disk: the first recorded steps, which are the dearest, and what the writer's
+thread takes from the training are in it. The ratios are those of the sums over all blocks.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import statistics
+import random
 import sys
 import tempfile
 import time
-from collections.abc import Callable
-from pathlib import Path
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
@@ -24,82 +26,83 @@ import torch
 from machine import describe
 from ours import NoProbe
 from table import markdown
-from timing import Contender, interleave, ratio
 from workload_list import WORKLOADS
-from workloads import Workload
+from workloads import Training, Workload
 
 from stepscope.recorder import Recorder
-from stepscope.store import open_group
 
-ROUNDS = 3
+BLOCK = 0.25
+"""About how many seconds a block takes."""
 BAR = 1.03
 CHOSEN = ("MLP 4x256, batch 32", "demo, 1 iteration", "demo, 20 iterations", "LSTM 2x128, 32 x 64 characters")
 HEAD = ("run", "steps", "plain s", "recorded", "processor time", "bar", "by cost()", "health check alone")
 
 
-def contenders(workload: Workload, folder: Path, steps: int, shares: list[float]) -> list[Contender]:
-    plain = workload.make()
-
-    def run_plain() -> None:
-        for _ in range(steps):
-            plain.step(NoProbe())
-
-    return [
-        Contender("plain", run_plain),
-        Contender("ours", runs(workload, folder, steps, shares, {})),
-        Contender("checked", runs(workload, folder, steps, [], {"schedule": {}, "health": True})),
-    ]
+def train_plainly(training: Training, steps: int) -> None:
+    for _ in range(steps):
+        training.step(NoProbe())
 
 
-def runs(
-    workload: Workload, folder: Path, steps: int, shares: list[float], options: dict[str, object]
-) -> Callable[[], None]:
-    """Something that trains once, into a trial of its own, and appends what share of the time ``cost()`` says.
-
-    With a schedule for no kind, nothing is recorded.
-    """
-    training = workload.make()
-
-    def run() -> None:
-        with Recorder(folder, trial="run", **options) as recorder:  # type: ignore[arg-type]
-            recorder.watch(training.modules, training.optimizer)
-            for _ in range(steps):
-                with recorder.step() as step:
-                    training.step(step)
-            recorder.flush()
-            shares.append(recorder.cost().share)
-
-    return run
+def train_with(recorder: Recorder, training: Training, steps: int) -> None:
+    for _ in range(steps):
+        with recorder.step() as step:
+            training.step(step)
+    recorder.flush()
 
 
-def steps_in(workload: Workload, seconds: float) -> int:
+def interleaved(contenders: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    """Seconds of processor time, of all threads, of each contender."""
+    taken = dict.fromkeys(contenders, 0.0)
+    order = list(contenders)
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name in order:
+            started = time.process_time()
+            contenders[name]()
+            taken[name] += time.process_time() - started
+    return taken
+
+
+def steps_in(training: Training, seconds: float) -> int:
     """How many plain steps take about so long."""
-    training = workload.make()
-    training.step(NoProbe())
+    train_plainly(training, 2)
     started, number = time.perf_counter(), 0
     while time.perf_counter() - started < 1:
         training.step(NoProbe())
         number += 1
-    return max(101, round(number * seconds / 100) * 100)
+    return max(1, round(number * seconds))
 
 
 def measure(workload: Workload, seconds: float) -> list[str]:
     """A row of the table."""
-    steps = steps_in(workload, seconds)
-    shares: list[float] = []
-    with tempfile.TemporaryDirectory() as folder:
-        found = interleave(contenders(workload, Path(folder), steps, shares), ROUNDS, warm_up=0)
-        recorded = max(len(open_group(folder)[name].steps) for name in open_group(folder).names)
-    cost, health = (f"{ratio(found, name, 'plain', 'process'):.3f}x" for name in ("ours", "checked"))
-    share = f"{1 + statistics.median(shares):.3f}x"
-    plain = f"{found['plain'].median():.1f}"
-    return [workload.name, f"{steps:,}", plain, str(recorded), cost, f"{BAR:.2f}x", share, health]
+    training = workload.make()
+    steps = steps_in(training, BLOCK)
+    rounds = round(seconds / BLOCK)
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        recording = stack.enter_context(Recorder(folder, trial="recorded"))
+        checking = stack.enter_context(Recorder(folder, trial="checked", schedule={}, health=True))
+        for recorder in (recording, checking):
+            recorder.watch(training.modules, training.optimizer)
+        taken = interleaved(
+            {
+                "plain": lambda: train_plainly(training, steps),
+                "recorded": lambda: train_with(recording, training, steps),
+                "checked": lambda: train_with(checking, training, steps),
+            },
+            rounds,
+        )
+        cost = recording.cost()
+    ratios = [f"{taken[name] / taken['plain']:.3f}x" for name in ("recorded", "checked")]
+    share = f"{1 + (cost.seconds + cost.writing) / taken['plain']:.3f}x"
+    head = [workload.name, f"{steps * rounds:,}", f"{taken['plain']:.1f}", str(cost.recorded)]
+    return [*head, ratios[0], f"{BAR:.2f}x", share, ratios[1]]
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=list(CHOSEN), help="words that the workload's name contains")
-    parser.add_argument("--seconds", type=float, default=15.0, help="about how long a plain run takes")
+    parser.add_argument("--seconds", type=float, default=30.0, help="about how long a plain run takes")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     rows = []
