@@ -6,8 +6,8 @@
 The mistakes come from published collections of bugs, and were written down without looking at the rules.
 """
 
-from stepscope.examples.broken.case import Case, Line, is_held_back
-from stepscope.examples.broken.catalogue import BROKEN, HEALTHY
+from stepscope.examples.broken.case import Case, Line
+from stepscope.examples.broken.catalogue import BROKEN, HEALTHY, UNREAD
 from stepscope.examples.broken.lab import Lab, record
 
-__all__ = ["BROKEN", "HEALTHY", "Case", "Lab", "Line", "is_held_back", "record"]
+__all__ = ["BROKEN", "HEALTHY", "UNREAD", "Case", "Lab", "Line", "record"]

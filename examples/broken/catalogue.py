@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import inspect
+import pkgutil
 from collections.abc import Callable
+from importlib import import_module
 from types import ModuleType
 
 from stepscope.examples.broken import (
@@ -15,6 +17,7 @@ from stepscope.examples.broken import (
     healthy_readers,
     healthy_sequences,
     healthy_vectors,
+    held_back,
     inputs,
     language,
     loops,
@@ -31,7 +34,7 @@ from stepscope.examples.broken import (
     validation,
     wiring,
 )
-from stepscope.examples.broken.case import Case
+from stepscope.examples.broken.case import HELD_BACK, Case
 from stepscope.examples.broken.lab import Lab
 
 
@@ -43,9 +46,16 @@ def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
     }
 
 
+def _unread(*, healthy: bool) -> tuple[ModuleType, ...]:
+    """The files of runs that are held back; nobody needs to know what else they are called."""
+    names = [file.name for file in pkgutil.iter_modules(held_back.__path__)]
+    wanted = [name for name in names if name.startswith("healthy") == healthy]
+    return tuple(import_module(f"{held_back.__name__}.{name}") for name in wanted)
+
+
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
-    recurrent, depth, singular, codes, reinforced, pipelines, validation,
+    recurrent, depth, singular, codes, reinforced, pipelines, validation, *_unread(healthy=False),
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
@@ -55,7 +65,13 @@ BROKEN: dict[str, Case] = {
 
 HEALTHY: dict[str, Callable[[Lab], None]] = {
     name: train
-    for module in (healthy_vectors, healthy_sequences, healthy_codes, healthy_readers)
+    for module in (healthy_vectors, healthy_sequences, healthy_codes, healthy_readers, *_unread(healthy=True))
     for name, train in _runs_of(module).items()
 }
 """Runs without any."""
+
+UNREAD = frozenset(
+    [name for name, case in BROKEN.items() if case.held_back]
+    + [name for name, train in HEALTHY.items() if HELD_BACK in train.__module__]
+)
+"""Runs that no rule may be tuned to."""
