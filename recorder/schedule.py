@@ -92,7 +92,8 @@ class Thinned:
 
     That is how often recording, and the writer's thread beside training, take no more than ``share`` of the time. The
     first two that are due are recorded in any case, so that there is something to look at, and so that the costs are
-    known. Different runs of the same training mostly have the same steps, which can be compared.
+    known; the third waits until they are paid for. Different runs of the same training mostly have the same steps,
+    which can be compared.
 
     >>> Every(100, at_most="2%")
     Thinned(every=Every(interval=100), share=0.02)
@@ -112,10 +113,14 @@ class Thinned:
 
     def wants(self, number: int, kind: str, seen: int) -> bool:
         turn, rest = divmod(seen, int(self.every.interval))
-        return rest == 0 and (turn < 2 or turn % self._stride(kind) == 0)
+        return rest == 0 and (turn < 2 or (turn % self._stride(kind) == 0 and self._affords_one(kind)))
 
     def unwanted(self, number: int, kind: str, seen: int) -> int:
         return self.every.unwanted(number, kind, seen)
+
+    def _affords_one(self, kind: str) -> bool:
+        """Whether the first two, which were not asked what they cost, are paid for."""
+        return self._meter is None or self._meter.affords_one(kind, self.share)
 
     def _stride(self, kind: str) -> int:
         """How many times as rare as is due: the least power of two that keeps the share."""
@@ -147,8 +152,7 @@ class Budget:
             return True
         if seen < _PLAIN_STEPS:
             return False  # to know what a plain step takes
-        expected = self._meter.seconds() + self._meter.next_recording(kind)
-        return expected <= self.share * self._meter.elapsed
+        return self._meter.affords_one(kind, self.share)
 
 
 @dataclass
