@@ -34,7 +34,7 @@ class _BothWays(nn.Module):
 def both_directions_joined_by_a_view(lab: Lab) -> None:
     """The last states ``(2, batch, width)`` are viewed as ``(batch, 2 width)``, which joins states of other samples.
 
-    Source: PyTorch forum on ``h_n.view(batch, -1)`` of a bidirectional LSTM; Karpathy, view instead of permute.
+    Source: graykode/nlp-tutorial issue 38 and timbmg/Sentence-VAE issue 15; Karpathy, view instead of permute.
     """
     model = _BothWays(viewed=not lab.fixed)
     lab.fit(model, data.sequences(5, tells=1), lambda x, y: F.cross_entropy(model(x), y), lr=1e-2)
@@ -293,7 +293,7 @@ def _sounds(number: int) -> tuple[torch.Tensor, ...]:
 def spelling_loss_of_probabilities(lab: Lab) -> None:
     """ctc_loss is given probabilities, a softmax, where it wants their logarithms, and has hardly anything to gain.
 
-    Source: deepspeech.pytorch and PyTorch forum on CTCLoss, which wants log_softmax; Humbatova et al. (ICSE 2020).
+    Source: PyTorch forum on a CTCLoss below zero; Humbatova et al. (ICSE 2020), wrong input of a loss.
     """
     model = nn.Sequential(nn.Conv1d(6, 48, 5, padding=2), nn.ReLU(), nn.Conv1d(48, 6, 1))
 
