@@ -51,7 +51,7 @@ def baselines(view: View, steps: Collection[int] | None = None) -> Iterator[Base
 def _classification(comparison: Comparison) -> Baseline | None:
     shape = comparison.shape
     if comparison.operation in ("cross_entropy", "nll_loss"):
-        classes = shape[1] if len(shape) > 1 else (shape or (1,))[0]
+        classes = _classes(shape, comparison.target_shape)
         start = math.log(max(classes, 1))
         text = f"log({classes}) gives for {classes} equally likely classes"
     elif comparison.operation in ("binary_cross_entropy_with_logits", "binary_cross_entropy"):
@@ -61,6 +61,14 @@ def _classification(comparison: Comparison) -> Baseline | None:
     samples = shape[0] if len(shape) > 1 else 1
     counts = (samples, samples * math.prod(shape[2:]), math.prod(shape))
     return Baseline(comparison.loss, comparison.prediction, start, start, text, True, counts)
+
+
+def _classes(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> int:
+    """How many classes scores of a shape tell apart: texts ``(batch, time, classes)`` are flattened for the loss."""
+    if len(shape) < 2:
+        return (shape or (1,))[0]
+    is_last = len(shape) > 2 and target_shape in (shape[:-1], (math.prod(shape[:-1]),))
+    return shape[-1] if is_last and target_shape != (shape[0], *shape[2:]) else shape[1]
 
 
 def _regression(view: View, comparison: Comparison, steps: Collection[int] | None) -> Baseline | None:

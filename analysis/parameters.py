@@ -54,6 +54,11 @@ def is_gradient_zero(view: View, node: str) -> bool:
     return bool(histories) and all(bool(np.all(history.of("abs_max") == 0)) for history in histories)
 
 
+def learning(view: View) -> list[str]:
+    """The nodes of all trainable parameters that get gradients: what a mistake of the optimizer is about."""
+    return [parameter.node for parameter in trainable(view) if has_gradient(view, parameter.node)]
+
+
 def is_unchanged(view: View, node: str) -> bool:
     """Whether its value is the same in all of at least three training steps."""
     history = view.history(node)

@@ -14,11 +14,13 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
 from stepscope.analysis.lines import line_of_step
-from stepscope.analysis.parameters import is_unchanged
+from stepscope.analysis.optimizers import held_by
+from stepscope.analysis.parameters import is_unchanged, learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _LEAST = 5
+_NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm")
 _MOST = 60
 """So many steps tell as much as all of them."""
 
@@ -39,15 +41,17 @@ class AccumulatedGradients(Rule):
     Symptom: training starts well and becomes unstable; gradient norms grow with the number of steps.
 
     How it is measured: a bias is added to every sample, so the sum of its gradient is exactly the sum of the gradient
-    of the layer's output. Where it is instead that sum plus the bias's gradient of the step before, in (almost) all
-    pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose starts anew now and then.
+    of the output of its layer (or normalisation). Where it is instead that sum plus the bias's gradient of the step
+    before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose
+    starts anew now and then. The layers of each optimizer are judged together.
 
     Causes: ``optimizer.zero_grad()`` is missing, sits outside the loop, or is called on another optimizer.
 
     Remedy: call ``optimizer.zero_grad()`` once a step, before ``backward()``.
 
     Attributes:
-        share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step.
+        share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step,
+            15 of 16 are 0.94.
         tolerance: of the equality, relative to the terms. Source: float32 rounding of long sums.
         times: without neighbouring steps: how many times its own sum the bias's gradient must be in the median.
             Clipping and averaging over devices only make it smaller.
@@ -56,21 +60,24 @@ class AccumulatedGradients(Rule):
     name = "accumulated-gradients"
     causes = "optimizer.zero_grad() is missing, sits outside of the loop, or is called on another optimizer."
     remedy = "Call optimizer.zero_grad() once in every step, before backward()."
-    share: float = 0.97
+    share: float = 0.95
     tolerance: float = 5e-3
     times: float = 3.0
 
     def check(self, view: View) -> Iterable[Finding]:
-        judged: list[tuple[float, str]] = []
-        for layer in layers(view):
-            if is_unchanged(view, f"{layer.module}.bias"):
+        judged: dict[tuple[str, ...], list[tuple[float, str]]] = {}
+        holders = held_by(view)
+        for module in _with_bias(view):
+            if is_unchanged(view, f"{module}.bias"):
                 continue  # in no optimizer, so that its zero_grad does not reach it
-            sums = _sums(view, layer.module)
+            sums = _sums(view, module)
             share = self._share(sums) if sums is not None else None
             if share is not None:
-                judged.append((share, f"{layer.module}.bias"))
-        if judged and np.median([share for share, _ in judged]) >= self.share:
-            yield self._finding(view, max(judged)[1])
+                judged.setdefault(holders.get(f"{module}.bias", ()), []).append((share, f"{module}.bias"))
+        for names, shares in judged.items():
+            if np.median([share for share, _ in shares]) >= self.share:
+                held = [node for node in learning(view) if holders.get(node, ()) == names]
+                yield self._finding(view, max(shares)[1], held)
 
     def _share(self, sums: _Sums) -> float | None:
         """The share of neighbouring steps in which the gradient was carried on; None if too few can tell."""
@@ -93,7 +100,7 @@ class AccumulatedGradients(Rule):
         alone = np.abs(bias - own) <= self.tolerance * (np.abs(bias) + np.abs(own))
         return float(np.mean(~alone)) if np.median(np.abs(bias) / np.abs(own)) > self.times else 0.0
 
-    def _finding(self, view: View, bias: str) -> Finding:
+    def _finding(self, view: View, bias: str, held: list[str]) -> Finding:
         history = view.history(bias, "gradient")
         norms = history.of("norm")
         summary = (
@@ -103,8 +110,14 @@ class AccumulatedGradients(Rule):
         shown = [evidence(history, "norm", "carried on from step to step")]
         return self.finding(
             view, bias, "error", summary, shown, step=int(history.steps[0]), confidence=0.97,
-            source=line_of_step(view, "backward"),
+            source=line_of_step(view, "backward"), nodes=[node for node in held if node != bias],
         )  # fmt: skip
+
+
+def _with_bias(view: View) -> list[str]:
+    """The modules that add a bias to each sample: layers, and normalisations."""
+    known = [module.path for module in view.trial.network if module.module_class in _NORMS]
+    return [layer.module for layer in layers(view)] + [path for path in known if path in view.nodes]
 
 
 def _sums(view: View, module: str) -> _Sums | None:

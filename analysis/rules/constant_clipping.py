@@ -12,6 +12,7 @@ from stepscope.analysis.clipping import BEFORE_CLIPPING, Clipping, clipping
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import Values
+from stepscope.analysis.parameters import learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -84,7 +85,10 @@ class ConstantClipping(Rule):
             evidence(view.history(found.largest, BEFORE_CLIPPING), "norm", "before clipping"),
             evidence(view.history(found.largest, "gradient"), "norm", "after clipping"),
         ]
-        return self.finding(view, found.largest, level, summary, shown, step=int(found.steps[0]), confidence=0.8)
+        others = [node for node in learning(view) if node != found.largest]
+        return self.finding(
+            view, found.largest, level, summary, shown, step=int(found.steps[0]), nodes=others, confidence=0.8
+        )
 
 
 def _spread(values: Values) -> float:

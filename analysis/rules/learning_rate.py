@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
+from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, update_ratio
 from stepscope.analysis.optimizers import settings
+from stepscope.analysis.parameters import learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _FIRST = 5
+_LEAST_STEPS = 50
+_LEARNED = 0.9
 
 
 @dataclass(frozen=True)
@@ -25,7 +29,8 @@ class LearningRate(Rule):
 
     How it is measured: the norm of the update over the norm of the weight, in the median of the training steps (or of
     the first five, before weights that explode hide it) and then of the layers. About 1e-3 is usual. An alarm needs a
-    loss that says the same: it did not fall well; only ratios beyond any use are told without it.
+    loss that says the same: it did not fall well; only ratios beyond any use are told without it. Too small is also a
+    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays.
 
     Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
 
@@ -35,7 +40,11 @@ class LearningRate(Rule):
         large: the ratio above which weights are replaced within ten steps. Source: a hundred times the usual 1e-3
             (Karpathy's rule of thumb); smdebug's 10 is no bound in practice.
         absurd: the ratio that is told even if the loss falls.
+        replaced: the same for the very first step: weights that are all but replaced by it. Source: adapters that
+            start near zero had 0.44, all other healthy runs less than 0.3.
         small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
+        way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
+            learned in 150 steps the slowest went 0.1.
         fall: the part of the first loss that should be gone, else it did not fall well.
     """
 
@@ -45,28 +54,45 @@ class LearningRate(Rule):
     remedy = "Change the learning rate so that updates are about a thousandth of the weights, and look again."
     large: float = 0.1
     absurd: float = 0.5
+    replaced: float = 1.0
     small: float = 1e-5
+    way: float = 0.03
     fall: float = 0.1
 
     def check(self, view: View) -> Iterable[Finding]:
         if any("max_iter" in group for group in settings(view)):  # LBFGS: a step is many steps
             return
         known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
-        known = [(layer, ratios) for layer, ratios in known if len(ratios) >= 3]
+        known = [(layer, ratios) for layer, ratios in known if len(ratios) >= (1 if view.broken else 3)]
         if not known:
             return
         ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
         early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
+        first, _ = _middle((float(ratios[0]), layer) for layer, ratios in known)
         part = fallen(view)
-        if ratio > self.absurd or (max(ratio, early) > self.large and part < self.fall):
+        if self._is_high(ratio, early, first, part):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
-        elif ratio < self.small and part < self.fall:
+        elif part < self.fall and (ratio < self.small or self._stays(view, known)):
             yield self._finding(view, layer.weight, ratio, part, "low")
+
+    def _is_high(self, ratio: float, early: float, first: float, part: float) -> bool:
+        """By the median of all steps, that of the first ones, the very first, and the part of the loss that is gone."""
+        largest = max(ratio, early)
+        beyond = largest > self.absurd or (first > self.replaced and part < _LEARNED)
+        return beyond or (largest > self.large and part < self.fall)
+
+    def _stays(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
+        """Whether all steps together can hardly change the weights, and will not do so soon."""
+        steps = view.training[-1].number - view.training[0].number
+        if steps < _LEAST_STEPS:
+            return False
+        last, _ = _middle((float(np.median(ratios[-(len(ratios) // 3 + 1) :])), layer) for layer, ratios in known)
+        return last * steps < self.way
 
     def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
         rates = sorted({f"{rate:g}" for rate in _rates(view)})
         told = f" of {', '.join(rates)}" if rates else ""
-        loss = "the loss has not fallen" if part <= 0 else f"the loss fell by {part:.1%}"
+        loss = f"the loss fell by {part:.1%}" if 0 < part <= 1 else "the loss has not fallen"
         summary = (
             f"The learning rate{told} is too {how}: a step changes the weights by {ratio:.1g} of their size (in the "
             f"median; {weight} is in the middle), where 0.001 is usual; {loss}."
@@ -75,7 +101,10 @@ class LearningRate(Rule):
         first, last = int(update.steps[0]), int(update.steps[-1])
         ratio_curve = Evidence(weight, None, "update", "ratio", None, first, last, f"{ratio:.1g} in the median")
         shown = [ratio_curve, *(evidence(curve.history, "mean", "the loss") for curve in list(loss_curves(view))[:1])]
-        return self.finding(view, weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8)
+        others = [node for node in learning(view) if node != weight]
+        return self.finding(
+            view, weight, "warning", summary, shown, step=view.training[0].number, nodes=others, confidence=0.8
+        )
 
 
 def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:

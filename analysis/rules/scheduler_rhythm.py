@@ -25,7 +25,8 @@ class SchedulerRhythm(Rule):
     How it is measured: the recorded curves of the learning rates. A rate that swings smoothly between its peak and
     almost nothing, several times, is a cosine that runs past its end. A rate that never changes although a schedule
     was made for the optimizer (torch leaves ``initial_lr`` in its settings) was never stepped, or not yet: that is
-    worth knowing only, unless the rate is still that of the first moment of a warm-up.
+    worth knowing only, unless the rate is still that of the first moment of a warm-up. A warm-up (``initial_lr``, or
+    the ``max_lr`` of a cycle) that is climbed in stairs of many steps each, and has not got far, is stepped too seldom.
 
     Causes: ``scheduler.step()`` in the loop over batches for a schedule whose length is in epochs, or nowhere.
 
@@ -37,6 +38,8 @@ class SchedulerRhythm(Rule):
         swings: how many times down and up again.
         least: recorded steps below which nothing is said of a rate that does not change.
         warm: the part of the initial rate below which a warm-up is stuck.
+        stair: how many recorded steps a rate stays the same, in the mean, on stairs. Source: gradients are seldom
+            accumulated over more than eight.
     """
 
     name = "scheduler-rhythm"
@@ -46,6 +49,7 @@ class SchedulerRhythm(Rule):
     swings: int = 2
     least: int = 50
     warm: float = 0.1
+    stair: float = 8.0
 
     def check(self, view: View) -> Iterable[Finding]:
         initial = [float(group["initial_lr"]) for group in settings(view) if _is_number(group.get("initial_lr"))]
@@ -57,6 +61,8 @@ class SchedulerRhythm(Rule):
                 yield self._swinging(view, name, curve)
             elif initial and len(curve.values) >= 3 and np.ptp(curve.values) == 0:
                 yield from self._standing(view, name, curve, max(initial))
+            elif self._is_slow(curve.values, max(_peaks(view), default=0.0)):
+                yield self._climbing(view, name, curve, max(_peaks(view)))
 
     def _swings(self, values: Values) -> int:
         """How many times the rate goes smoothly from almost nothing up to its peak again."""
@@ -93,10 +99,31 @@ class SchedulerRhythm(Rule):
         )
         yield self._at_parameters(view, level, summary, int(curve.steps[0]), 0.8 if is_stuck else 0.5)
 
+    def _is_slow(self, rates: Values, peak: float) -> bool:
+        """Whether a rate climbs in long stairs, and was low nearly all the time."""
+        rises, falls = np.diff(rates) > 0, np.diff(rates) < 0
+        in_stairs = rises.sum() > 1 and rises.sum() * self.stair <= len(rates) and not falls.any()
+        return bool(in_stairs and len(rates) >= self.least and np.median(rates) < self.warm * peak)
+
+    def _climbing(self, view: View, name: str, curve: Series, peak: float) -> Finding:
+        stairs = int((np.diff(curve.values) > 0).sum())
+        summary = (
+            f"The learning rate {name} climbs from {curve.values[0]:.3g} to {curve.values[-1]:.3g} only, of the "
+            f"{peak:.3g} it warms up to, in {stairs} stairs of {len(curve.values) / (stairs + 1):.0f} recorded steps: "
+            f"its schedule is stepped too seldom."
+        )
+        return self._at_parameters(view, "warning", summary, int(curve.steps[0]), 0.75)
+
     def _at_parameters(self, view: View, level: Level, summary: str, step: int, confidence: float) -> Finding:
         held = [parameter.node for parameter in trainable(view)]
         first = held[0] if held else ""
         return self.finding(view, first, level, summary, step=step, nodes=held[1:], confidence=confidence)
+
+
+def _peaks(view: View) -> list[float]:
+    """The rates that schedules lead to: torch leaves them in the settings of the optimizer."""
+    known = [group.get("max_lr", group.get("initial_lr")) for group in settings(view)]
+    return [float(rate) for rate in known if isinstance(rate, (int, float))]
 
 
 def _is_number(value: object) -> bool:

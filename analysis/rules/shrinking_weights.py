@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,7 +47,7 @@ class ShrinkingWeights(Rule):
         known = [layer for layer in layers(view) if len(view.history(layer.weight)) >= 3]
         taken = max((_taken(group) for group in settings(view)), default=0.0)
         if known and taken >= self.taken:
-            yield self._by_settings(view, known[0], taken)
+            yield self._by_settings(view, known, taken)
             return
         parts = {layer: _left(view, layer) for layer in known}
         shrunk = [layer for layer in known if parts[layer] < self.left]
@@ -64,14 +64,18 @@ class ShrinkingWeights(Rule):
                 nodes=[layer.weight for layer in shrunk if layer != worst],
             )  # fmt: skip
 
-    def _by_settings(self, view: View, layer: Layer, taken: float) -> Finding:
+    def _by_settings(self, view: View, known: Sequence[Layer], taken: float) -> Finding:
+        layer, *others = known
         norms = view.history(layer.weight).of("norm")
         summary = (
             f"Weight decay takes {taken:.1%} of the weights away in every step: the norm of {layer.weight} goes from "
             f"{norms[0]:.3g} to {norms[-1]:.3g}."
         )
         shown = [evidence(view.history(layer.weight), "norm", "the norm of the first layer")]
-        return self.finding(view, layer.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8)
+        return self.finding(
+            view, layer.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+            nodes=[other.weight for other in others],
+        )  # fmt: skip
 
 
 def _taken(group: dict[str, Any]) -> float:
