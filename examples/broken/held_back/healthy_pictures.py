@@ -70,7 +70,7 @@ class _CentreNet(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.body = nn.Sequential(
-            nn.Conv2d(1, 16, 5, padding=2), nn.Mish(), nn.Conv2d(16, 24, 3, stride=2, padding=1), nn.Mish(),
+            nn.Conv2d(1, 8, 5, padding=2), nn.Mish(), nn.Conv2d(8, 24, 3, stride=2, padding=1), nn.Mish(),
             nn.Conv2d(24, 24, 3, padding=1), nn.Mish(),
         )  # fmt: skip
         self.heat, self.size = nn.Conv2d(24, 1, 1), nn.Conv2d(24, 1, 1)
@@ -138,7 +138,7 @@ class _Skippable(nn.Module):
 
 def mixed_images_of_random_depth(lab: Lab) -> None:
     """Blocks are skipped at random and images mixed in pairs, so that the loss of training stays above the other."""
-    blocks = [_Skippable(16, 0.8) for _ in range(3)]
+    blocks = [_Skippable(16, 0.8) for _ in range(2)]
     model = nn.Sequential(nn.Conv2d(1, 16, 3), *blocks, nn.AdaptiveMaxPool2d(2), nn.Flatten(), nn.Linear(64, 10))
     x, y = data.unseen_pixels()
     unseen = data.draw((x.unflatten(1, (1, 8, 8)), F.one_hot(y, 10).float()))
