@@ -34,7 +34,7 @@ def walk(screen: Screen) -> None:
     """The tutorial, picture by picture."""
     screen.open("?trial=bugged").settle()
     screen.page.wait_for_selector("#page-findings .card .spark")
-    screen.page.wait_for_selector("#page-findings .beside .overview", timeout=60_000)  # the hints come later
+    screen.page.wait_for_selector("#page-findings .beside .overview")  # the hints come later
     take(screen, "tutorial-1-findings")
     screen.inspect("?trial=bugged").settle()
     take(screen, "tutorial-2-network")

@@ -139,7 +139,10 @@ def test_sys_exit_without_an_error_inside_the_context(trial_after: Ended) -> Non
 
 
 def test_a_keyboard_interrupt(trial_after: Ended) -> None:
-    trial = trial_after("os.kill(os.getpid(), signal.SIGINT); time.sleep(30)", code=-signal.SIGINT)
+    trial = trial_after(
+        "signal.signal(signal.SIGINT, signal.default_int_handler); os.kill(os.getpid(), signal.SIGINT); time.sleep(30)",
+        code=-signal.SIGINT,
+    )
     assert trial.state == "failed"
     assert trial.end is not None
     assert trial.end.exception.startswith("KeyboardInterrupt")

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 from waitress import create_server
 
 from stepscope.viewer.app import make_app
@@ -22,6 +22,8 @@ FLAGS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 ]  # fmt: skip
+WAIT = 90_000
+"""Milliseconds to wait for what has to come; most of it comes at once, but the machine may be busy."""
 _QUIET = "() => !document.documentElement.classList.contains('is-busy')"
 
 
@@ -30,6 +32,7 @@ def chromium() -> Iterator[Browser]:
     """A headless Chromium; the Debian one, or whichever is on the path."""
     found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     assert found, "no Chromium on the PATH: `make chromium` installs one"
+    expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=found, headless=True, args=FLAGS)
         yield browser
@@ -60,7 +63,7 @@ class Screen:
     """A page that remembers what went wrong on it: console errors, exceptions, requests to other machines."""
 
     def __init__(self, page: Page, url: str) -> None:
-        page.set_default_timeout(10_000)
+        page.set_default_timeout(WAIT)
         self.page = page
         self.url = url
         self.hosts: set[str] = set()
@@ -77,13 +80,13 @@ class Screen:
     def open(self, query: str = "") -> Screen:
         """Go to the page and wait until it has been filled."""
         self.page.goto(self.url + query)
-        self.page.wait_for_selector("#badge .badge, #welcome .welcome", timeout=30_000)
+        self.page.wait_for_selector("#badge .badge, #welcome .welcome")
         return self
 
     def inspect(self, query: str = "?") -> Screen:
         """Go to the page that shows the network, and wait until it has been drawn."""
         self.open(f"{query}&view=inspect")
-        self.page.wait_for_selector("#graph [data-node]", timeout=30_000)
+        self.page.wait_for_selector("#graph [data-node]")
         return self
 
     def settle(self) -> Screen:
@@ -91,7 +94,7 @@ class Screen:
         self.page.wait_for_timeout(150)
         self.page.wait_for_load_state("networkidle")
         for _ in range(2):  # an answer may be a reason to ask for more
-            self.page.wait_for_function(_QUIET, timeout=30_000)
+            self.page.wait_for_function(_QUIET)
             self.page.wait_for_timeout(125)
         return self
 

@@ -177,7 +177,7 @@ def test_view_serves_until_it_is_interrupted(folder: Path) -> None:
         url = line.split(" is at ")[1].split()[0]
         for _ in range(50):
             try:
-                assert b"_dash-config" in urllib.request.urlopen(url, timeout=5).read()
+                assert b"_dash-config" in urllib.request.urlopen(url, timeout=60).read()
                 break
             except OSError:
                 time.sleep(0.1)
@@ -185,7 +185,7 @@ def test_view_serves_until_it_is_interrupted(folder: Path) -> None:
             pytest.fail("the page was never served")
     finally:
         process.terminate()
-        process.communicate(timeout=10)
+        process.communicate(timeout=60)
 
 
 def test_demo_records_both_trials(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -37,7 +37,7 @@ def test_one_click_shows_node_step_line_and_remedy(demo: Path, screen_of: Open) 
 
 def test_another_trials_findings_leave_no_mark(demo: Path, screen_of: Open) -> None:
     screen = screen_of(demo).inspect("?trial=bugged")
-    expect(screen.page.locator("#graph .badge").first).to_be_visible(timeout=15_000)
+    expect(screen.page.locator("#graph .badge").first).to_be_visible()
     screen.choose("trial", "fixed")
     expect(screen.page.locator("#graph .badge")).to_have_count(0)
 
@@ -52,7 +52,7 @@ def test_the_line_is_copied_as_editors_take_it(demo: Path, screen_of: Open) -> N
     copied = screen.page.evaluate("navigator.clipboard.readText()")
     file, _, line = copied.rpartition(":")
     assert Path(file).read_text().splitlines()[int(line) - 1].strip() == "x = F.leaky_relu(x)"
-    expect(place).to_contain_text(" in forward", timeout=5_000)
+    expect(place).to_contain_text(" in forward")
 
 
 def test_what_ended_the_training_comes_first(folder: Path, screen_of: Open) -> None:
@@ -92,7 +92,7 @@ def test_a_spike_does_not_flatten_the_other_curves(demo: Path, screen_of: Open) 
 def test_a_key_walks_from_finding_to_finding(folder: Path, screen_of: Open) -> None:
     screen = screen_of(folder).inspect("?trial=sick")
     entries = screen.page.locator("#findings .finding")
-    entries.first.wait_for(timeout=20_000)
+    entries.first.wait_for()
     assert entries.count() > 1
     for place in (0, 1):
         screen.page.keyboard.press("f")
@@ -103,7 +103,7 @@ def test_a_key_walks_from_finding_to_finding(folder: Path, screen_of: Open) -> N
 def test_where_two_trials_part_stands_beside_the_network(demo: Path, screen_of: Open) -> None:
     screen = screen_of(demo).inspect("?trial=bugged&compare=fixed&step=100")
     link = screen.page.locator("#findings .parted .link")
-    name = link.inner_text(timeout=20_000)
+    name = link.inner_text()
     link.click()
     expect(screen.page.locator("#inspector .name")).to_have_text(name)
     expect(screen.page.locator("#step")).to_have_value("0")
