@@ -37,7 +37,7 @@ def _harvest(weather: torch.Tensor, watered: torch.Tensor) -> torch.Tensor:
 def log_probability_without_its_minus(lab: Lab) -> None:
     """The policy's loss is the log-probability times the return, without the minus: it learns to avoid rewards.
 
-    Source: discuss.pytorch.org, the loss of REINFORCE; pytorch/examples, reinforce.py has -log_prob * R.
+    Source: spinningup issue 436 and pytorch-a3c issue 30, where the minus of the policy's loss comes from.
     """
     model = _Gardener()
 
@@ -74,7 +74,7 @@ def _worth(place: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
 def actor_judged_by_old_actions(lab: Lab) -> None:
     """The actor's loss is the value of the actions in the replay buffer instead of its own: it never learns.
 
-    Source: DDPG by hand, stackoverflow and keras-io discussions: the policy's loss does not depend on the policy.
+    Source: Reinforcement-learning-with-tensorflow pull request 125: with those actions the gradient is always None.
     """
     actor, critic = nn.Sequential(*mlp(4, 32, 2), nn.Tanh()), mlp(6, 64, 1)
     improve, judge = torch.optim.Adam(actor.parameters(), 3e-3), torch.optim.Adam(critic.parameters(), 1e-2)
@@ -112,7 +112,7 @@ def _moves(number: int) -> tuple[torch.Tensor, ...]:
 def greatest_value_of_the_whole_batch(lab: Lab) -> None:
     """``max()`` without a dimension gives one number for all: the best place of the batch lies ahead of everyone.
 
-    Source: stackoverflow and discuss.pytorch.org, deep Q-learning, max(1)[0] of the next state's values.
+    Source: keras-rl pull request 239, a maximum over the whole batch; Deep_reinforcement_learning_Course issue 51.
     """
     values = mlp(SIDE * SIDE, 48, 4)
     goal = deepcopy(values).requires_grad_(False)
@@ -150,7 +150,7 @@ class _Painter(nn.Module):
 def asked_for_other_noise_than_was_added(lab: Lab) -> None:
     """The noise that the net shall find is drawn anew, and is not the one that was added to the picture.
 
-    Source: diffusion models by hand, denoising-diffusion-pytorch and diffusers discussions: a loss that stays at 1.
+    Source: WeatherGenerator pull request 2733, noise and loss from different draws; Ho et al. (2020).
     """
     model = _Painter()
 
@@ -198,7 +198,7 @@ class _Autoregressive(nn.Module):
 def density_without_the_volume(lab: Lab) -> None:
     """The likelihood of a flow lacks the logarithm of its stretch, so that it maps everything to the same point.
 
-    Source: normalizing-flows and nflows discussions, a missing log-determinant; Papamakarios et al. (2017).
+    Source: InvDN issue 9, glow-realnvp-tutorial issue 2; Papamakarios et al. (2017).
     """
     model = nn.ModuleList([_Autoregressive(), _Autoregressive()])
 
@@ -241,7 +241,7 @@ def _mean_and_spread(both: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 def error_averaged_but_divergence_summed(lab: Lab) -> None:
     """The error is a mean over 64 pixels while the divergence is a sum, which then matters 64 times too much.
 
-    Source: pytorch/examples issues on the VAE's reduction="sum"; stackoverflow, a VAE that paints the mean picture.
+    Source: MMVAE pull request 19, keras pull request 3383, WorldModels issue 12, pytorch/examples pull request 296.
     """
     model = _Variational()
 
@@ -261,7 +261,7 @@ def error_averaged_but_divergence_summed(lab: Lab) -> None:
 def gradients_of_the_generators_turn_left_in_the_critic(lab: Lab) -> None:
     """All gradients are cleared once a round: those that the generator's loss left in the critic cancel its own.
 
-    Source: pytorch/examples, dcgan clears the critic's gradients after the generator's turn; stackoverflow-46774641.
+    Source: PyTorch Lightning issues 557 and 591, OmniTokenizer issue 15, FlowModels issue 3.
     """
     generator, critic = mlp(4, 48, 2), mlp(2, 48, 48, 1, activation=lambda: nn.LeakyReLU(0.2))
     make = torch.optim.Adam(generator.parameters(), 3e-3, betas=(0.5, 0.99))

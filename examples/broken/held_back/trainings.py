@@ -62,7 +62,7 @@ class _Mixer(nn.Module):
 def lambda_gives_the_rate_not_a_factor(lab: Lab) -> None:
     """LambdaLR multiplies by what its function returns, which is the learning rate itself: it is squared.
 
-    Source: PyTorch's documentation of LambdaLR; annotated-transformer, a Noam schedule with a base rate that is not 1.
+    Source: pytorch/pytorch issue 78917, MIC issue 60 and omniverse issue 82: the function gives a factor, not the rate.
     """
     model, peak = _Mixer(), 3e-3
     optimizer = torch.optim.AdamW(model.parameters(), peak)
@@ -85,7 +85,7 @@ def lambda_gives_the_rate_not_a_factor(lab: Lab) -> None:
 def learning_rate_of_the_checkpoint(lab: Lab) -> None:
     """The optimizer's state of a finished training is loaded to go on with new data, and with it its last, tiny rate.
 
-    Source: discuss.pytorch.org, load_state_dict of an optimizer overrides the new learning rate; pytorch issue 52911.
+    Source: pytorch/pytorch issue 156846, robosat issue 169, detr issue 301: a loaded state overrides the new rate.
     """
     model = nn.Sequential(nn.Linear(64, 64), nn.LayerNorm(64), nn.GELU(), nn.Linear(64, 10))
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3)
@@ -110,7 +110,7 @@ def learning_rate_of_the_checkpoint(lab: Lab) -> None:
 def average_never_swapped_back(lab: Lab) -> None:
     """For each validation the weights are swapped for their moving average, and never swapped back to train on.
 
-    Source: ema.restore() forgotten, timm and Lightning discussions of the exponential moving average of weights.
+    Source: openfold pull request 90, Open-Sora-Plan issue 186, waifu-diffusion pull request 31.
     """
     model = nn.Sequential(
         nn.Conv1d(4, 24, 3, padding=1), nn.SiLU(), nn.Conv1d(24, 24, 3, padding=1), nn.SiLU(), nn.Flatten(),
@@ -161,7 +161,7 @@ class _Sign(torch.autograd.Function):
 def backward_forgets_the_gradient_it_is_given(lab: Lab) -> None:
     """The backward of a binary code returns its own slope, and does not multiply it with the gradient that comes in.
 
-    Source: discuss.pytorch.org, straight-through estimators by hand; PyTorch's notes on extending autograd.
+    Source: PyTorch's notes on extending autograd; Bengio et al. (2013), straight-through estimators.
     """
     model = nn.ModuleDict({"encoder": mlp(64, 64, 24), "decoder": mlp(24, 64, 64)})
 
@@ -176,7 +176,7 @@ def backward_forgets_the_gradient_it_is_given(lab: Lab) -> None:
 def noise_added_in_place(lab: Lab) -> None:
     """Noise is added to a batch in place, which is a view of the data: they keep it, and get more in each epoch.
 
-    Source: discuss.pytorch.org and albumentations issues, augmentations that change the stored image in place.
+    Source: tflearn issue 854, augmentation that accumulates in the training data from epoch to epoch.
     """
     model = nn.Sequential(nn.Conv2d(1, 16, 3), nn.ReLU(), nn.Conv2d(16, 16, 3), nn.ReLU(), nn.Flatten())
     model.append(nn.Linear(256, 10))
@@ -205,7 +205,7 @@ def noise_added_in_place(lab: Lab) -> None:
 def eps_of_adam_in_half_precision(lab: Lab) -> None:
     """The whole net is cast to half precision, where Adam's eps of 1e-8 is zero: it divides by nothing.
 
-    Source: stackoverflow-56798086 and discuss.pytorch.org, Adam gives NaN after model.half().
+    Source: glide-finetune issue 5, pytorch/pytorch issue 8860, chainer issue 6299, TROPT pull request 8.
     """
     model = mlp(30, 32, 1).half()
     eps = 1e-4 if lab.fixed else 1e-8
@@ -240,7 +240,7 @@ class _Gallery(nn.Module):
 def tensor_in_place_of_a_parameter(lab: Lab) -> None:
     """The codes of an auto-decoder are a tensor that requires gradients, but no nn.Parameter: no optimizer gets them.
 
-    Source: discuss.pytorch.org and stackoverflow-50935345, a tensor of a module is missing from model.parameters().
+    Source: stackoverflow-50935345, what nn.Parameter does that a tensor with requires_grad does not.
     """
     pictures = data.pixels()[0][:256]
     model = _Gallery(len(pictures), fixed=lab.fixed)
@@ -271,7 +271,7 @@ class _Reader(nn.Module):
 def decay_of_adamw_given_to_adam(lab: Lab) -> None:
     """Adam gets the weight decay of 0.1 of an AdamW recipe, adds it to each gradient, and scales it up with that.
 
-    Source: Loshchilov and Hutter (2019), decoupled weight decay; fastai, AdamW and super-convergence.
+    Source: Loshchilov and Hutter (2019), decoupled weight decay: the decay of the one does not suit the other.
     """
     _, count = data.text()
     model = _Reader(count)
@@ -307,7 +307,7 @@ class _Neighbours(nn.Module):
 def vertices_smoothed_into_one(lab: Lab) -> None:
     """Ten rounds of means over neighbours without a skip make all vertices of a graph the same.
 
-    Source: Li, Han and Wu (2018), deeper insights into graph convolutional networks; pytorch_geometric discussions.
+    Source: Li, Han and Wu (2018), deeper insights into graph convolutional networks.
     """
     model = _Neighbours(skips=lab.fixed)
 
@@ -330,7 +330,7 @@ def vertices_smoothed_into_one(lab: Lab) -> None:
 def teacher_learns_from_its_student(lab: Lab) -> None:
     """The teacher of a distillation is not frozen, and comes to agree with its student, who knows nothing yet.
 
-    Source: discuss.pytorch.org, knowledge distillation without no_grad; Hinton et al. (2015), a fixed teacher.
+    Source: lightly-train pull request 434, mmrazor pull request 100: the teacher's output was not detached.
     """
     model = nn.ModuleDict({"teacher": mlp(64, 96, 10), "student": mlp(64, 24, 10)})
     batches = data.draw(data.pixels())
@@ -364,7 +364,7 @@ def _waves(number: int) -> tuple[torch.Tensor, ...]:
 def adapted_weights_are_new_leaves(lab: Lab) -> None:
     """The weights adapted to a task are detached from those that they come from, which then never learn to adapt.
 
-    Source: learn2learn and MAML-Pytorch issues, fast weights made of p.data; Finn et al. (2017).
+    Source: Truxify issue 13118, an inner loop through .data; Finn et al. (2017).
     """
     model = mlp(1, 40, 40, 1)
 
