@@ -29,10 +29,12 @@ def by_kind(trial: Trial) -> Iterator[Candidate]:
 
 
 def _relations(curve: Curve, kinds: Mapping[int, str]) -> Iterator[Candidate]:
-    if np.ptp(curve.values) == 0:
+    own = np.array([kinds.get(step, "") for step in curve.steps.tolist()], dtype=object)
+    known: NDArray[np.bool_] = own != ""  # while training goes on, a curve may have steps that came since
+    values, own = curve.values[known], own[known]
+    if not len(values) or np.ptp(values) == 0:
         return
-    own = np.array([kinds[step] for step in curve.steps.tolist()], dtype=object)
-    ranked = ranks(_without_trend(curve.values))
+    ranked = ranks(_without_trend(values))
     present = [kind for kind in dict.fromkeys(own.tolist()) if (own == kind).sum() >= _FEWEST_OF_A_KIND]
     for kind in present:
         inside: NDArray[np.bool_] = own == kind

@@ -12,6 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from stepscope.analysis.hints import hints
+from stepscope.analysis.hints.curves import Curve
+from stepscope.analysis.hints.over_kinds import _relations
 from stepscope.analysis.hints.ranks import partial, rank_biserial, ranks, spearman
 from stepscope.analysis.hints.sample_loss import formula
 from stepscope.recorder import Every, Recorder
@@ -186,3 +188,13 @@ def test_the_exact_probability_is_that_of_all_choices(n: int, m: int) -> None:
         effects.append(rank_biserial(values, inside))
     wanted = [np.mean([abs(other) >= abs(effect) - 1e-9 for other, _ in effects]) for effect, _ in effects]
     np.testing.assert_allclose([probability for _, probability in effects], wanted, atol=1e-12)
+
+
+def test_a_step_that_came_meanwhile_is_left_out() -> None:
+    """While training goes on, a curve may be longer than the list of steps that was read before it."""
+    steps = np.arange(41)
+    values = np.where(steps % 2 == 0, 5.0, 1.0) + np.sin(steps)
+    kinds = {step: "train" if step % 2 else "test" for step in range(40)}
+    grown = list(_relations(Curve("a", "value", "mean", steps, values), kinds))
+    before = list(_relations(Curve("a", "value", "mean", steps[:40], values[:40]), kinds))
+    assert grown == before and {candidate.hint.group for candidate in grown} == {"train", "test"}

@@ -43,7 +43,7 @@ LAYERS = HEAD | {"model.net.0", "model.net.0.weight", "model.net.0.bias"}
         ({"types": nn.Linear, "depth": 1}, HEAD),
         ({"include": "model.head", "exclude": "*.bias"}, HEAD - {"model.head.bias"}),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 @pytest.mark.supports("Lightning", "recording a part of the model, and every other option of a recorder")
 def test_selections(selection: dict[str, Any], expected: set[str], tmp_path: Path) -> None:

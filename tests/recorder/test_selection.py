@@ -71,7 +71,11 @@ CHOICES: list[tuple[dict[str, Any], set[str], int]] = [
 ]
 
 
-@pytest.mark.parametrize(("selection", "modules", "parameters"), CHOICES, ids=str)
+@pytest.mark.parametrize(
+    ("selection", "modules", "parameters"),
+    CHOICES,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
+)
 @pytest.mark.supports(
     "Selection", "`watch(include=, exclude=, depth=, types=)`: globs, regular expressions, depth, classes"
 )
@@ -192,7 +196,7 @@ def test_training_is_the_same(tmp_path: Path) -> None:
         ({"include": 3}, r"include=3: expected a glob"),
         ({"include": [b"model"]}, r"include: b'model' is no pattern; expected a glob"),
     ],
-    ids=str,
+    ids=lambda value: str(sorted(value) if isinstance(value, set) else value),
 )
 @pytest.mark.parametrize("strict", [True, False])
 def test_what_cannot_be_meant_is_refused(selection: dict[str, Any], message: str, strict: bool, tmp_path: Path) -> None:
