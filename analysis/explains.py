@@ -43,6 +43,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "constant-output": "anywhere",
     },
+    "optimizer-reset": {**_LOSS, "trained-twice": "anywhere", "learning-rate": "anywhere"},
     "trained-twice": {**_LOSS, "learning-rate": "anywhere"},
     "untied-weights": {},
     "trained-padding": {"unrelated-targets": "anywhere", "loss-plateau": "anywhere", "imbalanced-targets": "anywhere"},

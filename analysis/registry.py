@@ -45,6 +45,7 @@ from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
+from stepscope.analysis.rules.optimizer_reset import OptimizerReset
 from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
@@ -114,6 +115,7 @@ RULES: dict[str, type[Rule]] = {
         FutureLeak,
         UntrainedParameters,
         TrainedTwice,
+        OptimizerReset,
         UnregisteredParameters,
         UntiedWeights,
         BatchNormMode,

@@ -10,7 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import layers
 from stepscope.analysis.optimizers import settings
-from stepscope.analysis.parameters import is_gradient_zero
+from stepscope.analysis.parameters import is_gradient_zero, learning
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -32,6 +32,8 @@ class AdamEpsilon(Rule):
     Attributes:
         factor: how many times the root the eps must be. Source: at 1 updates are halved; ten leaves no doubt.
         share: of the layers.
+        vanished: how many times the root of the layers in the middle another parameter's may be. Source: of ours; where
+            gradients vanish, a bias near the loss still gets one.
     """
 
     name = "adam-epsilon"
@@ -40,6 +42,7 @@ class AdamEpsilon(Rule):
     remedy = "Scale the loss up, or lower eps."
     factor: float = 10.0
     share: float = 0.5
+    vanished: float = 1e4
 
     def check(self, view: View) -> Iterable[Finding]:
         eps = _epsilon(view)
@@ -51,7 +54,8 @@ class AdamEpsilon(Rule):
             layer.weight: float(np.sqrt(median(view.history(layer.weight, "exp_avg_sq").of("mean")))) for layer in known
         }
         small = [weight for weight, root in roots.items() if self.factor * root < eps]
-        if len(small) >= self.share * len(known):
+        vanish = bool(small) and _largest_root(view) > self.vanished * median(np.array(list(roots.values())))
+        if len(small) >= self.share * len(known) and not vanish:
             first = small[0]
             summary = (
                 f"Adam's eps of {eps:g} outweighs the gradients of {len(small)} of {len(known)} layers: the root of "
@@ -61,6 +65,12 @@ class AdamEpsilon(Rule):
             yield self.finding(
                 view, first, "warning", summary, shown, step=view.training[0].number, nodes=small[1:], confidence=0.8
             )
+
+
+def _largest_root(view: View) -> float:
+    """The largest root of the mean of ``exp_avg_sq`` of all parameters."""
+    histories = (view.history(node, "exp_avg_sq") for node in learning(view))
+    return max((float(np.sqrt(median(history.of("mean")))) for history in histories if len(history)), default=0.0)
 
 
 def _epsilon(view: View) -> float | None:

@@ -10,15 +10,17 @@ import numpy as np
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
-from stepscope.analysis.layers import Layer, layers, update_ratio
+from stepscope.analysis.layers import Layer, layers, rms, update_ratio
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import learning
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _FIRST = 5
 _LEAST_STEPS = 50
 _LEARNED = 0.9
+_USUAL = 1e-3
 
 
 @dataclass(frozen=True)
@@ -72,7 +74,7 @@ class LearningRate(Rule):
         part = fallen(view)
         if self._is_high(ratio, early, first, part):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
-        elif part < self.fall and (ratio < self.small or self._stays(view, known)):
+        elif part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known):
             yield self._finding(view, layer.weight, ratio, part, "low")
 
     def _is_high(self, ratio: float, early: float, first: float, part: float) -> bool:
@@ -81,12 +83,14 @@ class LearningRate(Rule):
         beyond = largest > self.absurd or (first > self.replaced and part < _LEARNED)
         return beyond or (largest > self.large and part < self.fall)
 
-    def _stays(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
-        """Whether all steps together can hardly change the weights, and will not do so soon."""
+    def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
+        """Whether no layer gets anywhere: ever, or with all steps together, unless that changes soon (a warm-up)."""
+        if max(_medians(known)) < self.small:
+            return True
         steps = view.training[-1].number - view.training[0].number
         if steps < _LEAST_STEPS:
             return False
-        last, _ = _middle((float(np.median(ratios[-(len(ratios) // 3 + 1) :])), layer) for layer, ratios in known)
+        last = max(_medians((layer, ratios[-(len(ratios) // 3 + 1) :]) for layer, ratios in known))
         return last * steps < self.way
 
     def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
@@ -105,6 +109,17 @@ class LearningRate(Rule):
         return self.finding(
             view, weight, "warning", summary, shown, step=view.training[0].number, nodes=others, confidence=0.8
         )
+
+
+def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:
+    """The median of each layer: where only some layers hardly move, gradients vanish, and no rate is to blame."""
+    return [float(np.median(ratios)) for _, ratios in known]
+
+
+def _moves_elsewhere(view: View, layer: Layer) -> bool:
+    """Whether some parameter (a bias near the loss) moves well: the rate is fine, and other gradients vanish."""
+    moved = [median(view.history(node, "update").of("abs_max")) for node in learning(view)]
+    return max(moved, default=0.0) > _USUAL * median(rms(view.history(layer.weight)))
 
 
 def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:

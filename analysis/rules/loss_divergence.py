@@ -32,6 +32,7 @@ class LossDivergence(Rule):
             trainscope and neuraldbg use, held against medians instead of single steps.
         adversarial_factor: the same if there are several losses.
         noises: how many times the noise between neighbouring steps the rise must be.
+        burst: how many times its start a loss must become that was infinite before it had enough steps to be judged.
     """
 
     name = "loss-divergence"
@@ -40,15 +41,24 @@ class LossDivergence(Rule):
     factor: float = 2.0
     adversarial_factor: float = 20.0
     noises: float = 4.0
+    burst: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
         worst: dict[str, tuple[float, Curve]] = {}
         for curve in loss_curves(view):
-            rise = self._rise(curve, several=len(view.objectives) > 1)
+            rise = self._burst(curve) if view.broken else 0.0
+            rise = rise or self._rise(curve, several=len(view.objectives) > 1)
             if rise > worst.get(curve.place.node, (0.0, curve))[0]:
                 worst[curve.place.node] = (rise, curve)
         for rise, curve in worst.values():
             yield self._finding(view, curve, rise)
+
+    def _burst(self, curve: Curve) -> float:
+        """How many times the start a loss has become that grew, ever further, until it was no number any more."""
+        if not 3 <= len(curve) < LEAST_POINTS or not curve.values[0] > 0:
+            return 0.0
+        grown = float(curve.values[-1] / curve.values[0])
+        return grown if grown > self.burst and bool(np.all(np.diff(curve.values)[-2:] > 0)) else 0.0
 
     def _rise(self, curve: Curve, *, several: bool) -> float:
         """How many times the start the loss has become; 0 if that does not count."""

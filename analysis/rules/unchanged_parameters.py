@@ -11,6 +11,7 @@ from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import (
     Parameter,
     gather,
+    gradients,
     has_gradient,
     is_gradient_zero,
     is_unchanged,
@@ -18,9 +19,13 @@ from stepscope.analysis.parameters import (
     standstill,
     trainable,
 )
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import SourceLine
+
+_NOTHING = 1e-8
+"""The part of the largest gradient of all parameters that counts as none."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,7 @@ class UnchangedParameters(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         every = trainable(view)
         learning = [p for p in every if has_gradient(view, p.node) and not is_gradient_zero(view, p.node)]
+        learning = _without_vanishing(view, learning)
         if not learning and _has_backward(view):
             learning = [parameter for parameter in every if not has_gradient(view, parameter.node)]
         still = [parameter for parameter in learning if is_unchanged(view, parameter.node)]
@@ -141,3 +147,10 @@ def _has_backward(view: View) -> bool:
         node.type in ("calculated", "loss") and any(name.startswith("gradient") for name in node.quantities)
         for node in view.nodes.values()
     )
+
+
+def _without_vanishing(view: View, group: list[Parameter]) -> list[Parameter]:
+    """Without those whose gradients are nothing next to the largest ones: that is another finding."""
+    sizes = {p: max(median(history.of("abs_max")) for history in gradients(view, p.node)) for p in group}
+    most = max(sizes.values(), default=0.0)
+    return [parameter for parameter, size in sizes.items() if not size < _NOTHING * most]

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.first_signal import differences
 from stepscope.analysis.flow import Place
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
 from stepscope.analysis.robust import median
@@ -26,7 +27,9 @@ class VanishingGradient(Rule):
     How it is measured: the root mean square gradient of each layer's weight (so that sizes do not blur the comparison),
     in the median of the training steps, against the largest of the layers that are computed from it. The finding names
     the frontier: the first layer on the way back that falls below the threshold, and all behind it. For a module that
-    is called several times in a row (a recurrent cell), the gradients of its outputs are compared call by call.
+    is called several times in a row (a recurrent cell), the gradients of its outputs are compared call by call. A
+    signal that fades on its way to the loss takes all gradients with it: how much samples differ behind each layer, in
+    the first step, is compared with the most before it.
 
     Causes: many sigmoid or tanh layers in a row, weights that are initialised too small, no residual connections or
     normalisation.
@@ -36,6 +39,8 @@ class VanishingGradient(Rule):
     Attributes:
         ratio: of a layer's gradient to the largest one nearer to the loss. Source: AutoTrainer's 1e-3, made stricter by
             ten because Adam rescales gradients. No absolute limit: it would depend on the scale of the loss.
+        left: of the difference between samples, in the first step, as a part of the largest before. Source: a hundredth
+            and more in all healthy runs.
         each_call: what a call may leave of the gradient, where calls are compared; memories of a healthy recurrent net
             fade, too. Source: a saturated or hardly connected cell leaves less than a tenth, PyTorch's default a half.
     """
@@ -44,6 +49,7 @@ class VanishingGradient(Rule):
     causes = "Many sigmoid or tanh layers in a row, weights initialised too small, no residuals or normalisation."
     remedy = "Use ReLU or GELU with He initialisation, residual connections, or normalisation layers."
     ratio: float = 1e-4
+    left: float = 1e-5
     each_call: float = 0.15
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -52,7 +58,27 @@ class VanishingGradient(Rule):
         if weak:
             frontier = weak[-1]
             yield self._finding(view, frontier, weak, sizes)
+        else:
+            yield from self._on_the_way_there(view, list(sizes))
         yield from self._over_calls(view)
+
+    def _on_the_way_there(self, view: View, known: list[Layer]) -> Iterable[Finding]:
+        """A signal that fades on its way to the loss: then no weight on the way gets a gradient to speak of."""
+        if not view.training or view.training[0].number > 0:
+            return
+        left = differences(view, known)
+        lost = [layer for layer in left if left[layer] < self.left * max(left.values())]
+        if not lost:
+            return
+        frontier = lost[0]
+        summary = (
+            f"The signal vanishes on its way to the loss: from {frontier.module} on, samples differ by "
+            f"{left[frontier]:.1g} only, where {max(left.values()):.2g} was the most before; gradients of the weights "
+            f"vanish with it."
+        )
+        shown = [evidence(view.history(frontier.module), "std", "hardly any difference between samples")]
+        others = [layer.module for layer in lost[1:]]
+        yield self.finding(view, frontier.module, "warning", summary, shown, step=0, nodes=others, confidence=0.8)
 
     def _over_calls(self, view: View) -> Iterable[Finding]:
         for path in view.modules:

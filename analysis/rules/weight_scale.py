@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.first_signal import amplifiers, fading
 from stepscope.analysis.layers import Layer, layers
-from stepscope.analysis.parameters import listed
+from stepscope.analysis.parameters import listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -22,6 +23,8 @@ class WeightScale(Rule):
     How it is measured: before the first update, the standard deviation of a linear or convolutional weight times
     the root of its fan-in: the gain. It is 0.58 for PyTorch's default, 1 for Glorot on square layers, 1.41 for He. Too
     small counts only if several layers are, zeros only in more than half of them: branches are often started so.
+    A small gain adds up over the depth, and a recurrent one over time: layers that are too small for the samples to
+    differ behind the last of them, and modules that make what goes in many times larger, count too.
 
     Causes: ``normal_`` with a standard deviation that does not know the layer's width, ``constant_`` or ``ones_`` on a
     weight matrix.
@@ -32,6 +35,11 @@ class WeightScale(Rule):
         large, small: gains beyond which it counts. Source: three times He's gain for large; a thirtieth of
             the default's for small (GPT-2's residual layers have a sixth of it).
         several: how many layers must be too small.
+        weak: the gain of layers that are too small together, if ``left`` says so. Source: a third of the default's.
+        left: the part of the difference between samples that comes through to the last layer. Source: 0.015 and more
+            in all healthy runs.
+        amplified: the factor by which the output of a module may exceed its input. Source: healthy modules have up to
+            2; attention over sharp keys and sums over sets have less than ten.
     """
 
     name = "weight-scale"
@@ -40,27 +48,58 @@ class WeightScale(Rule):
     large: float = 4.5
     small: float = 0.02
     several: int = 2
+    weak: float = 0.2
+    left: float = 1e-3
+    amplified: float = 20.0
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training or view.training[0].number > 0:
             return
         gains = {layer: _gain(view, layer) for layer in layers(view)}
-        equal = [layer for layer in gains if _is_equal(view, layer)]
+        equal = [layer for layer in (*gains, *_others(view)) if _is_equal(view, layer)]
         if equal:
             value = view.history(equal[0].weight).of("mean")[0]
             names = listed(layer.weight for layer in equal)
             text = f"All weights of {names} start at one number ({value:.3g}): their units can never differ."
             yield self._finding(view, equal, "error", text)
+        yield from self._of_the_wrong_size(view, gains, equal)
+
+    def _of_the_wrong_size(self, view: View, gains: dict[Layer, float], equal: Sequence[Layer]) -> Iterable[Finding]:
         zero = [layer for layer, gain in gains.items() if gain == 0 and layer not in equal]
         if len(zero) > max(1, len(gains) // 2):
             text = f"{len(zero)} of {len(gains)} layers start at zero: no signal and no gradient gets through them."
             yield self._finding(view, zero, "error", text)
-        large = [layer for layer, gain in gains.items() if gain > self.large]
+        every = {**gains, **{layer: _gain(view, layer) for layer in _others(view) if "weight_hh" in layer.weight}}
+        large = [layer for layer, gain in every.items() if gain > self.large]
         if large:
-            yield self._finding(view, large, "warning", self._text(view, large, gains, "too large"))
+            yield self._finding(view, large, "warning", self._text(view, large, every, "too large"))
+        else:
+            yield from self._amplifying(view)
         small = [layer for layer, gain in gains.items() if 0 < gain < self.small]
-        if len(small) >= self.several:
+        weak = [layer for layer, gain in gains.items() if 0 < gain < self.weak]
+        left = fading(view, list(gains)) if len(weak) >= self.several else math.nan
+        if left < self.left:
+            text = f" Behind the last layer, {left:.1g} of the difference between samples is left."
+            yield self._finding(view, weak, "warning", self._text(view, weak, gains, "too small") + text)
+        elif len(small) >= self.several:
             yield self._finding(view, small, "warning", self._text(view, small, gains, "too small"))
+
+    def _amplifying(self, view: View) -> Iterable[Finding]:
+        strong = [one for one in amplifiers(view) if one.factor > self.amplified]
+        if not strong:
+            return
+        first = min(strong, key=lambda one: view.position.get(one.module, 0))
+        over = f", over {first.calls} calls" if first.calls > 2 else ""
+        summary = (
+            f"{first.module} is initialised too large: its output is {first.factor:.3g} times as large as what goes "
+            f"in{over}, before anything is learned."
+        )
+        weights = [parameter.node for parameter in trainable(view) if parameter.module == first.module]
+        shown = [evidence(view.history(first.module), "abs_max", "its output")]
+        yield self.finding(
+            view, first.module, "warning", summary, shown, step=0, confidence=0.75,
+            nodes=[*weights, *(one.module for one in strong if one != first)],
+        )  # fmt: skip
 
     def _text(self, view: View, found: list[Layer], gains: dict[Layer, float], how: str) -> str:
         first = found[0]
@@ -75,6 +114,18 @@ class WeightScale(Rule):
         shown = [evidence(view.history(found[0].weight), "std", "its spread at the start")]
         nodes = [layer.weight for layer in found[1:]]
         return self.finding(view, found[0].weight, level, summary, shown, step=0, nodes=nodes, confidence=0.85)
+
+
+def _others(view: View) -> list[Layer]:
+    """Weights of two or more dimensions that belong to no plain layer: recurrent ones, and parameters by hand."""
+    known = {layer.weight for layer in layers(view)}
+    return [
+        Layer(parameter.module, parameter.module_class, parameter.node, parameter.shape, parameter.shape[-1])
+        for parameter in trainable(view)
+        if parameter.node not in known
+        and sum(size > 1 for size in parameter.shape) > 1
+        and not parameter.module_class.startswith("Embedding")
+    ]
 
 
 def _gain(view: View, layer: Layer) -> float:
