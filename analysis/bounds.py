@@ -56,12 +56,12 @@ def maker(view: View, place: Place) -> Place:
         *_, place = view.flow.same_tensor(place)
         vertex = view.flow.vertices[place]
         behind = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
-        if vertex.operation in RESHAPES and len(behind) == 1 and _same_numbers(view, place, behind[0]):
+        if vertex.operation in RESHAPES and len(behind) == 1 and same_numbers(view, place, behind[0]):
             place = behind[0]
     return place
 
 
-def _same_numbers(view: View, place: Place, behind: Place) -> bool:
+def same_numbers(view: View, place: Place, behind: Place) -> bool:
     """Whether both have the same range: more than a reshape may lie between two names."""
     one, two = (view.history(node, role=role) for node, role in (place, behind))
     if view.flow.vertices[behind].type != "calculated" or not len(one) or len(one) != len(two):

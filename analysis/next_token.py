@@ -36,8 +36,8 @@ def _is_next(step: Step, place: Place, target: Place) -> bool:
     if tensor is None or kept is None or len(tensor.shape) != 2 or tensor.info.batch_dim is None:
         return False
     batch = tensor.info.batch_dim
-    given = _by_sample(step, kept)
-    wanted = _targets(step, target, tensor.shape[batch], is_batch_first=batch == 0)
+    given = known_tokens(step, kept)
+    wanted = known_targets(step, target, tensor.shape[batch], is_batch_first=batch == 0)
     pairs = [
         (value, given[sample, position + 1])
         for (sample, position), value in wanted.items()
@@ -46,7 +46,8 @@ def _is_next(step: Step, place: Place, target: Place) -> bool:
     return len(pairs) >= _FEWEST and len(set(pairs)) > 1 and all(one == two for one, two in pairs)
 
 
-def _by_sample(step: Step, kept: Neurons) -> Tokens:
+def known_tokens(step: Step, kept: Neurons) -> Tokens:
+    """The kept tokens."""
     positions = _positions(kept)
     return {
         (sample, int(position)): float(value)
@@ -55,13 +56,13 @@ def _by_sample(step: Step, kept: Neurons) -> Tokens:
     }
 
 
-def _targets(step: Step, place: Place, batch: int, *, is_batch_first: bool) -> Tokens:
+def known_targets(step: Step, place: Place, batch: int, *, is_batch_first: bool) -> Tokens:
     """The targets as they are, or out of one long row of all samples."""
     tensor, kept = tensor_of(step, place), neurons_of(step, place)
     if tensor is None or kept is None:
         return {}
     if len(tensor.shape) == 2 and tensor.info.batch_dim is not None:
-        return _by_sample(step, kept)
+        return known_tokens(step, kept)
     if len(tensor.shape) != 1 or not batch or kept.total % batch or len(kept.samples) != 1:
         return {}
     places, length = _positions(kept), kept.total // batch

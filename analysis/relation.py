@@ -17,7 +17,7 @@ _DEVIATIONS = 3.0
 """How many standard deviations above chance count as a relation."""
 
 
-def gather_pairs(steps: list[Step], one: Place, two: Place) -> tuple[Matrix, Matrix]:
+def gather_pairs(steps: list[Step], one: Place, two: Place, *, each_once: bool = True) -> tuple[Matrix, Matrix]:
     """``(n, neurons)`` of both places: the kept samples of all steps, each different one once."""
     first, second = [], []
     for step in steps:
@@ -30,6 +30,8 @@ def gather_pairs(steps: list[Step], one: Place, two: Place) -> tuple[Matrix, Mat
     inputs, targets = np.concatenate(first), np.concatenate(second)
     good = np.isfinite(inputs).all(1) & np.isfinite(targets).all(1)
     inputs, targets = inputs[good], targets[good]
+    if not each_once:
+        return inputs, targets
     _, index = np.unique(inputs, axis=0, return_index=True)
     return inputs[np.sort(index)], targets[np.sort(index)]
 
@@ -39,6 +41,11 @@ def are_related(inputs: Matrix, targets: Matrix) -> bool:
     x = _standardised(inputs)
     y = _standardised(targets)
     return _neighbours_agree(x, y) or _features_go_with(x, y)
+
+
+def go_together(inputs: Matrix, targets: Matrix) -> bool:
+    """Whether a feature goes with a target: all there is to see in inputs of a few different values."""
+    return _features_go_with(_standardised(inputs), _standardised(targets))
 
 
 def _neighbours_agree(x: Matrix, y: Matrix) -> bool:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -21,6 +23,19 @@ def neuron_moments(step: Step, place: Place) -> tuple[NDArray[np.float64], NDArr
     if tensor.info.batch_dim is None or tensor.shape[tensor.info.batch_dim] < 2:
         return None
     return np.asarray(kept.statistics[_MEAN], np.float64), np.asarray(kept.statistics[_STD], np.float64)
+
+
+def share_between(steps: Sequence[Step], place: Place) -> float:
+    """The part of the neurons' variance that lies between batches and not within them: 1/batch where data is shuffled.
+
+    NaN if fewer than half of the steps, or than ten, tell.
+    """
+    moments = [found for found in (neuron_moments(step, place) for step in steps) if found is not None]
+    if len(moments) < max(10, len(steps) / 2) or len({len(mean) for mean, _ in moments}) > 1:
+        return float("nan")
+    within = float(np.mean([std**2 for _, std in moments]))
+    between = float(np.mean(np.var([mean for mean, _ in moments], axis=0)))
+    return between / (between + within) if between + within > 0 else float("nan")
 
 
 def relative_spread(step: Step, place: Place) -> float:

@@ -57,7 +57,9 @@ def _between(job: StepJob) -> Iterable[FoundCall]:
         place = job.places[node]
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
         if place is not None and before and not is_logged:
-            yield FoundCall(kind, job.operations[node], place, before, tuple(sorted(after[node])))
+            kind, _, argument = kind.partition(": ")
+            operation = f"{job.operations[node]}({argument})" if argument else job.operations[node]
+            yield FoundCall(kind, operation, place, before, tuple(sorted(after[node])))
 
 
 def _kinds(job: StepJob) -> dict[int, str]:

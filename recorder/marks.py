@@ -2,34 +2,68 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import torch
 
+from stepscope.recorder.dimension_marks import note_division, note_join, note_product, note_softmax
 from stepscope.recorder.reshapes import mixes_samples, scrambles
+from stepscope.recorder.trace import Trace
 
-Shape = Sequence[int]
+_Arguments = tuple[Any, ...]
+_Named = dict[str, Any]
+_SLOW, _FAST = 0.01, 0.5
+"""Momenta of a batch normalisation between which its running statistics are those of several batches."""
+_SAME = frozenset(["", "detach", "clone", "to"])
+_MOST = 0.7
+"""The share that is dropped beyond which little is left."""
 
 
-def _of_reshape(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
+def _of_reshape(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    note_join(made, args, kwargs, trace)
     before, after = args[0].shape, made.shape
     if mixes_samples(before, after):
         return "mix"
     return "scramble" if scrambles(before, after) else ""
 
 
-def _of_recurrence(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
-    """A layer that reads the first dimension as time; what it is given is not packed, and no single sample."""
-    return "time first" if args[-1] is False and args[0].dim() == 3 else ""
+def _of_recurrence(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    """A layer that reads the first dimension as time; what it is given is not packed, and no single sample.
+
+    Or one that starts from a state which the step did not make: that of another step.
+    """
+    if args[-1] is False and args[0].dim() == 3:
+        return "time first"
+    states = args[1] if isinstance(args[1], (tuple, list)) else (args[1],)
+    known = [trace.known(state) for state in states if isinstance(state, torch.Tensor)]
+    is_carried = bool(known) and all(_is_from_outside(trace, node) for node in known)
+    return "carried state" if is_carried else ""
 
 
-def _of_dropout(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
-    training = kwargs.get("training", args[2] if len(args) > 2 else True)
-    return "dropout" if training and kwargs.get("p", args[1] if len(args) > 1 else 0.5) else ""
+def _is_from_outside(trace: Trace, node: int | None) -> bool:
+    """Whether a tensor is no parameter, and nothing that was computed, or made as zeros, within the step."""
+    while node is not None and len(trace.parents[node]) == 1 and trace.operations[node] in _SAME:
+        node = trace.parents[node][0]
+    return node is None or not (trace.parents[node] or trace.carries_grad[node] or trace.operations[node])
 
 
-def _of_arithmetic(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
+def _of_dropout(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    training, share = _argument(args, kwargs, "training", 2, True), _argument(args, kwargs, "p", 1, 0.5)
+    if not training or not share:
+        return ""
+    return f"high dropout: p={share:.2g}" if share > _MOST and made.requires_grad else "dropout"
+
+
+def _of_batch_norm(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    """Running statistics that hardly follow the batches, or forget all but the last one."""
+    momentum = _argument(args, kwargs, "momentum", 6, 0.1)
+    if not _argument(args, kwargs, "training", 5, False) or not isinstance(momentum, float):
+        return ""
+    return "" if _SLOW <= momentum < _FAST else f"momentum: momentum={momentum:.2g}"
+
+
+def _of_arithmetic(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
     """A row and a column of the same length, which become a square."""
     if (
         made.dim() != 2
@@ -43,12 +77,21 @@ def _of_arithmetic(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Te
     return "square" if samples > 1 and shapes == {(samples,), (samples, 1)} else ""
 
 
-def _of_draw(args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
+def _of_draw(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
     return "draw" if args and isinstance(args[0], torch.Tensor) and not made.requires_grad else ""
 
 
-_LOOKS: dict[str, Callable[[tuple[Any, ...], dict[str, Any], torch.Tensor], str]] = {
+def _argument(args: _Arguments, kwargs: _Named, name: str, position: int, default: Any) -> Any:
+    return kwargs.get(name, args[position] if len(args) > position else default)
+
+
+_LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     **dict.fromkeys(["view", "reshape"], _of_reshape),
+    "flatten": note_join,
+    "batch_norm": _of_batch_norm,
+    **dict.fromkeys(["softmax", "log_softmax", "normalize"], note_softmax),
+    **dict.fromkeys(["div", "truediv", "itruediv"], note_division),
+    **dict.fromkeys(["matmul", "bmm"], note_product),
     **dict.fromkeys(["gru", "lstm", "rnn_tanh", "rnn_relu"], _of_recurrence),
     **dict.fromkeys(["dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"], _of_dropout),
     **dict.fromkeys(["sub", "rsub", "add", "radd", "mul", "rmul"], _of_arithmetic),
@@ -58,6 +101,9 @@ MARKED = frozenset(_LOOKS)
 """The torch functions that may be odd."""
 
 
-def mark_of(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], made: torch.Tensor) -> str:
-    """What is odd about a call of one of ``MARKED``, as a kind of ``Call``; empty if nothing is."""
-    return _LOOKS[name](args, kwargs, made) if args else ""
+def mark_of(name: str, args: _Arguments, kwargs: _Named, made: torch.Tensor, trace: Trace) -> str:
+    """What is odd about a call of one of ``MARKED``, as a kind of ``Call``; empty if nothing is.
+
+    An argument that matters may follow: ``"high dropout: p=0.9"``.
+    """
+    return _LOOKS[name](made, args, kwargs, trace) if args else ""

@@ -18,6 +18,18 @@ _RESHAPES = frozenset(
      "__getitem__", "getitem", "select", "narrow", "to", "float", "detach", "clone", "t"]
 )  # fmt: skip
 """What moves numbers but does not change them: no other tensor than the one that has a name already."""
+_ACTIVATIONS = frozenset(
+    ["relu", "relu6", "sigmoid", "hardsigmoid", "softmax", "log_softmax", "logsigmoid", "tanh", "softplus", "exp",
+     "leaky_relu", "elu", "silu", "gelu"]
+)  # fmt: skip
+"""What makes a prediction of what a model returns, where the loss is code of the user's own."""
+_FAR = 8
+_WEIGHTS = {
+    "cross_entropy": ("weight", "class weight"),
+    "nll_loss": ("weight", "class weight"),
+    "binary_cross_entropy_with_logits": ("pos_weight", "positive weight"),
+}
+"""The arguments of loss functions that weigh classes, and what they are called."""
 
 
 class Running(Protocol):
@@ -91,8 +103,9 @@ class TargetFinder:
             if isinstance(target, torch.Tensor) and self._may_be_target(target):
                 self._take(target)
             prediction = kwargs.get("input", args[0] if args else None)
-            if isinstance(prediction, torch.Tensor) and not modules.inside_watched and self._is_nameless(prediction):
-                self._take_prediction(prediction)
+            if isinstance(prediction, torch.Tensor) and not modules.inside_watched:
+                self._take_nameless(prediction)
+            self._take_weights(name, kwargs)
         elif self._model_called and not modules.inside:
             self._look_at_own_code(args)
 
@@ -100,12 +113,27 @@ class TargetFinder:
         # Its size says nothing: language models flatten batch and time into one dimension.
         return tensor.dim() > 0 and not isinstance(tensor, torch.nn.Parameter) and self._register.trace.is_data(tensor)
 
-    def _is_nameless(self, tensor: torch.Tensor) -> bool:
+    def _take_nameless(self, tensor: torch.Tensor, makers: Collection[str] | None = None) -> None:
+        """Name what a loss is computed from, if neither it nor what was reshaped to it has a name.
+
+        Behind reshapes it is known by the function that made its numbers: ``softmax``, not ``transpose``.
+        """
         trace = self._register.trace
-        known = trace.known(tensor)
-        if known is None or tensor.dim() == 0 or isinstance(tensor, torch.nn.Parameter) or trace.is_data(tensor):
-            return False
-        return self._register.find(tensor) is None and trace.operations[known] not in _RESHAPES
+        node = trace.known(tensor)
+        if node is None or tensor.dim() == 0 or isinstance(tensor, torch.nn.Parameter) or trace.is_data(tensor):
+            return
+        for _ in range(_FAR):
+            if node in trace.named or trace.operations[node] not in _RESHAPES or not trace.parents[node]:
+                break
+            node = trace.parents[node][0]
+        operation = trace.operations[node]
+        if node in trace.named or operation in _RESHAPES or (makers is not None and operation not in makers):
+            return
+        place = trace.places[node]
+        self._take_prediction(tensor)
+        named = self._register.find(tensor)
+        if named is not None:
+            trace.operations[named.trace_node], trace.places[named.trace_node] = operation, place
 
     def _take_prediction(self, tensor: torch.Tensor) -> None:
         iteration = self._register.iteration
@@ -113,6 +141,17 @@ class TargetFinder:
         node = self._free("prediction", number)
         self._register.add(tensor, node, "tensor", "calculated", automatic=True)
         self._predictions[iteration] += 1
+
+    def _take_weights(self, name: str, kwargs: dict[str, Any]) -> None:
+        """Name what weighs the classes of a loss, once an iteration."""
+        key, node = _WEIGHTS.get(name, ("", ""))
+        weight = kwargs.get(key)
+        if not isinstance(weight, torch.Tensor) or weight.dim() > 1 or not self._register.trace.is_data(weight):
+            return
+        if self._register.find(weight) is None and not self._register.calls(node):
+            self._register.add(
+                weight, node, "tensor", "buffer", automatic=True, batched=False, call=self._register.next_call(node)
+            )
 
     def _look_at_own_code(self, args: tuple[Any, ...]) -> None:
         tensors = list(tensors_in(args))
@@ -122,6 +161,9 @@ class TargetFinder:
         if len(data) < len(tensors):
             for tensor in data:
                 self._take(tensor)
+            if data:
+                for tensor in tensors:
+                    self._take_nameless(tensor, _ACTIVATIONS)
 
     def _take(self, tensor: torch.Tensor) -> None:
         iteration = self._register.iteration

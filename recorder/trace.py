@@ -36,6 +36,8 @@ class Trace:
         self.operations: list[str] = []
         self.places: list[Place | None] = []
         self.marks: dict[int, str] = {}  # node -> what is odd about the call that made it
+        self.summed: dict[int, int] = {}  # node -> the dimension, from the end, that a softmax was taken over
+        self.joined: dict[int, tuple[int, int]] = {}  # node -> the two dimensions that became its first
         self.named: dict[int, int] = {}  # node -> index of the named tensor
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}

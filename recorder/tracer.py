@@ -11,6 +11,7 @@ from torch.overrides import TorchFunctionMode
 
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
+from stepscope.recorder.loss_marks import mark_of_loss
 from stepscope.recorder.loss_scale import MULTIPLICATIONS, UNSCALING, is_scaling
 from stepscope.recorder.marks import MARKED, mark_of
 from stepscope.recorder.trace import Trace, tensors_in
@@ -217,8 +218,12 @@ class Tracer(TorchFunctionMode):
         else:
             self._write(name.strip("_"), inputs, outputs, changed)
         if name in LOSS_FUNCTIONS:
+            mark = mark_of_loss(name, args, kwargs, self._trace)
             self._listener.on_loss_function(name, outputs[0])
-        elif name.strip("_") in MARKED and (mark := mark_of(name.strip("_"), args, kwargs, outputs[0])):
+        else:
+            plain = name.strip("_")
+            mark = mark_of(plain, args, kwargs, outputs[0], self._trace) if plain in MARKED else ""
+        if mark:
             self._trace.marks[self._trace.node(outputs[0])] = mark
 
     def _leave(self, func: Any, args: tuple[Any, ...]) -> None:

@@ -157,8 +157,14 @@ class Call:
     * ``edge``: an operation that is infinite, or has an infinite slope, at the edge of its domain (``sqrt``, ``log``).
     * ``mix``: a ``view`` or ``reshape`` that puts the samples of a batch elsewhere without moving their numbers.
     * ``scramble``: the same of another dimension, such as time.
-    * ``time first``: a recurrent layer that reads the first dimension as time.
-    * ``dropout``: a call of dropout, no module, that is active.
+    * ``time first``: a recurrent layer that reads the first dimension as time; ``carried state``: one that starts from
+      a state which the step did not make.
+    * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
+      dimension than the product behind it sums over.
+    * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
+      flattened along reversed dimensions.
+    * ``dropout``: a call of dropout, no module, that is active while nothing is trained; ``high dropout``,
+      ``momentum``: one that drops most, or a batch normalisation of an unusual momentum: ``dropout(p=0.9)``.
     * ``square``: an arithmetic operation that makes a square of a row and a column of the same length.
     * ``draw``: random numbers that are drawn with something computed as their parameters, and cut its gradient.
     * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.

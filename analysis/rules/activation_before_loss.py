@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.bounds import RESHAPES, maker
+from stepscope.analysis.bounds import RESHAPES, maker, same_numbers
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import line_of_node
@@ -47,6 +47,27 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
     ("nll_loss", "linear"): _Clash(
         "error", "nll_loss wants logarithms of probabilities", "Use log_softmax before it, or cross_entropy."
     ),
+    ("nll_loss", "relu"): _Clash(
+        "error", "nll_loss wants logarithms of probabilities", "Use log_softmax instead of relu."
+    ),
+    ("kl_div", "softmax"): _Clash(
+        "error", "kl_div wants logarithms of probabilities", "Use log_softmax for its input; the target stays as it is."
+    ),
+    ("kl_div", "sigmoid"): _Clash(
+        "error", "kl_div wants logarithms of probabilities", "Use logsigmoid or log_softmax for its input."
+    ),
+    ("kl_div", "linear"): _Clash("error", "kl_div wants logarithms of probabilities", "Use log_softmax before it."),
+    ("binary_cross_entropy_with_logits", "tanh"): _Clash(
+        "warning", "the loss wants logits of any size, not -1 to 1", _RAW
+    ),
+    ("cross_entropy", "exp"): _Clash("warning", "cross_entropy wants logits, not their exponentials", _RAW),
+    ("sigmoid", "sigmoid"): _Clash(
+        "error", "a sigmoid of a sigmoid lies between 0.5 and 0.73", "Leave one of them out."
+    ),
+    ("sigmoid", "relu"): _Clash("warning", "a sigmoid of what is never below 0 is never below 0.5", "Leave it out."),
+    ("log_softmax", "sigmoid"): _Clash("warning", "a softmax wants scores of any size, not 0 to 1", _RAW),
+    ("log_softmax", "relu"): _Clash("warning", "a softmax wants scores of any sign, not only positive ones", _RAW),
+    ("log_softmax", "tanh"): _Clash("warning", "a softmax wants scores of any size, not -1 to 1", _RAW),
     ("softmax", "softmax"): _Clash("warning", "a softmax of a softmax is almost uniform", "Leave one of them out."),
     ("log_softmax", "softmax"): _Clash(
         "error", "a log_softmax of a softmax is almost uniform", "Leave the softmax out."
@@ -100,7 +121,7 @@ class ActivationBeforeLoss(Rule):
             for link in view.flow.sources.get(place, ()):
                 before = view.flow.vertices[link.place]
                 clash = _CLASHES.get((vertex.operation, before.operation))
-                is_alias = link.place in set(view.flow.same_tensor(place))
+                is_alias = link.place in set(view.flow.same_tensor(place)) and same_numbers(view, place, link.place)
                 if clash is None or is_alias or vertex.type == "loss" or len(view.flow.sources[place]) > 1:
                     continue
                 if vertex.module != before.module:

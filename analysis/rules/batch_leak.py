@@ -34,7 +34,8 @@ class BatchLeak(Rule):
     How it is measured: on the way to a loss, a ``view`` or ``reshape`` turns ``(batch, a, ...)`` into
     ``(a, batch, ...)``, or does so to another dimension: neither moves a number. What joins or splits dimensions in
     place is right, and so are the shifts of relative positions, which pad first. Or: a recurrent layer, or an
-    attention, reads the first dimension as time, while that is what the loss counts its samples by. Other leaks over
+    attention, reads the first dimension as time, while that is what the loss counts its samples by. A recurrent layer
+    that starts from the state of another step is worth knowing: other sequences may get in by it. Other leaks over
     the batch show only in ``probe(model, batch)``, which asks the model itself.
 
     Causes: ``view`` or ``reshape`` instead of ``transpose`` or ``permute``; a layer without ``batch_first=True``.
@@ -62,6 +63,21 @@ class BatchLeak(Rule):
                 yield self._torn(view, sites[0], before, after)
         for place in _time_first(view):
             yield from self._over_samples(view, place)
+        yield from self._carried(view)
+
+    def _carried(self, view: View) -> Iterable[Finding]:
+        """Recurrent layers that start where an earlier step ended: right only if its sequences go on."""
+        for site in sites_of(view, "carried state"):
+            nodes = list(dict.fromkeys(place.node for place in (*_ordered(view, site.after), *site.before)))
+            summary = (
+                f"{nodes[0]} starts from a hidden state that is carried over from an earlier step (kept from the step "
+                f"before, not reset): right only if each sequence of a batch continues that of the batch before."
+            )
+            yield self.finding(
+                view, nodes[0], "info", summary, step=view.training[0].number, nodes=nodes[1:], confidence=0.6,
+                source=site.source, causes="The state is kept as truncated backpropagation does, on shuffled data.",
+                remedy="Start each batch from a state of zeros, or give it batches that continue each other.",
+            )  # fmt: skip
 
     def _torn(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:
         text = _MIXED if site.kind == "mix" else _SCRAMBLED

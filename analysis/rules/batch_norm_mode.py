@@ -26,7 +26,8 @@ class BatchNormMode(Rule):
     goes in; in evaluation mode it has not. So the mode of each recorded step shows in the numbers (of float32 outputs).
     Evaluation mode in training counts if the layer learns; it is worth knowing only if no step is in the other mode:
     a normalisation is often frozen so on purpose. Of evaluating steps in evaluation mode, the size of the
-    output is compared with that in training: they differ if the running statistics are not those of the data.
+    output is compared with that in training: they differ if the running statistics are not those of the data. And the
+    momentum that a call was given tells of how many batches they are.
 
     Causes: ``model.eval()`` or ``model.train()`` is forgotten or called at the wrong time; a momentum that is too small
     for the number of steps; evaluation data that are prepared in another way.
@@ -37,6 +38,9 @@ class BatchNormMode(Rule):
         rounding: how far the mean may be from that of the bias, as a part of the values' size. Source: sums of float32
             are exact to 1e-6 or so; running statistics miss a batch's by 1e-3 and more.
         factor: between the sizes of the output in evaluation and training. Source: our healthy runs stay below 1.5.
+        kept: the part of the running statistics that is still that of the start after all steps, ``(1 - momentum)`` to
+            the power of the steps. Source: a cumulative average keeps 1/e; the default of 0.1 keeps 1e-5 of 100 steps.
+        least: a shorter training says nothing of it.
     """
 
     name = "batch-norm-mode"
@@ -44,8 +48,11 @@ class BatchNormMode(Rule):
     remedy = "Call model.train() before training and model.eval() before evaluating; use the default momentum."
     rounding: float = 1e-5
     factor: float = 3.0
+    kept: float = 0.6
+    least: int = 50
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._momenta(view)
         kinds = {step.number: step.kind for step in view.steps}
         for path in _norms(view) if view.training else ():
             history = view.history(path, training=False)
@@ -53,6 +60,30 @@ class BatchNormMode(Rule):
             trains = np.array([kinds.get(number) in view.training_kinds for number in history.steps.tolist()], bool)
             yield from self._in_training(view, path, history.steps, in_training, trains)
             yield from self._in_evaluation(view, path, history, in_training, trains)
+
+    def _momenta(self, view: View) -> Iterator[Finding]:
+        """Running statistics that are still those of the start, or those of the last batch alone."""
+        if not view.training:
+            return
+        last = view.training[-1]
+        count = last.number + 1
+        calls = {call for number in last.iterations for call in last.graph(number).calls if call.kind == "momentum"}
+        graph = last.graph(last.iterations[0])
+        for call in sorted(calls, key=lambda call: call.after):
+            momentum = float(call.operation.partition("momentum=")[2].rstrip(")"))
+            kept = (1 - momentum) ** count
+            node = graph.vertices[(*call.after, *call.before)[0]].node
+            if momentum >= 0.5:
+                text = f"keep {momentum:.0%} of the last batch and forget the others: momentum is {momentum:g}"
+            elif kept > self.kept and count >= self.least:
+                text = f"are still {kept:.0%} those of the start after {count} steps: momentum is {momentum:g}"
+            else:
+                continue
+            yield self.finding(
+                view, node, "warning", f"The running statistics of {node} {text}, where 0.1 is usual.",
+                step=view.training[0].number, confidence=0.8, source=call.source,
+                remedy="Use momentum=0.1: torch's is the share of the new batch, other frameworks' that of the old.",
+            )  # fmt: skip
 
     def _in_training_mode(self, view: View, path: str, history: History) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         bias = view.history(f"{path}.bias", training=False)

@@ -24,8 +24,9 @@ class BroadcastTarget(Rule):
 
     How it is measured: the shapes differ and broadcast to a larger one, such as ``(B, 1)`` against ``(B,)``. A squeeze
     on the way has no name, so the loss decides: if all pairs are compared, the mean square is exactly
-    ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step. In code of one's own, an addition, subtraction
-    or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
+    ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step. Losses of torch are told by the shapes that
+    they were given, if one has fewer dimensions: singletons on both sides are meant. In code of one's own, an addition,
+    subtraction or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
 
     Causes: a last dimension of size one on one side only.
 
@@ -50,8 +51,28 @@ class BroadcastTarget(Rule):
         ]
         for comparison in compared:
             yield self._finding(view, comparison)
-        if not compared:  # else the squares found are these
+        called = [] if compared else list(self._called(view))
+        yield from called
+        if not compared and not called:  # else the squares found are these
             yield from self._squares(view)
+
+    def _called(self, view: View) -> Iterable[Finding]:
+        """Losses of torch that were given shapes with another number of dimensions, which grow."""
+        for site in sites_of(view, "broadcast"):
+            sources = sorted(site.before, key=lambda place: view.position.get(place.node, 0))
+            learned = [place for place in sources if view.flow.vertices[place].type == "calculated"]
+            if not learned or not site.after:
+                continue
+            loss = next(iter(site.after)).node
+            summary = (
+                f"{site.operation} was given shapes of different lengths, from {listed(p.node for p in sources)}, "
+                f"which are broadcast to a larger one: it compares every sample with every target."
+            )
+            nodes = list(dict.fromkeys(place.node for place in sources))
+            yield self.finding(
+                view, loss, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.95,
+                source=site.source,
+            )  # fmt: skip
 
     def _squares(self, view: View) -> Iterable[Finding]:
         """Arithmetic in the loss's own code between a row and a column, one of which the net has made."""

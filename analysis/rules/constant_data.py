@@ -11,10 +11,13 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.spread import neuron_moments, share_between
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import NEURON_STATISTICS
 
 _STD = NEURON_STATISTICS.index("std")
+_MOST_STEPS = 60
+_FEWEST = 16
 _MADE = frozenset(
     ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"]
 )
@@ -23,25 +26,35 @@ _MADE = frozenset(
 
 @dataclass(frozen=True)
 class ConstantData(Rule):
-    """All samples of every batch have the same input, or the same target.
+    """All samples of every batch have the same input, or (almost) the same target; or most of an input never varies.
 
     Symptom: the loss falls to zero at once, or settles at once; nothing that is learned is of use.
 
     How it is measured: in up to five training steps over the whole run, every neuron of the input (or the target) has
     the same value for all samples of its batch. Trials with several losses are left out for targets: a GAN's real
-    samples all have the target 1.
+    samples all have the target 1. Or: most of the targets' variance lies between the batches and not within them, as if
+    they were sorted; of shuffled ones it is one over the batch's size. Or most numbers of an input never vary.
 
     Causes: a loader that returns one sample again and again, data sorted by class, labels that were overwritten,
     ``expand`` where a stack was meant.
 
     Remedy: look at a batch of data; shuffle it; check the indices of the data set.
 
-    Source: no threshold; the spread is exactly zero. Constants that the step makes itself (``torch.zeros``) are meant.
+    Constants that the step makes itself (``torch.zeros``) are meant.
+
+    Attributes:
+        between: the part of the targets' variance between batches that counts as sorted. Source: half is eight times
+            what batches of 16 have by chance; text, whose batches are of one kind, has less than a fifth.
+        smallest: batches of fewer samples are not judged by it.
+        blank: the part of an input's numbers that never vary. Source: the border of handwritten digits is a half.
     """
 
     name = "constant-data"
     causes = "A loader that returns one sample again and again, data sorted by class, or labels that were overwritten."
     remedy = "Look at a few batches by hand; shuffle the data; check the indices of the data set."
+    between: float = 0.5
+    smallest: int = 8
+    blank: float = 0.8
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training:
@@ -55,6 +68,47 @@ class ConstantData(Rule):
             varying = [place for place in places if place not in found]
             if found and not varying and level:
                 yield self._finding(view, found[0])
+                return
+        yield from self._sorted(view, [place for place in targets if place in used])
+        yield from self._blank(view, [place for place in inputs if place in used])
+
+    def _sorted(self, view: View, targets: list[Place]) -> Iterable[Finding]:
+        """Targets that are alike within a batch and differ between batches."""
+        if len(targets) != 1 or view.flow.vertices[targets[0]].operation in _MADE:
+            return
+        target = targets[0]
+        samples = (view.shape(target, view.training[-1]) or (0,))[0]
+        steps = view.training[:: max(1, len(view.training) // _MOST_STEPS)]
+        share = share_between(steps, target) if samples >= self.smallest else 0.0
+        if share > self.between:
+            history = view.history(target.node, role=target.role)
+            summary = (
+                f"The data seems to be sorted by its targets and not shuffled: a batch has hardly more than the same "
+                f"class (or value) of {target.node}; {share:.0%} of its variance lies between batches."
+            )
+            shown = [evidence(history, "mean", "the batches' means"), evidence(history, "std", "their spread")]
+            yield self.finding(
+                view, target.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.8,
+                causes="shuffle=False on data that is sorted by class, or a sampler that draws one class at a time.",
+                remedy="Shuffle the data: DataLoader(..., shuffle=True).",
+            )  # fmt: skip
+
+    def _blank(self, view: View, inputs: list[Place]) -> Iterable[Finding]:
+        """Inputs most of whose numbers are the same in all samples of all batches."""
+        for place in (place for place in inputs if _is_floating(view, place)):
+            share = _never_varying(view, place)
+            if share >= self.blank:
+                history = view.history(place.node, role=place.role)
+                summary = (
+                    f"Almost all of the input are constant numbers: {share:.0%} of {place.node} never vary, neither "
+                    f"within batches nor between them, as if erased or masked."
+                )
+                yield self.finding(
+                    view, place.node, "info", summary, [evidence(history, "std", "its spread over all elements")],
+                    step=int(history.steps[0]), confidence=0.7,
+                    causes="An augmentation that erases or crops too much, a mask the wrong way round, empty columns.",
+                    remedy="Look at some inputs as the model gets them; leave out what never varies.",
+                )  # fmt: skip
 
     def _finding(self, view: View, place: Place) -> Finding:
         history = view.history(place.node, role=place.role)
@@ -62,6 +116,22 @@ class ConstantData(Rule):
         summary = f"All samples of a batch have the same {kind}: {place.node} does not vary in any batch looked at."
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _is_floating(view: View, place: Place) -> bool:
+    row = view.training[-1].layout.row(place.node, "value", place.role, None)
+    return row is not None and "float" in view.training[-1].layout.tensors[row].dtype
+
+
+def _never_varying(view: View, place: Place) -> float:
+    """The share of an input's numbers that are the same in all samples of ten steps; 0 if it cannot be judged."""
+    found = [neuron_moments(step, place) for step in view.training[:: max(1, len(view.training) // 10)]]
+    moments = [pair for pair in found if pair is not None]
+    if len(moments) < 5 or len({len(mean) for mean, _ in moments}) > 1 or len(moments[0][0]) < _FEWEST:
+        return 0.0
+    means, spreads = np.array([mean for mean, _ in moments]), np.array([std for _, std in moments])
+    still = (spreads <= 1e-6 * np.abs(means)).all(axis=0) & (np.ptp(means, axis=0) <= 1e-6 * np.abs(means[0]))
+    return 0.0 if still.all() else float(still.mean())
 
 
 def _is_constant(view: View, place: Place) -> bool:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -24,7 +25,8 @@ class DropoutMode(Rule):
     median of the training steps, and of the steps of each kind that computes no gradients. In evaluation mode the
     difference is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean, which dropout
     keeps: such modules are left out. Dropout that was active in training steps and drops nothing from one of them on is
-    in evaluation mode. Calls of dropout as a function are recorded with whether they are active.
+    in evaluation mode. The rate of training is that which a call was given, of a module or a function; so is whether
+    a function's dropout is active in evaluation.
 
     Causes: ``model.eval()`` is not called before evaluating, or ``model.train()`` not after it; a keep rate that was
     given as the drop rate.
@@ -45,13 +47,11 @@ class DropoutMode(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._called(view)
+        yield from self._drops_most(view)
         for path, module in view.modules.items() if view.training else ():
             if not module.module_class.startswith("Dropout") or path not in view.nodes:
                 continue
             trained = _dropped(view, view.history(path), training=True)
-            if len(trained) and np.median(trained) > self.high:
-                text = f"{path} sets {np.median(trained):.0%} of its input to zero in training."
-                yield self._finding(view, path, text, view.training[0].number)
             since = _stops(trained, self.active)
             if since is not None:
                 step = int(view.history(path).steps[since])
@@ -61,6 +61,23 @@ class DropoutMode(Rule):
                 steps = [step.number for step in view.steps if step.kind not in view.training_kinds]
                 text = f"{path} is active while the net is evaluated: model.eval() was not called."
                 yield self._finding(view, path, text, steps[0])
+
+    def _drops_most(self, view: View) -> Iterable[Finding]:
+        """Calls in training, of modules and functions, whose rate is beyond any use."""
+        for site in sites_of(view, "high dropout"):
+            rate = float(site.operation.partition("p=")[2].rstrip(")") or 0)
+            if rate < self.high:
+                continue
+            nodes = list(dict.fromkeys(place.node for place in (*site.after, *site.before)))
+            modules = [node for node in nodes if view.nodes[node].module_class.startswith("Dropout")]
+            node = (modules or nodes)[0]
+            text = f"{node} sets {rate:.0%} of its input to zero in training: dropout drops almost everything."
+            if not modules:
+                text = f"{site.operation} before {node} sets {rate:.0%} of its input to zero in training."
+            yield self.finding(
+                view, node, "warning", text, step=view.training[0].number, nodes=[n for n in nodes if n != node],
+                source=site.source, confidence=0.9, causes="A keep rate was given where a drop rate is wanted.",
+            )  # fmt: skip
 
     def _called(self, view: View) -> Iterable[Finding]:
         """Dropout that is called as a function, and not told that the net is being evaluated."""

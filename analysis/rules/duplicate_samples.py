@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 
 import numpy as np
 
@@ -25,7 +27,8 @@ class DuplicateSamples(Rule):
 
     How it is measured: of the kept samples of a batch (five by default), some have exactly the same input, in most of
     twenty training steps over the whole run. Only floating inputs with several different numbers each are judged: words
-    and small tables repeat by chance.
+    and small tables repeat by chance. Copies with noise of their own are worth knowing: the same two positions of the
+    batch hold samples that are much nearer to each other than others, in most of the steps.
 
     Causes: a loader that repeats samples, indices drawn with replacement from few samples, several workers that start
     from the same random state, the same data set listed twice.
@@ -34,21 +37,40 @@ class DuplicateSamples(Rule):
 
     Attributes:
         share: of the steps. Source: of ours; accidents do not repeat themselves in most batches.
+        near: the distance of two samples, as a part of the median of all pairs, that makes them alike.
     """
 
     name = "duplicate-samples"
     causes = "A loader or sampler that repeats samples, or workers that start from the same random state."
     remedy = "Look at the indices that a batch is made of; sample without replacement; seed the workers differently."
     share: float = 0.8
+    near: float = 0.6
 
     def check(self, view: View) -> Iterable[Finding]:
         steps = view.training[:: max(1, len(view.training) // 20)]
         used = view.flow.upstream(view.losses)
-        for place in view.flow.of_type("input"):
+        for place in {place.node: place for place in view.flow.of_type("input")}.values():
             pairs = [pair for step in steps if place in used for pair in [_equal_pair(step, place)] if pair is not None]
             equal = [pair for pair in pairs if pair[0] != pair[1]]
             if len(pairs) >= 3 and len(equal) >= self.share * len(pairs):
                 yield self._finding(view, place, equal[0], len(equal), len(pairs))
+            elif place in used:
+                yield from self._alike(view, steps, place)
+
+    def _alike(self, view: View, steps: list[Step], place: Place) -> Iterable[Finding]:
+        """Samples at the same two positions of each batch that are much nearer to each other than all others."""
+        nearest = [pair for step in steps for pair in [_nearest_pair(step, place, self.near)] if pair is not None]
+        if len(nearest) < 10:
+            return
+        pair, count = Counter(nearest).most_common(1)[0]
+        if pair != (0, 0) and count >= self.share * len(nearest):
+            summary = (
+                f"Batches seem to hold the same sample several times in {place.node}: samples {pair[0]} and {pair[1]} "
+                f"are nearer to each other than others in {count} of {len(nearest)} batches (duplicates, with noise?)."
+            )
+            history = view.history(place.node, role=place.role)
+            shown = [evidence(history, "std", "its spread over all elements")]
+            yield self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.6)
 
     def _finding(self, view: View, place: Place, pair: tuple[int, int], count: int, of: int) -> Finding:
         history = view.history(place.node, role=place.role)
@@ -58,6 +80,22 @@ class DuplicateSamples(Rule):
         )
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.8)
+
+
+def _nearest_pair(step: Step, place: Place, near: float) -> tuple[int, int] | None:
+    """The two kept samples that are nearest to each other, if they are near; else (0, 0)."""
+    tensor, kept = tensor_of(step, place), neurons_of(step, place)
+    if tensor is None or kept is None or tensor.info.batch_dim is None or "float" not in tensor.info.dtype:
+        return None
+    rows = kept.samples.astype(np.float64)
+    if len(rows) < 4 or rows.shape[1] < _DISTINCT or len(rows) != len(step.samples):
+        return None
+    distances = {
+        (one, two): float(np.linalg.norm(rows[one] - rows[two])) for one, two in combinations(range(len(rows)), 2)
+    }
+    pair = min(distances, key=distances.__getitem__)
+    usual = float(np.median(list(distances.values())))
+    return (step.samples[pair[0]], step.samples[pair[1]]) if distances[pair] < near * usual else (0, 0)
 
 
 def _equal_pair(step: Step, place: Place) -> tuple[int, int] | None:

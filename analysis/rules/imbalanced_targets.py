@@ -11,12 +11,14 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _MOST_STEPS = 100
+_WEIGHTS = ("class weight", "positive weight")
+"""What the recorder calls the weights that a loss is given."""
 _LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
 
 
@@ -30,6 +32,9 @@ class ImbalancedTargets(Rule):
     one among the kept samples of the steps, or class 0, whose share of all elements is known. It is a fact about the
     data, and often known: so it is worth knowing only.
 
+    Besides, the weights of the classes that a loss was given are compared with how frequent the classes are: to give
+    the rarer one the smaller weight is to turn the balance upside down.
+
     Causes: rare events, a filter that dropped the other classes, a loader that draws from one part of the data, padding
     that counts as a class.
 
@@ -39,6 +44,8 @@ class ImbalancedTargets(Rule):
     Attributes:
         ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
         least: fewer kept targets are not judged.
+        weighs: how many times the class of the largest weight must outweigh that of the smallest one, and be more
+            frequent. Source: of ours; weights that follow rounding differ by less.
     """
 
     name = "imbalanced-targets"
@@ -49,6 +56,7 @@ class ImbalancedTargets(Rule):
     )
     ratio: float = 10.0
     least: int = 100
+    weighs: float = 1.5
 
     def check(self, view: View) -> Iterable[Finding]:
         seen: set[Place] = set()
@@ -57,10 +65,43 @@ class ImbalancedTargets(Rule):
             if target is None or target in seen or comparison.operation not in _LOSSES:
                 continue
             seen.add(target)
+            yield from self._upside_down(view, comparison, target)
             is_binary = comparison.operation.startswith("binary")
             share, common = _binary(view, target) if is_binary else _classes(view, target, self.least)
             if share > self.ratio / (1 + self.ratio) and share < 1:
                 yield self._finding(view, target, share, common)
+
+    def _upside_down(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Weights that are larger for the class that is more frequent anyway."""
+        behind = [link.place for link in view.flow.sources.get(comparison.loss, ())]
+        place = next((place for place in behind if place.node in _WEIGHTS), None)
+        kept = None if place is None else neurons_of(view.training[-1], place)
+        if place is None or kept is None or kept.samples.shape[-1] != kept.total:
+            return
+        weights, counts = kept.samples.ravel().astype(np.float64), Counter(_kept(view, target))
+        if place.node == _WEIGHTS[1]:  # what weighs yes, where no weighs 1
+            weights = np.array([1.0, weights[0]]) if len(weights) == 1 else np.empty(0)
+        frequent = np.array([counts.get(float(number), 0) for number in range(len(weights))], np.float64)
+        known = (frequent > 0) & (weights > 0)
+        if sum(counts.values()) < self.least or known.sum() < 2:
+            return
+        classes = np.flatnonzero(known)
+        heavy, light = classes[np.argmax(weights[known])], classes[np.argmin(weights[known])]
+        agree = np.corrcoef(np.log(weights[known]), np.log(frequent[known]))[0, 1]
+        ratios = weights[heavy] / weights[light], frequent[heavy] / frequent[light]
+        if min(ratios) < self.weighs or not agree > 0.5:
+            return
+        summary = (
+            f"The class weights are upside down: class {heavy} has {ratios[0]:.2g} times the weight of class {light}, "
+            f"although it is {ratios[1]:.2g} times as frequent already: the rare class does not count."
+        )
+        yield self.finding(
+            view, target.node, "warning", summary, [evidence(view.history(place.node), "max", "the largest weight")],
+            step=view.training[0].number, nodes=[comparison.loss.node, place.node], confidence=0.85,
+            causes="Weights made from the classes' counts, not from their inverse.",
+            remedy="Weigh each class by the inverse of how frequent it is (pos_weight: no over yes).",
+            source=view.flow.vertices[comparison.loss].source,
+        )  # fmt: skip
 
     def _finding(self, view: View, target: Place, share: float, common: float) -> Finding:
         history = view.history(target.node, role=target.role)

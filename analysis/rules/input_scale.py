@@ -9,7 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.curves import fallen
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, layers, rms
@@ -39,6 +40,8 @@ class InputScale(Rule):
         large, small: sizes beyond which it counts. Source: a net with He initialisation keeps sizes, so that outputs
             start this far from the 1 that losses and later layers are made for; SageMaker's CheckInputImages has
             only a mean, of 0.2, and alarms on pixels from 0 to 1.
+        smallish, fall: sizes below this are worth knowing, and count if the loss has not lost this part of its start.
+            Source: pixels that were divided by 255 twice have 0.002 to 0.004; quiet sounds can do with 0.01.
         shift, stretch: how many standard deviations the mean of a kind of steps that only evaluates may lie beside that
             of the training, and how many times its standard deviation may be another one. Source: of ours; samples of
             the same data differ by a small part of one.
@@ -48,6 +51,8 @@ class InputScale(Rule):
     causes = "Pixels from 0 to 255, raw table columns, or a normalisation that was left out or done twice."
     remedy = "Subtract the mean and divide by the standard deviation of the training data."
     large: float = 10.0
+    fall: float = 0.5
+    smallish: float = 2e-2
     small: float = 1e-3
     shift: float = 3.0
     stretch: float = 5.0
@@ -60,11 +65,19 @@ class InputScale(Rule):
             if not sinks or not len(history):
                 continue
             size = median(rms(history))
-            strange = size > self.large or 0 < size < self.small
-            if strange and any(_arrives(view, size, layer) for layer in sinks):
-                yield self._finding(view, place, size, sinks[0])
+            level = self._level(view, size)
+            if level and any(_arrives(view, size, layer) for layer in sinks):
+                yield self._finding(view, place, level, sinks[0])
         for place in view.all_flow.of_type("input"):
             yield from self._between_kinds(view, place)
+
+    def _level(self, view: View, size: float) -> Level | None:
+        """How bad an input of this size is; None if it is not."""
+        if size > self.large or 0 < size < self.small:
+            return "warning"
+        if not 0 < size < self.smallish:
+            return None
+        return "warning" if fallen(view) < self.fall else "info"
 
     def _between_kinds(self, view: View, place: Place) -> Iterable[Finding]:
         """Whether a kind of steps that only evaluates gets inputs of another size than the training."""
@@ -96,7 +109,7 @@ class InputScale(Rule):
             remedy="Give both kinds of steps the same normalisation, with the numbers of the training data.",
         )  # fmt: skip
 
-    def _finding(self, view: View, place: Place, size: float, layer: Layer) -> Finding:
+    def _finding(self, view: View, place: Place, level: Level, layer: Layer) -> Finding:
         history = view.history(place.node, role=place.role)
         mean, std = float(history.of("mean")[0]), float(history.of("std")[0])
         summary = (
@@ -105,7 +118,7 @@ class InputScale(Rule):
         )
         shown = [evidence(history, "std", f"std {std:.3g}"), evidence(history, "mean", f"mean {mean:.3g}")]
         return self.finding(
-            view, place.node, "warning", summary, shown,
+            view, place.node, level, summary, shown,
             step=int(history.steps[0]), nodes=[layer.module], confidence=0.8,
         )  # fmt: skip
 
@@ -121,5 +134,7 @@ def _arrives(view: View, size: float, layer: Layer) -> bool:
     if not len(output) or not len(weight):
         return False
     expected = float(weight.of("std")[0]) * math.sqrt(layer.fan_in) * size
+    bias = view.history(f"{layer.module}.bias")
+    expected = math.hypot(expected, float(rms(bias)[0]) if len(bias) else 0.0)
     ratio = float(rms(output)[0]) / max(expected, 1e-30)
     return 1 / 30 < ratio < 30

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.flow import Place
+from stepscope.analysis.flow import Place, Site
+from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.units import late_steps
@@ -21,14 +24,17 @@ _MEAN = NEURON_STATISTICS.index("mean")
 
 @dataclass(frozen=True)
 class SoftmaxOverBatch(Rule):
-    """A softmax whose values add up to one over the samples instead of over the classes.
+    """A softmax over another dimension than the one meant: over the samples instead of the classes, or over queries.
 
-    Symptom: probabilities shrink with the batch size; samples influence each other; evaluation one by one fails.
+    Symptom: probabilities shrink with the batch size; samples influence each other; evaluation one by one fails. Of an
+    attention: the weights of a query do not add up to one, and depend on what comes later.
 
-    How it is measured: every kept neuron of the softmax has a mean over the batch of exactly one over the batch's size,
-    which the samples of a softmax over classes do not have.
+    How it is measured: the dimension that a call of softmax (``log_softmax``, ``normalize``, a division by a sum) was
+    given is the first one, that of the samples by the shape of the targets, and no square in which it may be meant. Or
+    every kept neuron has a mean over the batch of exactly one over the batch's size. Or: what was made to add up to one
+    along one dimension is multiplied with a matrix along the other.
 
-    Causes: ``dim=0`` where ``dim=1`` or ``dim=-1`` was meant.
+    Causes: ``dim=0`` where ``dim=1`` or ``dim=-1`` was meant; a softmax over the queries of an attention.
 
     Remedy: ``softmax(dim=-1)``.
 
@@ -38,16 +44,60 @@ class SoftmaxOverBatch(Rule):
 
     name = "softmax-over-batch"
     causes = "dim=0 where dim=1 or dim=-1 was meant."
-    remedy = "Apply the softmax to the dimension of the classes: dim=-1."
+    remedy = "Apply the softmax to the dimension of the classes (in an attention, of the keys): dim=-1."
     tolerance: float = 1e-3
 
     def check(self, view: View) -> Iterable[Finding]:
+        called = list(self._called(view))
+        yield from called
+        yield from self._over_queries(view)
         steps = late_steps(view, 3)
         for place, vertex in view.flow.vertices.items():
-            if vertex.operation != "softmax" or len(list(view.flow.same_tensor(place))) > 1:
+            if called or vertex.operation != "softmax" or len(list(view.flow.same_tensor(place))) > 1:
                 continue
             if len(steps) > 1 and all(self._adds_up(step, place) for step in steps):
                 yield self._finding(view, place)
+
+    def _called(self, view: View) -> Iterable[Finding]:
+        """Calls that were given the first dimension, where the loss counts its samples by it."""
+        sites = sites_of(view, "over samples")
+        towards_loss = view.flow.upstream(view.losses) if sites else set()
+        for line in dict.fromkeys(site.source for site in sites):
+            site = next(site for site in sites if site.source == line)
+            before = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
+            after = [place for place in site.after if place in towards_loss]
+            if before and after and any(_counts_samples(view, place, after) for place in (*before, *after)):
+                yield self._of_call(view, site, before, after)
+
+    def _of_call(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:
+        first = min(after, key=lambda place: view.position.get(place.node, 0))
+        what = "has a norm of" if site.operation == "normalize" else "adds up to"
+        summary = (
+            f"A {site.operation} between {before[0].node} and {first.node} {what} one over the samples of the batch "
+            f"(dim=0), not over the classes or features: samples influence each other."
+        )
+        history = view.history(first.node, role=first.role)
+        nodes = list(dict.fromkeys(place.node for place in (*before, *after) if place.node != first.node))
+        return self.finding(
+            view, first.node, "error", summary, [evidence(history, "mean", "what is made of it")],
+            step=view.training[0].number, nodes=nodes, confidence=0.9, source=site.source,
+        )  # fmt: skip
+
+    def _over_queries(self, view: View) -> Iterable[Finding]:
+        sites = sites_of(view, "over queries")
+        towards_loss = view.flow.upstream(view.losses) if sites else set()
+        for site in sites:
+            after = [place for place in site.after if place in towards_loss]
+            if after:
+                nodes = list(dict.fromkeys(place.node for place in (*site.before, *after[1:])))
+                summary = (
+                    f"The weights of the attention before {after[0].node} do not add up to one over the keys: their "
+                    f"softmax was taken over the queries, and the {site.operation} sums over the other dimension."
+                )
+                yield self.finding(
+                    view, after[0].node, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.9,
+                    source=site.source, causes="The softmax over the wrong dimension: the queries, not the keys.",
+                )  # fmt: skip
 
     def _adds_up(self, step: Step, place: Place) -> bool:
         tensor, kept = tensor_of(step, place), neurons_of(step, place)
@@ -63,3 +113,15 @@ class SoftmaxOverBatch(Rule):
         summary = f"The softmax of {place.node} adds up to one over the samples of the batch, not over the classes."
         shown = [evidence(history, "mean", "one over the batch's size")]
         return self.finding(view, place.node, "error", summary, shown, step=int(history.steps[0]), confidence=0.95)
+
+
+def _counts_samples(view: View, place: Place, after: list[Place]) -> bool:
+    """Whether the first dimension of a place is that of the samples, as the targets of what follows count them."""
+    shape = view.shape(place, view.training[-1])
+    if not shape:
+        return False
+    behind = view.flow.downstream(after)
+    compared = [c for c in comparisons(view) if c.prediction in behind and c.target is not None]
+    if compared:
+        return all(c.target_shape[:1] == shape[:1] or math.prod(c.target_shape) == shape[0] for c in compared)
+    return any(t.node == place.node and t.batch_dim == 0 for t in view.training[-1].layout.tensors)

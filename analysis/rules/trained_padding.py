@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.embeddings import Embedding, embeddings, used_rows
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
+from stepscope.analysis.next_token import known_targets, known_tokens
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -22,20 +26,25 @@ class TrainedPadding(Rule):
     Symptom: results depend on how long the longest sequence of the batch is.
 
     How it is measured: a token counts as padding if it stands in runs at the end (or at the start) of the kept
-    sequences, runs of different lengths, and nowhere else. It trains if its row of the embedding's gradient is not
-    zero, as far as an element of that row was kept (that of row 0 always is).
+    sequences, runs of different lengths (or of half their length), and nowhere else. It trains if its row of the
+    embedding's gradient is not zero, as far as an element of that row was kept (that of row 0 always is).
 
     Causes: ``nn.Embedding`` without ``padding_idx``, and no mask (or packing) behind it.
 
     Remedy: ``nn.Embedding(..., padding_idx=...)``, a mask for attention and means, ``pack_padded_sequence`` for
     recurrent nets, ``ignore_index`` in the loss.
 
-    Source: no threshold; a padding that matters little does no harm, so this is worth knowing only.
+    A padding that matters little does no harm: it is worth knowing only.
+
+    Attributes:
+        most: the part of all tokens from which padding does harm. Source: SageMaker's NLPSequenceRatio, 0.5 of the
+            tokens, with room for losses that leave it out.
     """
 
     name = "trained-padding"
     causes = "nn.Embedding without padding_idx, and no mask or packing that keeps the padding out behind it."
     remedy = "Set padding_idx, mask the padding (or pack the sequences), and give the loss ignore_index."
+    most: float = 0.75
 
     def check(self, view: View) -> Iterable[Finding]:
         steps = view.training[:: max(1, len(view.training) // 20)]
@@ -46,15 +55,41 @@ class TrainedPadding(Rule):
             found = (_padding(sequences), _padding([row[::-1] for row in sequences]))
             used = used_rows(steps, embedding)
             for padding in {token for token in found if token is not None and used.get(token)}:
-                yield self._finding(view, embedding, padding)
+                share = float(np.mean([token == padding for row in sequences for token in row]))
+                yield self._finding(view, embedding, padding, share, tokens[0])
 
-    def _finding(self, view: View, embedding: Embedding, padding: int) -> Finding:
+    def _finding(self, view: View, embedding: Embedding, padding: int, share: float, tokens: Place) -> Finding:
         history = view.history(embedding.weight, "gradient")
-        summary = f"Token {padding} looks like padding, but its row of {embedding.module} is trained like a word's."
-        shown = [evidence(history, "norm", "its gradient")]
-        return self.finding(
-            view, embedding.weight, "info", summary, shown, step=view.training[0].number, confidence=0.6
+        counted = _counted(view, tokens, padding)
+        summary = (
+            f"Token {padding} looks like padding ({share:.0%} of all tokens), but its row of {embedding.module} is "
+            f"trained like a word's."
         )
+        if counted:
+            summary += f" The loss may count it, too: {counted} is the same at all places of padding."
+        shown = [evidence(history, "norm", "its gradient")]
+        level: Level = "warning" if share > self.most else "info"
+        return self.finding(
+            view, embedding.weight, level, summary, shown, step=view.training[0].number,
+            confidence=0.8 if level == "warning" else 0.6, nodes=[tokens.node, *([counted] if counted else [])],
+        )  # fmt: skip
+
+
+def _counted(view: View, tokens: Place, padding: int) -> str:
+    """The target whose places of padding all have one class; empty if there is none."""
+    step = view.training[-1]
+    tensor, kept = tensor_of(step, tokens), neurons_of(step, tokens)
+    if tensor is None or kept is None or tensor.info.batch_dim is None:
+        return ""
+    batch = tensor.info.batch_dim
+    padded = [place for place, token in known_tokens(step, kept).items() if token == padding]
+    for target in {comparison.target for comparison in comparisons(view)} - {None}:
+        assert target is not None
+        wanted = known_targets(step, target, tensor.shape[batch], is_batch_first=batch == 0)
+        classes = {wanted[place] for place in padded if place in wanted}
+        if len(classes) == 1 and min(classes) >= 0:
+            return target.node
+    return ""
 
 
 def _sequences(view: View, place: Place) -> Iterator[list[int]]:
@@ -78,4 +113,5 @@ def _padding(sequences: list[list[int]]) -> int | None:
         if token in row[: len(row) - run]:
             return None
         runs.append(run)
-    return token if max(runs) >= 2 and len(set(runs)) >= 2 and ends.count(token) * 2 >= len(ends) else None
+    vary = len(set(runs)) >= 2 or min(runs) * 2 >= max(map(len, sequences))
+    return token if max(runs) >= 2 and vary and ends.count(token) * 2 >= len(ends) else None

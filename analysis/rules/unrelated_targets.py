@@ -7,14 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.baseline import Baseline, baselines
-from stepscope.analysis.curves import LEAST_POINTS, loss_curves
+from stepscope.analysis.baseline import baselines
+from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import comparisons
-from stepscope.analysis.relation import are_related, gather_pairs
+from stepscope.analysis.parameters import listed
+from stepscope.analysis.relation import are_related, gather_pairs, go_together
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
 
 _MOST_STEPS = 120
 _MOST_FEATURES = 64
@@ -30,7 +33,8 @@ class UnrelatedTargets(Rule):
     How it is measured: only if the loss is no better than a constant answer at the end. The kept samples of the
     recorded steps are gathered; if the targets of nearest neighbours are no nearer than others, and no single feature
     goes with a target, both within three standard deviations of chance, then no relation was found. A relation
-    that neither shows (parity, pictures of many kinds) is possible: so the confidence is low.
+    that neither shows (parity, pictures of many kinds) is possible: so the confidence is low. Besides: of two sides
+    of a loss, ``(a, b)`` was flattened on one and ``(b, a)`` on the other.
 
     Causes: inputs shuffled without their targets, files sorted in two ways, an index off by one, labels drawn anew.
 
@@ -49,31 +53,59 @@ class UnrelatedTargets(Rule):
     samples: int = 80
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._in_another_order(view)
         known = {baseline.loss: baseline for baseline in baselines(view) if np.isfinite(baseline.constant)}
         for curve in loss_curves(view):
             baseline = known.get(curve.place)
-            if baseline is None or len(curve) < LEAST_POINTS or curve.end < self.level * baseline.constant:
+            constant = curve.low_start if baseline is None else baseline.constant
+            if len(curve) < LEAST_POINTS or not 0 < self.level * constant <= curve.end:
                 continue
-            yield from self._look(view, baseline, curve.end)
+            yield from self._look(view, curve, constant)
 
-    def _look(self, view: View, baseline: Baseline, end: float) -> Iterable[Finding]:
-        targets = [c.target for c in comparisons(view) if c.loss == baseline.loss and c.target is not None]
-        inputs = [place for place in view.flow.of_type("input") if place in view.flow.upstream([baseline.prediction])]
-        if len(inputs) != 1 or len(targets) != 1:
+    def _in_another_order(self, view: View) -> Iterable[Finding]:
+        """Prediction and target that were flattened along reversed dimensions, as the loss's own call shows."""
+        for site in sites_of(view, "other order"):
+            sources = sorted(site.before, key=lambda place: view.position.get(place.node, 0))
+            targets = [place for place in sources if view.flow.vertices[place].type == "target"]
+            nodes = list(dict.fromkeys(place.node for place in (*targets, *site.after, *sources)))
+            summary = (
+                f"Prediction and target of {site.operation} were flattened in another order, one of them transposed: "
+                f"each prediction meets the target of another one, from {listed(place.node for place in sources)}."
+            )
+            yield self.finding(
+                view, nodes[0], "error", summary, step=view.training[0].number, nodes=nodes[1:], confidence=0.95,
+                source=site.source, causes="(batch, time) was flattened on one side, (time, batch) on the other.",
+                remedy="Bring both into the same order, by a transpose, before they are flattened.",
+            )  # fmt: skip
+
+    def _look(self, view: View, curve: Curve, constant: float) -> Iterable[Finding]:
+        compared = [c for c in comparisons(view) if c.loss == curve.place and c.target is not None]
+        targets = {c.target: c.prediction for c in compared if c.target is not None}
+        if len(targets) != 1:
             return
+        ((target, prediction),) = targets.items()
+        behind = view.flow.upstream([prediction])
+        inputs = [place for place in view.flow.of_type("input") if place in behind]
         steps = view.training[:: max(1, len(view.training) // _MOST_STEPS)]
-        x, y = gather_pairs(steps, inputs[0], targets[0])
-        x, y = x[:_MOST_SAMPLES, :: max(1, x.shape[1] // _MOST_FEATURES)], y[:_MOST_SAMPLES]
-        if len(x) >= self.samples and y.std() > 0 and not are_related(x, y):
-            yield self._finding(view, baseline, targets[0], inputs[0], len(x), end)
+        looked = [self._is_related(steps, given, target) for given in inputs]
+        if looked and not any(related is None or related for related in looked):
+            yield self._finding(view, curve, target, inputs[0], constant)
 
-    def _finding(self, view: View, baseline: Baseline, target: Place, given: Place, count: int, end: float) -> Finding:
+    def _is_related(self, steps: list[Step], given: Place, target: Place) -> bool | None:
+        """Whether an input tells the targets; None if too few samples are known to say so."""
+        for each_once, ask in ((True, are_related), (False, go_together)):
+            x, y = gather_pairs(steps, given, target, each_once=each_once)
+            x, y = x[:_MOST_SAMPLES, :: max(1, x.shape[1] // _MOST_FEATURES)], y[:_MOST_SAMPLES]
+            if len(x) >= self.samples and y.std() > 0:
+                return ask(x, y)
+        return None
+
+    def _finding(self, view: View, curve: Curve, target: Place, given: Place, constant: float) -> Finding:
         summary = (
-            f"No relation between {given.node} and {target.node} was found in {count} samples, and the loss stays at "
-            f"{end:.3g}, where a constant answer gives {baseline.constant:.3g}."
+            f"No relation between {given.node} and {target.node} was found, and the loss stays at {curve.end:.3g}, "
+            f"where a constant answer gives about {constant:.3g}: do the targets belong to other samples?"
         )
-        loss = view.history(baseline.loss.node, role=baseline.loss.role)
-        shown = [evidence(loss, "mean", "the loss"), evidence(view.history(target.node), "std", "the targets")]
+        shown = [evidence(curve.history, "mean", "the loss"), evidence(view.history(target.node), "std", "the targets")]
         return self.finding(
             view, target.node, "warning", summary, shown, step=view.training[0].number, nodes=[given.node],
             confidence=0.5,

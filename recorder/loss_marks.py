@@ -1,0 +1,57 @@
+"""Calls of torch's loss functions whose two sides do not fit together."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from stepscope.recorder.trace import Trace
+
+ELEMENTWISE = frozenset(
+    ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "poisson_nll_loss", "kl_div"]
+)
+"""Losses that compare element by element, and broadcast without asking."""
+
+
+def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
+    """What is odd about a call of a loss function, as a kind of ``Call``; empty if nothing is."""
+    prediction = kwargs.get("input", args[0] if args else None)
+    target = kwargs.get("target", args[1] if len(args) > 1 else None)
+    if not isinstance(prediction, torch.Tensor) or not isinstance(target, torch.Tensor):
+        return ""
+    if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
+        return "broadcast"
+    return "other order" if _is_reversed(prediction, target, trace) else ""
+
+
+def _grows(one: torch.Size, two: torch.Size) -> bool:
+    """Whether two shapes broadcast to something larger than both; what was given the same dimensions is meant so."""
+    if len(one) == len(two):
+        return False
+    try:
+        whole = torch.broadcast_shapes(one, two)
+    except RuntimeError:
+        return False
+    return bool(math.prod(whole) > max(math.prod(one), math.prod(two)))
+
+
+def _is_reversed(prediction: torch.Tensor, target: torch.Tensor, trace: Trace) -> bool:
+    """Whether ``(a, b)`` was flattened on one side and ``(b, a)`` on the other."""
+    one, two = (_joined(trace, tensor) for tensor in (prediction, target))
+    return one is not None and two is not None and one == two[::-1] and one[0] != one[1]
+
+
+def _joined(trace: Trace, tensor: torch.Tensor) -> tuple[int, int] | None:
+    """Which two dimensions were joined to make a tensor's first, perhaps before a change of its dtype or a softmax."""
+    node = trace.known(tensor)
+    while node is not None and node not in trace.joined:
+        parents = trace.parents[node]
+        node = parents[0] if len(parents) == 1 and trace.operations[node] in _SAME_ROWS else None
+    return None if node is None else trace.joined[node]
+
+
+_SAME_ROWS = frozenset(
+    ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
+)

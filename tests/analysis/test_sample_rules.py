@@ -1,0 +1,135 @@
+"""Rules about which samples come together, and what they hold: sorted, copied, blank, padded, weighed data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from support.short_runs import Batch, blobs, findings, mlp, record
+
+
+def told(folder: Path, model: nn.Module, loss_of: Any, data: Any, rule: str, steps: int = 24) -> list[str]:
+    """The levels of what a rule finds in a short run."""
+    torch.manual_seed(0)
+    return [finding.level for finding in findings(record(folder, model, loss_of, data, steps=steps), rule)]
+
+
+@pytest.mark.parametrize("values", ["classes", "numbers"])
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_data_that_is_sorted_by_its_targets(values: str, is_sorted: bool, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4 if values == "classes" else 1)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        y = torch.full_like(y, number // 4 % 4) if is_sorted else y
+        y[:2] = torch.tensor([0, 3])
+        return x, y if values == "classes" else y[:, None] + 0.1 * torch.randn(len(y), 1)
+
+    loss = F.cross_entropy if values == "classes" else F.mse_loss
+    levels = told(tmp_path, model, lambda x, y: loss(model(x), y), data, "constant-data")
+    assert levels == (["warning"] if is_sorted else [])
+
+
+@pytest.mark.parametrize("kept", [1, 6])
+def test_inputs_most_of_which_are_blank(kept: int, tmp_path: Path) -> None:
+    model = mlp(32, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        x = x.repeat(1, 4)
+        x[:, 4 * kept :] = -0.5
+        return x, y
+
+    levels = told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, "constant-data", 12)
+    assert levels == (["info"] if kept == 1 else [])
+
+
+@pytest.mark.parametrize("copied", [True, False])
+def test_copies_with_noise_of_their_own(copied: bool, tmp_path: Path) -> None:
+    model = mlp(16, 16, 4)
+
+    def data(number: int) -> Batch:
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(16, 16, generator=generator)
+        x = x[:4].repeat(4, 1) if copied else x
+        return x + 0.2 * torch.randn(16, 16, generator=generator), torch.arange(16) % 4
+
+    levels = told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, "duplicate-samples", 14)
+    assert levels == (["info"] if copied else [])
+
+
+@pytest.mark.parametrize(("weights", "expected"), [([1.0, 4.0], []), ([4.0, 1.0], ["warning"]), ([1.0, 1.1], [])])
+def test_weights_of_classes_that_are_upside_down(weights: list[float], expected: list[str], tmp_path: Path) -> None:
+    model, weight = mlp(8, 16, 2), torch.tensor(weights)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, (y == 0).long() * (torch.arange(len(y)) % 2)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x), y, weight=weight)
+
+    found = findings(record(tmp_path, model, loss_of, data, steps=24), "imbalanced-targets")
+    assert [finding.level for finding in found if "upside down" in finding.summary] == expected
+
+
+@pytest.mark.parametrize(("weight", "expected"), [(4.0, []), (0.25, ["warning"])])
+def test_a_weight_of_yes_that_makes_it_rarer(weight: float, expected: list[str], tmp_path: Path) -> None:
+    model, weighed = mlp(8, 16, 1), torch.tensor(weight)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, (y == 0).float()
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy_with_logits(model(x)[:, 0], y, pos_weight=weighed)
+
+    found = findings(record(tmp_path, model, loss_of, data, steps=24), "imbalanced-targets")
+    assert [finding.level for finding in found if "upside down" in finding.summary] == expected
+
+
+@pytest.mark.parametrize("ignored", [True, False])
+def test_padding_that_the_loss_counts(ignored: bool, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Embedding(12, 8), nn.Linear(8, 12))
+
+    def data(number: int) -> Batch:
+        generator = torch.Generator().manual_seed(number)
+        words = torch.randint(1, 12, (16, 20), generator=generator)
+        words = words * (torch.arange(20) < torch.randint(2, 5, (16, 1), generator=generator))
+        return words, torch.where(words > 0, words, -100 if ignored else 0)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x).flatten(0, 1), y.flatten())
+
+    found = findings(record(tmp_path, model, loss_of, data, steps=12), "trained-padding")
+    assert [(finding.level, "target" in finding.nodes) for finding in found] == ([] if ignored else [("warning", True)])
+
+
+@pytest.mark.parametrize(("scale", "lr", "expected"), [(0.003, 1e-4, ["warning"]), (1.0, 1e-4, [])])
+def test_inputs_that_were_made_small_twice(scale: float, lr: float, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x * scale, y
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=12, lr=lr)
+    assert [finding.level for finding in findings(trial, "input-scale")] == expected
+
+
+@pytest.mark.parametrize("shifted", [True, False])
+def test_rows_of_a_regression_that_were_shifted(shifted: bool, tmp_path: Path) -> None:
+    model = mlp(4, 16, 1)
+
+    def data(number: int) -> Batch:
+        x = torch.randn(32, 4, generator=torch.Generator().manual_seed(number))
+        y = x.sum(1, keepdim=True) / 2
+        return x, y.roll(1, 0) if shifted else y
+
+    levels = told(tmp_path, model, lambda x, y: F.l1_loss(model(x), y), data, "unrelated-targets", 60)
+    assert levels == (["warning"] if shifted else [])
