@@ -9,6 +9,10 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.view import View
 
 Shape = tuple[int, ...]
+MADE = frozenset(
+    ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "arange"]
+)
+"""What makes targets in the step itself, on purpose: the labels of a GAN, which sample belongs to which."""
 
 
 @dataclass(frozen=True)

@@ -24,6 +24,14 @@ _AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal",
 _DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
 
 
+_LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"])
+_MOVES = frozenset(
+    ["", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous", "to",
+     "float", "clone", "batch_norm", "dropout", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d", "mean"]
+)  # fmt: skip
+"""What makes no more of two linear layers than one: nothing, moves, means, and what is linear in evaluation."""
+
+
 class FoundCall(NamedTuple):
     """A call with the named tensors before and after it, by index."""
 
@@ -71,6 +79,8 @@ def _kinds(job: StepJob) -> dict[int, str]:
     learns = any(carried and parents for carried, parents in zip(carries, job.parents, strict=True))
     found = {node: mark for node, mark in job.marks.items() if _counts(job, node, mark, learns)}
     for node, parents in enumerate(job.parents):
+        if learns and _follows_another(job, node):
+            found.setdefault(node, "no activation")
         if not parents or node in named or node in found:
             continue
         operation = job.operations[node]
@@ -80,6 +90,17 @@ def _kinds(job: StepJob) -> dict[int, str]:
         elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found
+
+
+def _follows_another(job: StepJob, node: int) -> bool:
+    """Whether a linear layer gets what another one gave, with nothing but moves and a batch normalisation between."""
+    operations, parents = job.operations, job.parents
+    if operations[node] not in _LINEAR or len(parents[node]) < 2:  # another name of a layer's output has one parent
+        return False
+    before = parents[node][0]
+    while operations[before] in _MOVES and parents[before]:
+        before = parents[before][0]
+    return operations[before] in _LINEAR and job.carries_grad[before]
 
 
 def _counts(job: StepJob, node: int, mark: str, learns: bool) -> bool:

@@ -12,9 +12,9 @@ _INSIDE = ("_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module")
 """Where the wrappers of ``torch.compile``, FSDP 1 and its checkpoints keep the user's own module."""
 
 
-def parts(model: nn.Module) -> Iterable[tuple[str, nn.Module]]:
-    """All modules of a model with their paths, as if none was compiled or wrapped."""
-    for path, module in model.named_modules():
+def parts(model: nn.Module, *, every_path: bool = False) -> Iterable[tuple[str, nn.Module]]:
+    """All modules of a model with their paths, as if none was compiled or wrapped; each once, or under every path."""
+    for path, module in model.named_modules(remove_duplicate=not every_path):
         if _wrapped(module) is None:
             yield ".".join(part for part in path.split(".") if part not in _INSIDE), module
 

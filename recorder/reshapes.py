@@ -17,6 +17,8 @@ def mixes_samples(before: Sequence[int], after: Sequence[int]) -> bool:
     """
     if len(before) < 2 or len(after) < 2 or before[0] == after[0] or before[0] < 2:
         return False
+    if len(before) == 3 and len(after) == 2 and before[1] == after[0] and min(before) > 1:
+        return after[1] == before[0] * before[2]  # states of layers, or directions, by samples
     samples = before[0]
     followed = [math.prod(before[1:end]) for end in range(2, len(before) + 1)]
     for place in range(1, len(after)):

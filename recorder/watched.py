@@ -79,7 +79,7 @@ class Watched:
         aliases: dict[int, list[str]] = {}
         for prefix, model in self.models.items():
             names.roots[id(model)] = prefix
-            for path, module in parts(model):
+            for path, module in parts(model, every_path=True):
                 full = join(prefix, path)
                 names.paths.setdefault(id(module), full)
                 names.classes.setdefault(id(module), type(module).__name__)

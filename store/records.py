@@ -161,6 +161,7 @@ class Call:
       a state which the step did not make.
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
       dimension than the product behind it sums over.
+    * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions.
     * ``dropout``: a call of dropout, no module, that is active while nothing is trained; ``high dropout``,

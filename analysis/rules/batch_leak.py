@@ -9,6 +9,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.next_token import predicted_inputs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -96,7 +97,9 @@ class BatchLeak(Rule):
             return
         behind = view.flow.downstream([place])
         compared = [c for c in comparisons(view) if c.prediction in behind and c.target is not None and c.shape]
-        if compared and all(_counts_samples(c.shape, c.target_shape, shape) for c in compared):
+        if any(_is_along_second(view, tokens, shape) for tokens in predicted_inputs(view)):
+            yield self._of_tokens(view, place, shape)
+        elif compared and all(_counts_samples(c.shape, c.target_shape, shape) for c in compared):
             summary = (
                 f"{place.node} {shape} reads its first dimension as time, but {compared[0].prediction.node} "
                 f"{compared[0].shape} counts its samples by it: samples influence each other, as if they were moments."
@@ -106,6 +109,21 @@ class BatchLeak(Rule):
             yield self.finding(
                 view, place.node, "warning", summary, shown, step=view.training[0].number, nodes=nodes, confidence=0.85
             )
+
+    def _of_tokens(self, view: View, place: Place, shape: tuple[int, ...]) -> Finding:
+        summary = (
+            f"{place.node} {shape} reads its first dimension as time, but the texts go on along the second: samples "
+            f"influence each other, as if they were moments (is batch_first=True missing?)."
+        )
+        shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across samples")]
+        return self.finding(view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.85)
+
+
+def _is_along_second(view: View, tokens: Place, shape: tuple[int, ...]) -> bool:
+    """Whether a text goes on along the second dimension of its tokens, which a layer has, too."""
+    given = view.shape(tokens, view.training[-1])
+    batches = {t.batch_dim for t in view.training[-1].layout.tensors if t.node == tokens.node}
+    return given is not None and tuple(given) == shape[:2] and batches == {0}
 
 
 def _time_first(view: View) -> list[Place]:

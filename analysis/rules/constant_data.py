@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import MADE
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.spread import neuron_moments, share_between
@@ -18,10 +19,6 @@ from stepscope.store.records import NEURON_STATISTICS
 _STD = NEURON_STATISTICS.index("std")
 _MOST_STEPS = 60
 _FEWEST = 16
-_MADE = frozenset(
-    ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full"]
-)
-"""What makes constants in the step itself, on purpose: the labels of a GAN, the start of a sum."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +60,7 @@ class ConstantData(Rule):
         targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)
         for places, level in ((inputs, "warning"), (targets if len(targets) == 1 else [], "warning")):
-            places = [place for place in places if view.flow.vertices[place].operation not in _MADE]
+            places = [place for place in places if view.flow.vertices[place].operation not in MADE]
             found = [place for place in places if place in used and _is_constant(view, place)]
             varying = [place for place in places if place not in found]
             if found and not varying and level:
@@ -74,7 +71,7 @@ class ConstantData(Rule):
 
     def _sorted(self, view: View, targets: list[Place]) -> Iterable[Finding]:
         """Targets that are alike within a batch and differ between batches."""
-        if len(targets) != 1 or view.flow.vertices[targets[0]].operation in _MADE:
+        if len(targets) != 1 or view.flow.vertices[targets[0]].operation in MADE:
             return
         target = targets[0]
         samples = (view.shape(target, view.training[-1]) or (0,))[0]

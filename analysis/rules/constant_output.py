@@ -9,6 +9,8 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import History
+from stepscope.analysis.layers import rms
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
@@ -17,6 +19,7 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 from stepscope.store.records import NEURON_STATISTICS
 
+_NORMS = frozenset(["layer_norm", "group_norm", "instance_norm"])
 _MEAN, _STD = NEURON_STATISTICS.index("mean"), NEURON_STATISTICS.index("std")
 
 
@@ -30,6 +33,8 @@ class ConstantOutput(Rule):
     the size of the values. The finding names the first tensor in data-flow order that no longer varies although what
     it is computed from does. For a mean squared error it also counts, as a warning, if the prediction's spread over the
     batch has become a small part of its targets' spread, although it was larger at first.
+
+    A normalisation that leaves nothing but its bias in the first step is told by itself.
 
     Causes: a softmax over a dimension of size one, dead units, a mask or factor of zero, a mean over the batch
     dimension, a representation that collapsed.
@@ -56,15 +61,44 @@ class ConstantOutput(Rule):
         if len(steps) < 2:
             return
         found: dict[Place, Place] = {}
+        normalised = list(self._normalised_away(view))
+        yield from normalised
+        behind = view.flow.downstream(place for told in normalised for place in view.flow.of_node(told.node))
         for comparison in comparisons(view):
             if _variation(steps, comparison.prediction) < self.variation:
                 first = self._first(view, steps, comparison.prediction)
                 if first is not None:
                     found.setdefault(first, comparison.prediction)
         for first, prediction in found.items():
+            if first in behind:
+                continue
             yield self._finding(view, first, prediction, _variation(steps, first))
         if not found and view.training[-1].number - view.training[0].number >= self.least_steps:
             yield from (self._faded(view, *pair) for pair in _fading(view, steps, self.faded))
+
+    def _normalised_away(self, view: View) -> Iterator[Finding]:
+        """Normalisations of a single number each, which is its own mean: what is left is the bias."""
+        towards_loss = view.flow.upstream(view.losses)
+        for place, vertex in view.flow.vertices.items():
+            if vertex.operation not in _NORMS or place not in towards_loss or f"{place.node}.weight" not in view.nodes:
+                continue
+            output, weight, bias = (view.history(f"{place.node}{end}") for end in ("", ".weight", ".bias"))
+            if len(output) and len(weight) and len(bias):
+                left = float(rms(output)[0]) - float(rms(bias)[0])
+                if left < 0.01 * float(rms(weight)[0]) and _variation(view.training[:1], place) < np.inf:
+                    yield self._of_norm(view, place, output)
+
+    def _of_norm(self, view: View, place: Place, output: History) -> Finding:
+        operation = view.flow.vertices[place].operation
+        summary = (
+            f"{place.node} is the same for every sample: its {operation} normalises single numbers (or what does not "
+            f"vary), which are their own mean, so that nothing but its bias is left."
+        )
+        return self.finding(
+            view, place.node, "error", summary, [evidence(output, "std", "what is left")], step=int(output.steps[0]),
+            confidence=0.9, causes="A normalisation over one feature, or groups of one channel without any extent.",
+            remedy="Leave it out, or normalise over more than one number.",
+        )  # fmt: skip
 
     def _faded(self, view: View, comparison: Comparison, share: float, before: float) -> Finding:
         node = comparison.prediction.node

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -49,13 +50,25 @@ class MissingNonlinearity(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         steps = view.training[:: max(1, len(view.training) // 4)][:5]
+        told = set()
+        for site in sites_of(view, "no activation") if steps else ():
+            given = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
+            one, two = (_layers_behind(view, places) for places in (given, site.after))
+            if len(one) == len(two) == 1 and one != two and self._is_alone(view, one[0], two[0], steps):
+                told.add(two[0])
+                yield self._finding(view, one[0], two[0])
         for place, vertex in view.flow.vertices.items():
             before = _only_source(view, place) if vertex.operation in _LINEAR else None
-            if before is None or not steps or _is_factor(view, before, place, steps[0]):
+            if before is None or place in told or not steps or _is_factor(view, before, place, steps[0]):
                 continue
             found = [self._is_linear(step, before, place) for step in steps]
             if all(found) and self._is_even(steps, before):
                 yield self._finding(view, before, place)
+
+    def _is_alone(self, view: View, before: Place, after: Place, steps: Sequence[Step]) -> bool:
+        """Whether a layer's output goes into one other layer only, and not to make a low-rank or separable one."""
+        readers = {link.place.node for link in view.flow.sinks.get(before, ())}
+        return len(readers) == 1 and before.node != after.node and not _is_factor(view, before, after, steps[0])
 
     def _is_linear(self, step: Step, before: Place, after: Place) -> bool:
         """Whether the products of value and gradient agree for the kept samples of a step."""
@@ -102,6 +115,22 @@ def _only_source(view: View, place: Place) -> Place | None:
     return None if before in list(view.flow.same_tensor(place)) and not _has_weight(view, place) else before
 
 
+def _layers_behind(view: View, places: Iterable[Place]) -> list[Place]:
+    """The linear layers that made some places."""
+    return list(dict.fromkeys(layer for place in places for layer in _layer_behind(view, place)))
+
+
+def _layer_behind(view: View, place: Place) -> list[Place]:
+    """The linear layer that made a place, through other names of its output and batch normalisation."""
+    while not _has_weight(view, place) or view.flow.vertices[place].operation == "batch_norm":
+        sources = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
+        behind = [source for source in sources if view.flow.vertices[source].type == "calculated"]
+        if len(behind) != 1:
+            return []
+        place = behind[0]
+    return [place] if view.flow.vertices[place].operation in _LINEAR else []
+
+
 def _has_weight(view: View, place: Place) -> bool:
     return any(view.flow.vertices[link.place].type == "parameter" for link in view.flow.sources.get(place, ()))
 
@@ -112,8 +141,12 @@ def _is_factor(view: View, before: Place, after: Place, step: Step) -> bool:
     shapes = [step.find(weight.name).shape for weight in weights if weight is not None and _in(step, weight.name)]
     if len(shapes) != 2 or any(len(shape) < 2 for shape in shapes):
         return True
-    (middle, inputs), (outputs, _) = (shape[:2] for shape in shapes)
-    return middle < min(inputs, outputs)
+    (middle, inputs), (outputs, taken) = (shape[:2] for shape in shapes)
+    sources = [link.place for link in view.flow.sources.get(before, ()) if not link.lag]
+    source = next((place for place in sources if view.flow.vertices[place].type != "parameter"), None)
+    given = view.shape(source, step) if source is not None and len(shapes[0]) > 2 else None
+    grouped = (taken < middle and len(shapes[1]) > 2) or (given is not None and len(given) > 2 and inputs < given[1])
+    return middle < min(inputs, outputs) or grouped
 
 
 def _in(step: Step, node: str) -> bool:

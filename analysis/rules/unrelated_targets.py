@@ -12,7 +12,7 @@ from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.loss_inputs import MADE, comparisons
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.relation import are_related, gather_pairs, go_together
 from stepscope.analysis.rule import Rule
@@ -84,6 +84,8 @@ class UnrelatedTargets(Rule):
         if len(targets) != 1:
             return
         ((target, prediction),) = targets.items()
+        if view.flow.vertices[target].operation in MADE:
+            return
         behind = view.flow.upstream([prediction])
         inputs = [place for place in view.flow.of_type("input") if place in behind]
         steps = view.training[:: max(1, len(view.training) // _MOST_STEPS)]
