@@ -51,7 +51,7 @@ def baselines(view: View, steps: Collection[int] | None = None) -> Iterator[Base
 def _classification(comparison: Comparison) -> Baseline | None:
     shape = comparison.shape
     if comparison.operation in ("cross_entropy", "nll_loss"):
-        classes = _classes(shape, comparison.target_shape)
+        classes = count_classes(shape, comparison.target_shape)
         start = math.log(max(classes, 1))
         text = f"log({classes}) gives for {classes} equally likely classes"
     elif comparison.operation in ("binary_cross_entropy_with_logits", "binary_cross_entropy"):
@@ -63,7 +63,7 @@ def _classification(comparison: Comparison) -> Baseline | None:
     return Baseline(comparison.loss, comparison.prediction, start, start, text, True, counts)
 
 
-def _classes(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> int:
+def count_classes(shape: tuple[int, ...], target_shape: tuple[int, ...]) -> int:
     """How many classes scores of a shape tell apart: texts ``(batch, time, classes)`` are flattened for the loss."""
     if len(shape) < 2:
         return (shape or (1,))[0]

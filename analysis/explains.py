@@ -7,7 +7,12 @@ from typing import Literal
 Relation = Literal["anywhere", "downstream", "upstream"]
 """Where a consequence lies as seen from its cause, along the flow of data."""
 
-_LOSS: dict[str, Relation] = {"loss-plateau": "anywhere", "loss-spike": "anywhere", "loss-divergence": "anywhere"}
+_LOSS: dict[str, Relation] = {
+    "loss-plateau": "anywhere",
+    "loss-spike": "anywhere",
+    "loss-divergence": "anywhere",
+    "loss-jump": "anywhere",
+}
 _BLOW_UP: dict[str, Relation] = {
     **_LOSS,
     "exploding-gradient": "anywhere",
@@ -46,8 +51,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "optimizer-reset": {**_LOSS, "trained-twice": "anywhere", "learning-rate": "anywhere"},
     "trained-twice": {**_LOSS, "learning-rate": "anywhere"},
     "untied-weights": {},
-    "shared-modules": {},
     "trained-padding": {"unrelated-targets": "anywhere", "loss-plateau": "anywhere", "imbalanced-targets": "anywhere"},
+    "flat-scores": {
+        **_LOSS,
+        "unrelated-targets": "anywhere",
+        "learning-rate": "anywhere",
+        "vanishing-gradient": "anywhere",
+    },
     "unrelated-targets": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},
     "duplicate-samples": {"overfitting": "anywhere"},
     "extreme-features": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere"},
@@ -134,6 +144,8 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "adam-epsilon": "anywhere",
     },
     "dropout-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "loss-spike": "anywhere"},
+    "stale-copy": {},
+    "growing-targets": {**_LOSS, "target-scale": "anywhere", "learning-rate": "anywhere"},
     "adam-epsilon": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
     "learning-rate": {
         **_BLOW_UP,
@@ -168,8 +180,9 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "exploding-gradient": {"loss-spike": "anywhere", "loss-divergence": "anywhere", "non-finite": "anywhere"},
     "vanishing-gradient": {"loss-plateau": "anywhere"},
     "constant-output": {"no-gradient": "anywhere", "loss-plateau": "anywhere"},
-    "dtype-range": {"non-finite": "anywhere"},
+    "dtype-range": {"non-finite": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "no-gradient": {"loss-plateau": "anywhere"},
+    "loss-jump": {"loss-divergence": "anywhere", "loss-spike": "anywhere", "loss-plateau": "anywhere"},
     "loss-divergence": {"loss-spike": "anywhere", "non-finite": "anywhere"},
     "loss-spike": {},
     "small-batch-norm": {"loss-spike": "anywhere", "overfitting": "anywhere", "small-batch-norm": "anywhere"},

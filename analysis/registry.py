@@ -25,17 +25,20 @@ from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
+from stepscope.analysis.rules.flat_scores import FlatScores
 from stepscope.analysis.rules.frozen_parameters import FrozenParameters
 from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.growing_state import GrowingState
+from stepscope.analysis.rules.growing_targets import GrowingTargets
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
 from stepscope.analysis.rules.loss_divergence import LossDivergence
+from stepscope.analysis.rules.loss_jump import LossJump
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
@@ -53,11 +56,11 @@ from stepscope.analysis.rules.representation_collapse import RepresentationColla
 from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
-from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
+from stepscope.analysis.rules.stale_copy import StaleCopy
 from stepscope.analysis.rules.target_scale import TargetScale
 from stepscope.analysis.rules.targets_equal_inputs import TargetsEqualInputs
 from stepscope.analysis.rules.trained_padding import TrainedPadding
@@ -117,9 +120,11 @@ RULES: dict[str, type[Rule]] = {
         UntrainedParameters,
         TrainedTwice,
         OptimizerReset,
+        StaleCopy,
+        FlatScores,
+        GrowingTargets,
         UnregisteredParameters,
         UntiedWeights,
-        SharedModules,
         BatchNormMode,
         DuplicateSamples,
         ExtremeFeatures,
@@ -142,6 +147,7 @@ RULES: dict[str, type[Rule]] = {
         TrainedPadding,
         LossStart,
         LossDivergence,
+        LossJump,
         LossSpike,
         LossPlateau,
     )

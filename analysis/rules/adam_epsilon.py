@@ -25,6 +25,9 @@ class AdamEpsilon(Rule):
     How it is measured: Adam divides by ``sqrt(v) + eps``. The root of the mean of the recorded ``exp_avg_sq`` of each
     weight, in the median of the training steps, against the optimizer's eps.
 
+    For weights in float16 an eps below 3e-8, such as the usual 1e-8, is zero: where a gradient is zero, it divides
+    nothing by nothing.
+
     Causes: a loss that is scaled down, very small gradients, an eps taken over from another optimizer.
 
     Remedy: scale the loss up, or lower eps.
@@ -45,6 +48,7 @@ class AdamEpsilon(Rule):
     vanished: float = 1e4
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._of_half(view)
         eps = _epsilon(view)
         known = [layer for layer in layers(view) if len(view.history(layer.weight, "exp_avg_sq")) >= 3]
         known = [layer for layer in known if not is_gradient_zero(view, layer.weight)]
@@ -65,6 +69,30 @@ class AdamEpsilon(Rule):
             yield self.finding(
                 view, first, "warning", summary, shown, step=view.training[0].number, nodes=small[1:], confidence=0.8
             )
+
+    def _of_half(self, view: View) -> Iterable[Finding]:
+        eps, halves = _epsilon(view), _halves(view)
+        if eps is None or not 0 <= eps < _ROUNDED or not halves or not view.broken:
+            return
+        summary = (
+            f"Adam's eps of {eps:g} is zero in float16, in which {halves[0]} and {len(halves) - 1} more parameters are "
+            f"kept: where a gradient was zero, or too small for float16, zero is divided by zero."
+        )
+        remedy = "Keep the weights in float32 (torch.autocast computes in half), or set eps to 1e-4 or more."
+        step = view.training[0].number
+        yield self.finding(view, halves[0], "warning", summary, step=step, nodes=halves[1:], remedy=remedy)
+
+
+_ROUNDED = 2.0**-25
+"""Half of float16's smallest number: what is less becomes zero."""
+
+
+def _halves(view: View) -> list[str]:
+    """The parameters that are kept in float16."""
+    if not view.training:
+        return []
+    tensors = view.training[0].layout.tensors
+    return [t.node for t in tensors if t.type == "parameter" and t.quantity == "value" and t.dtype == "float16"]
 
 
 def _largest_root(view: View) -> float:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
@@ -33,7 +34,8 @@ class GradientCut(Rule):
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
     same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
     nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
-    Besides: random numbers drawn with computed parameters (``sample()`` instead of ``rsample()``) that go into a layer.
+    Besides: a recurrent cell whose state is cut off between all calls of a step; random numbers drawn with computed
+    parameters (``sample()`` instead of ``rsample()``) that go into a layer.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -52,6 +54,24 @@ class GradientCut(Rule):
         yield from cuts
         said = {finding.source for finding in cuts}
         yield from (finding for finding in self._drawn(view) if finding.source not in said)
+        yield from self._between_calls(view)
+
+    def _between_calls(self, view: View) -> Iterable[Finding]:
+        """A recurrent cell whose state is cut off at each call of a step: it can learn no memory."""
+        for path, module in view.modules.items():
+            places = [place for place in view.flow.of_node(path) if place.role.startswith("call ")]
+            pairs = list(pairwise(sorted(places, key=lambda place: int(place.role[5:]))))
+            links = [_link(view, one, two) for one, two in pairs]
+            if not module.module_class.endswith("Cell") or len(links) < 2 or any(links) or None in links:
+                continue
+            summary = (
+                f"No gradient flows from one call of {path} to the one before: its state is cut off at each of the "
+                f"{len(places)} calls of a step (detach, or made anew), so that it cannot learn what to remember."
+            )
+            yield self.finding(
+                view, path, "warning", summary, step=view.training[0].number,
+                source=line_of_cut(view, *pairs[0]), confidence=0.85,
+            )  # fmt: skip
 
     def _cuts(self, view: View) -> Iterable[Finding]:
         without = [parameter for parameter in trainable(view) if not has_gradient(view, parameter.node)]
@@ -167,6 +187,12 @@ def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> I
         for link in view.flow.sinks.get(place, ()):
             if not link.differentiable and link.place in towards_loss:
                 yield _Cut(place, link.place)
+
+
+def _link(view: View, one: Place, two: Place) -> bool | None:
+    """Whether a gradient can flow from one place to the next one; None if that is not made of it."""
+    found = [link.differentiable for link in view.flow.sources.get(two, ()) if link.place == one]
+    return any(found) if found else None
 
 
 def _depth(view: View, cut: _Cut) -> tuple[int, int]:

@@ -6,6 +6,8 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
@@ -55,6 +57,9 @@ class LossPlateau(Rule):
             return False
         fallen = curve.start - curve.end
         grown = -fallen > 0.5 * abs(curve.start)
+        signs = float(np.mean(curve.values > 0))
+        if 0.1 < signs < 0.9:  # a reward's estimate swings about zero, whatever is learned
+            return False
         better = math.isfinite(constant) and curve.end < 0.9 * constant
         return not better and not grown and fallen < max(self.fall * abs(curve.start), 0.3 * curve.noise)
 

@@ -35,7 +35,9 @@ class RepresentationCollapse(Rule):
     Attributes:
         spread: the part below which it has collapsed. Source: normalised features spread by almost all of their size;
             Chen and He (2021), "Exploring Simple Siamese Representation Learning", figure 2: 0 if it collapses.
-        fall: of the spread since the start that must have happened, else it was never there.
+        fall: the part of the spread at the start that may be left, else it was never there.
+        pulled, fall_of_pulled: the same where gradients flow into all that the loss compares, without negatives: then
+            nothing holds against it. Source: with one side detached half of the spread and more is left, and it grows.
     """
 
     name = "representation-collapse"
@@ -43,11 +45,14 @@ class RepresentationCollapse(Rule):
     remedy = "Detach one branch and keep the predictor, add negatives, or a term for the variance over the batch."
     spread: float = 0.05
     fall: float = 0.25
+    pulled: float = 0.25
+    fall_of_pulled: float = 0.35
 
     def check(self, view: View) -> Iterable[Finding]:
         late, early = late_steps(view), view.training[:2]
         if len(late) < 3 or len(view.training) < 10:
             return
+        limit, part = (self.spread, self.fall) if _is_held(view) else (self.pulled, self.fall_of_pulled)
         for place in _representations(view):
             tensor = tensor_of(late[-1], place)
             if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] < _FEATURES:
@@ -55,7 +60,7 @@ class RepresentationCollapse(Rule):
             for spread in (relative_spread, direction_spread):
                 first = max((spread(step, place) for step in early), default=0.0)
                 last = max(spread(step, place) for step in late)
-                if last < self.spread and last < self.fall * first:
+                if last < limit and last < part * first:
                     yield self._finding(view, place, first, last)
                     return
 
@@ -77,3 +82,8 @@ def _representations(view: View) -> list[Place]:
         given.setdefault(comparison.prediction, []).append(kind in ("target", "input"))
     found = [place for place, with_data in given.items() if not any(with_data)]
     return sorted(found, key=lambda place: view.position.get(place.node, 0))
+
+
+def _is_held(view: View) -> bool:
+    """Whether something without a gradient enters a loss, or negatives compete in a softmax."""
+    return any(one.target is not None or one.operation == "cross_entropy" for one in comparisons(view))

@@ -9,8 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
 from stepscope.analysis.layers import rms
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.robust import median
@@ -37,7 +38,8 @@ class ResidualBalance(Rule):
 
     How it is measured: where a module returns the sum of a tensor and of branches computed from it, the sizes (root
     mean square) of each branch and of that tensor, in the median of the last third of the training. A
-    branch that started at zero on purpose grows: one that is no larger than at the start does not. A parameter that
+    branch that started at zero on purpose grows: one that is no larger than at the start does not. One that starts near
+    zero, but not at it, and wakes up late (a LayerScale of 1e-6), is worth knowing only. A parameter that
     enters the sum by itself (LayerScale) scales the branch. While weights are random, branch and skip are
     uncorrelated, so that the squares of their sizes add up to that of the sum: this tells by how much the skip was
     multiplied (a tenth at least, as the rest is noise).
@@ -73,8 +75,11 @@ class ResidualBalance(Rule):
         ratios = {branch: _ratio(view, branch) for branch in branches}
         vanished = {b: late for b, (early, late) in ratios.items() if 0 < late < self.small and late <= 2 * early}
         drowning = {b: late for b, (_, late) in ratios.items() if late > self.large}
+        asleep = {b: early for b, (early, late) in ratios.items() if 0 < early < self.small and b not in vanished}
         if vanished:
             yield self._finding(view, vanished, "adds next to nothing to")
+        elif asleep:
+            yield self._finding(view, asleep, "starts asleep beside", "info")
         if drowning:
             yield self._finding(view, drowning, "drowns")
 
@@ -98,7 +103,7 @@ class ResidualBalance(Rule):
             step=view.training[0].number, nodes=[branch.total.node for branch in low], confidence=0.7,
         )  # fmt: skip
 
-    def _finding(self, view: View, found: dict[_Branch, float], does: str) -> Finding:
+    def _finding(self, view: View, found: dict[_Branch, float], does: str, level: Level = "warning") -> Finding:
         first = next(iter(found))
         more = f"; {len(found) - 1} more branches do the same" if len(found) > 1 else ""
         summary = f"{first.branch.node} {does} {first.skip.node}: it is {found[first]:.2g} times as large{more}."
@@ -107,8 +112,9 @@ class ResidualBalance(Rule):
             for place in (first.branch, first.skip)
         ]
         others = [branch.branch.node for branch in found if branch != first]
+        others += [branch.total.node for branch in found]
         return self.finding(
-            view, first.branch.node, "warning", summary, shown,
+            view, first.branch.node, level, summary, shown,
             step=view.training[0].number, nodes=others, confidence=0.7,
         )  # fmt: skip
 
@@ -154,7 +160,12 @@ def _scale(view: View, branch: _Branch, *, first: bool) -> float:
     ]
     if len(scales) != 1 or not len(scales[0]):
         return 1.0
-    return median(scales[0][:3] if first else scales[0][2 * len(scales[0]) // 3 :])
+    return _early(scales[0]) if first else median(scales[0][2 * len(scales[0]) // 3 :])
+
+
+def _early(values: Values) -> float:
+    """The first ones; 0 for what starts at exactly 0, on purpose."""
+    return median(values[:3]) if values[0] != 0 else 0.0
 
 
 def _ratio(view: View, branch: _Branch) -> tuple[float, float]:
@@ -168,5 +179,5 @@ def _ratio(view: View, branch: _Branch) -> tuple[float, float]:
     if view.shape(branch.branch, last) != view.shape(branch.skip, last):
         return float("nan"), float("nan")
     ratios = rms(one)[i] / np.maximum(rms(two)[j], 1e-30)
-    early, late = median(ratios[:3]), median(ratios[2 * len(ratios) // 3 :])
+    early, late = _early(ratios), median(ratios[2 * len(ratios) // 3 :])
     return early * _scale(view, branch, first=True), late * _scale(view, branch, first=False)

@@ -76,6 +76,8 @@ class UnreachableTargets(Rule):
         prediction = _history(view, comparison.prediction)
         target = _history(view, comparison.target)
         bounds = BOUNDS.get(operation) or _observed(operation, prediction)
+        if operation == "normalize" and view.flow.vertices[comparison.target].type == "calculated":
+            return  # what it is held against was normalised, too, after it got its name
         if bounds is None or not len(target) or not len(prediction) or _is_scaled(view, comparison):
             return
         gap = _gap(bounds, target)
