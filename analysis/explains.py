@@ -51,6 +51,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "optimizer-reset": {**_LOSS, "trained-twice": "anywhere", "learning-rate": "anywhere"},
     "trained-twice": {**_LOSS, "learning-rate": "anywhere"},
     "untied-weights": {},
+    "shared-modules": {},
     "trained-padding": {"unrelated-targets": "anywhere", "loss-plateau": "anywhere", "imbalanced-targets": "anywhere"},
     "flat-scores": {
         **_LOSS,

@@ -56,6 +56,7 @@ from stepscope.analysis.rules.representation_collapse import RepresentationColla
 from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
+from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
@@ -125,6 +126,7 @@ RULES: dict[str, type[Rule]] = {
         GrowingTargets,
         UnregisteredParameters,
         UntiedWeights,
+        SharedModules,
         BatchNormMode,
         DuplicateSamples,
         ExtremeFeatures,
