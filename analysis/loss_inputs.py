@@ -43,6 +43,11 @@ def comparisons(view: View) -> Iterator[Comparison]:
                 yield from _compare(view, loss, link.place, data)
 
 
+def is_floating(view: View, place: Place) -> bool:
+    """Whether a place holds floating numbers in the last training step that has it."""
+    return "float" in _shape_and_dtype(view, place)[1]
+
+
 def _compare(view: View, loss: Place, prediction: Place, data: list[Place]) -> Iterator[Comparison]:
     shape, _ = _shape_and_dtype(view, prediction)
     if shape is None:

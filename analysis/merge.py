@@ -48,6 +48,8 @@ def _explains(cause: Finding, finding: Finding, view: View) -> bool:
     relation = EXPLAINS.get(cause.rule, {}).get(finding.rule)
     if relation is None or _cause_rank(cause, view) >= _cause_rank(finding, view):
         return False
+    if cause.rule == "dead-units" and finding.rule == "constant-output" and cause.level != "error":
+        return False  # what is left of the layer varies, or varied no more when it came in
     if finding.rule == "non-finite" and not _makes_non_finite(cause, finding, view):
         return False
     return _stands(relation, cause.node, finding.node, view)

@@ -23,7 +23,21 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
         return ""
     if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
         return "broadcast"
+    if name == "nll_loss" and _is_over_another(prediction, trace):
+        return "over another"
     return "other order" if _is_reversed(prediction, target, trace) else ""
+
+
+def _is_over_another(prediction: torch.Tensor, trace: Trace) -> bool:
+    """Whether a softmax was taken over another dimension than that which counts the classes: the second one."""
+    node = trace.known(prediction)
+    classes = -1 if prediction.dim() < 2 else 1 - prediction.dim()
+    while node is not None and node not in trace.summed:
+        parents, operation = trace.parents[node], trace.operations[node]
+        if operation not in (_SAME_ROWS | _SAME_SHAPE) and node not in trace.joined:
+            return False
+        node = parents[0] if parents else None
+    return node is not None and "softmax" in trace.operations[node] and trace.summed[node] != classes
 
 
 def _grows(one: torch.Size, two: torch.Size) -> bool:
@@ -55,3 +69,4 @@ def _joined(trace: Trace, tensor: torch.Tensor) -> tuple[int, int] | None:
 _SAME_ROWS = frozenset(
     ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
 )
+_SAME_SHAPE = frozenset(["log", "add", "clamp", "clamp_min", "mul", "neg"])

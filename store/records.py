@@ -160,7 +160,7 @@ class Call:
     * ``time first``: a recurrent layer that reads the first dimension as time; ``carried state``: one that starts from
       a state which the step did not make.
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
-      dimension than the product behind it sums over.
+      dimension than the product behind it sums over; ``over another``: a loss of one over another than the classes.
     * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions.

@@ -9,7 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import MADE
+from stepscope.analysis.loss_inputs import MADE, is_floating
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.spread import neuron_moments, share_between
@@ -92,7 +92,7 @@ class ConstantData(Rule):
 
     def _blank(self, view: View, inputs: list[Place]) -> Iterable[Finding]:
         """Inputs most of whose numbers are the same in all samples of all batches."""
-        for place in (place for place in inputs if _is_floating(view, place)):
+        for place in (place for place in inputs if is_floating(view, place)):
             share = _never_varying(view, place)
             if share >= self.blank:
                 history = view.history(place.node, role=place.role)
@@ -113,11 +113,6 @@ class ConstantData(Rule):
         summary = f"All samples of a batch have the same {kind}: {place.node} does not vary in any batch looked at."
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.9)
-
-
-def _is_floating(view: View, place: Place) -> bool:
-    row = view.training[-1].layout.row(place.node, "value", place.role, None)
-    return row is not None and "float" in view.training[-1].layout.tensors[row].dtype
 
 
 def _never_varying(view: View, place: Place) -> float:

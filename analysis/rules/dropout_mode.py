@@ -7,12 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.bounds import maker
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
 from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_ENOUGH = 0.05
+"""Of what goes into a dropout, the share that must not be zero already."""
 
 
 @dataclass(frozen=True)
@@ -21,12 +26,12 @@ class DropoutMode(Rule):
 
     Symptom: validation is noisy and worse than it should be; or the net overfits; or it hardly learns.
 
-    How it is measured: the share of zeros in the output of a dropout module, less that of what goes into it, in the
-    median of the training steps, and of the steps of each kind that computes no gradients. In evaluation mode the
-    difference is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean, which dropout
-    keeps: such modules are left out. Dropout that was active in training steps and drops nothing from one of them on is
-    in evaluation mode. The rate of training is that which a call was given, of a module or a function; so is whether
-    a function's dropout is active in evaluation.
+    How it is measured: the share of zeros in the output of a dropout module, less that of what goes into it, as a part
+    of what was not zero, in the median of the training steps, and of the steps of each kind that computes no gradients.
+    In evaluation mode it is zero. Something without a name in between (a ReLU makes zeros, too) shows in the mean,
+    which dropout keeps: such modules are left out. Dropout that was active in training steps and drops nothing from one
+    of them on is in evaluation mode. The rate of training is that which a call was given, of a module or a function; so
+    is whether a function's dropout is active in evaluation. Dropout that makes what a loss looks at is told, too.
 
     Causes: ``model.eval()`` is not called before evaluating, or ``model.train()`` not after it; a keep rate that was
     given as the drop rate.
@@ -48,6 +53,7 @@ class DropoutMode(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._called(view)
         yield from self._drops_most(view)
+        yield from self._drops_answers(view)
         for path, module in view.modules.items() if view.training else ():
             if not module.module_class.startswith("Dropout") or path not in view.nodes:
                 continue
@@ -79,6 +85,22 @@ class DropoutMode(Rule):
                 source=site.source, confidence=0.9, causes="A keep rate was given where a drop rate is wanted.",
             )  # fmt: skip
 
+    def _drops_answers(self, view: View) -> Iterable[Finding]:
+        """Dropout behind the last layer: of the scores that a loss looks at, some are zero by chance."""
+        for place in {maker(view, comparison.prediction): None for comparison in comparisons(view)}:
+            if "dropout" in view.flow.vertices[place].operation:
+                summary = (
+                    f"{place.node} is what a loss looks at, and is made by dropout: it drops some of the answers "
+                    f"themselves, not hidden units."
+                )
+                history = view.history(place.node, role=place.role)
+                shown = [evidence(history, "zero_fraction", "the share of zeros")]
+                yield self.finding(
+                    view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+                    causes="Dropout behind the last layer, often by a block that is used for hidden layers, too.",
+                    remedy="Put it before the last layer.",
+                )  # fmt: skip
+
     def _called(self, view: View) -> Iterable[Finding]:
         """Dropout that is called as a function, and not told that the net is being evaluated."""
         sites = [site for site in view.all_flow.sites if site.kind == "dropout"]
@@ -102,10 +124,11 @@ class DropoutMode(Rule):
 
 def _stops(trained: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> int | None:
     """The position from which on nothing is dropped any more; None if it never was, or still is."""
-    active = np.flatnonzero(trained > least)
-    if len(active) < 3 or len(trained) - active[-1] < 5 or len(active) < 0.9 * (active[-1] + 1):
+    known = np.flatnonzero(np.isfinite(trained))
+    active = np.flatnonzero(trained[known] > least)
+    if len(active) < 3 or len(known) - active[-1] <= 5 or len(active) < 0.9 * (active[-1] + 1):
         return None
-    return int(active[-1]) + 1
+    return int(known[active[-1] + 1])
 
 
 def _is_active(view: View, path: str, least: float) -> Iterable[bool]:
@@ -115,11 +138,14 @@ def _is_active(view: View, path: str, least: float) -> Iterable[bool]:
     for kind in dict.fromkeys(kinds.values()):
         mine = np.array([kinds.get(number) == kind for number in history.steps.tolist()], bool)
         dropped = _dropped(view, history, training=False)
-        yield bool(mine.any() and len(dropped) == len(mine) and np.median(dropped[mine]) > least)
+        yield len(dropped) == len(mine) and median(dropped[mine]) > least
 
 
 def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """``(n,)``: the share of zeros that came with the dropout; empty if what goes in has no name."""
+    """``(n,)``: the share of what is not zero that dropout made zero; NaN where there is too little of it.
+
+    Empty if what goes in has no name.
+    """
     places = view.all_flow.of_node(history.node)
     sources = [link.place for place in places for link in view.all_flow.sources.get(place, ()) if not link.lag]
     if len(places) != 1 or len(sources) != 1:
@@ -127,7 +153,9 @@ def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tupl
     before = view.history(sources[0].node, role=sources[0].role, training=training)
     if len(before) != len(history) or not _is_direct(before, history):
         return np.empty(0)
-    return np.asarray(history.of("zero_fraction") - before.of("zero_fraction"))
+    kept = 1 - before.of("zero_fraction")
+    dropped = history.of("zero_fraction") - before.of("zero_fraction")
+    return np.where(kept > _ENOUGH, dropped / np.maximum(kept, _ENOUGH), np.nan)
 
 
 def _is_direct(before: History, after: History) -> bool:

@@ -14,6 +14,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, layers, rms
+from stepscope.analysis.loss_inputs import is_floating
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -30,6 +31,7 @@ class InputScale(Rule):
     How it is measured: the root mean square of a floating input, in the median of the training steps. It counts only
     where the first layer really gets it like that: the size of its output must be what its weights make of such an
     input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it.
+    The same for an input whose standard deviation is a small part of its mean: all samples look alike, then.
     Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
 
     Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
@@ -40,8 +42,9 @@ class InputScale(Rule):
         large, small: sizes beyond which it counts. Source: a net with He initialisation keeps sizes, so that outputs
             start this far from the 1 that losses and later layers are made for; SageMaker's CheckInputImages has
             only a mean, of 0.2, and alarms on pixels from 0 to 1.
-        smallish, fall: sizes below this are worth knowing, and count if the loss has not lost this part of its start.
-            Source: pixels that were divided by 255 twice have 0.002 to 0.004; quiet sounds can do with 0.01.
+        smallish, fall: sizes (or deviations, as a part of it) below this are worth knowing, and count if the loss has
+            not lost this part of its start. Source: pixels that were divided by 255 twice have 0.002 to 0.004; quiet
+            sounds can do with 0.01.
         shift, stretch: how many standard deviations the mean of a kind of steps that only evaluates may lie beside that
             of the training, and how many times its standard deviation may be another one. Source: of ours; samples of
             the same data differ by a small part of one.
@@ -65,7 +68,7 @@ class InputScale(Rule):
             if not sinks or not len(history):
                 continue
             size = median(rms(history))
-            level = self._level(view, size)
+            level = self._level(view, size) or self._of_offset(view, history)
             if level and any(_arrives(view, size, layer) for layer in sinks):
                 yield self._finding(view, place, level, sinks[0])
         for place in view.all_flow.of_type("input"):
@@ -79,6 +82,13 @@ class InputScale(Rule):
             return None
         return "warning" if fallen(view) < self.fall else "info"
 
+    def _of_offset(self, view: View, history: History) -> Level | None:
+        """How bad it is that an input hardly differs from its mean; None if it does. What is constant has a rule."""
+        share = median(history.of("std")) / max(median(rms(history)), 1e-30)
+        if not 0 < share < self.smallish:
+            return None
+        return "warning" if fallen(view) < self.fall else "info"
+
     def _between_kinds(self, view: View, place: Place) -> Iterable[Finding]:
         """Whether a kind of steps that only evaluates gets inputs of another size than the training."""
         trained, every = (
@@ -86,7 +96,7 @@ class InputScale(Rule):
             view.history(place.node, role=place.role, training=False),
         )
         kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
-        for kind in dict.fromkeys(kinds.values()) if len(trained) and _is_floating(view, place) else ():
+        for kind in dict.fromkeys(kinds.values()) if len(trained) and is_floating(view, place) else ():
             mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
             if mine.any() and self._is_other(trained, every, mine):
                 yield self._other(view, place, kind, trained, every, mine)
@@ -121,11 +131,6 @@ class InputScale(Rule):
             view, place.node, level, summary, shown,
             step=int(history.steps[0]), nodes=[layer.module], confidence=0.8,
         )  # fmt: skip
-
-
-def _is_floating(view: View, place: Place) -> bool:
-    row = view.training[-1].layout.row(place.node, "value", place.role, None)
-    return row is not None and "float" in view.training[-1].layout.tensors[row].dtype
 
 
 def _arrives(view: View, size: float, layer: Layer) -> bool:

@@ -48,7 +48,7 @@ class SoftmaxOverBatch(Rule):
     tolerance: float = 1e-3
 
     def check(self, view: View) -> Iterable[Finding]:
-        called = list(self._called(view))
+        called = list(self._called(view)) or list(self._of_loss(view))
         yield from called
         yield from self._over_queries(view)
         steps = late_steps(view, 3)
@@ -82,6 +82,23 @@ class SoftmaxOverBatch(Rule):
             view, first.node, "error", summary, [evidence(history, "mean", "what is made of it")],
             step=view.training[0].number, nodes=nodes, confidence=0.9, source=site.source,
         )  # fmt: skip
+
+    def _of_loss(self, view: View) -> Iterable[Finding]:
+        """Losses whose classes do not add up to one: the softmax was over the width, or over time."""
+        for site in sites_of(view, "over another"):
+            learned = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
+            if not learned or not site.after:
+                continue
+            loss = next(iter(site.after)).node
+            summary = (
+                f"{site.operation} takes its classes from the second dimension, but the softmax behind "
+                f"{learned[0].node} was taken over another dimension (wrong dim): the classes do not add up to one."
+            )
+            yield self.finding(
+                view, learned[0].node, "error", summary, step=view.training[0].number, nodes=[loss], confidence=0.95,
+                source=site.source, causes="dim=-1 of images, whose classes are dimension 1, or the dimension of time.",
+                remedy="Apply the softmax to the dimension of the classes: dim=1 of (batch, classes, ...).",
+            )  # fmt: skip
 
     def _over_queries(self, view: View) -> Iterable[Finding]:
         sites = sites_of(view, "over queries")

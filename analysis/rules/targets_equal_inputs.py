@@ -14,7 +14,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.lines import line_of_node
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -22,6 +22,7 @@ from stepscope.store.records import STATISTICS
 
 _IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 _LEAST = 3
+_OF_CLASSES = ("cross_entropy", "nll_loss")
 _MOST_STEPS, _LEAST_SAMPLES, _MOST_COLUMNS = 12, 20, 8
 
 
@@ -34,8 +35,9 @@ class TargetsEqualInputs(Rule):
     How it is measured: the target of a cross-entropy and an integer input of the net have as many elements, and the
     same mean, standard deviation, smallest and largest value and norm, to the last digit, in every training step.
     Where the loss is computed from the input itself, a slice of it may lie in between, which a recording does not
-    show: then it is worth knowing only, and only if the loss is close to zero. Of a regression: one neuron of an input
-    has the values of the target in all of the kept samples; where all inputs are targets, it is a reconstruction.
+    show: then it is worth knowing only, and only if the loss is close to zero. Of other nets: one neuron of an input
+    has the values of the target in all of the kept samples, or ones on a straight line with them; where all inputs are
+    targets, it is a reconstruction.
 
     Causes: a window that ends too late, a column that holds the answer, targets that are not shifted by one place (or
     shifted by the model and the data, one forth and one back).
@@ -56,8 +58,8 @@ class TargetsEqualInputs(Rule):
         for comparison in comparisons(view):
             if comparison.target is None:
                 continue
-            if comparison.operation not in ("cross_entropy", "nll_loss"):
-                yield from self._contained(view, comparison, comparison.target)
+            yield from self._contained(view, comparison, comparison.target)
+            if comparison.operation not in _OF_CLASSES:
                 continue
             size = math.prod(comparison.target_shape)
             for place in _integer_inputs(view, comparison.prediction, size):
@@ -73,14 +75,17 @@ class TargetsEqualInputs(Rule):
         places = (p for p in view.flow.upstream([comparison.prediction]) if view.flow.vertices[p].type == "input")
         for place in sorted(places):
             x, y = gather_pairs(steps, place, target)
+            if comparison.operation in _OF_CLASSES and not is_floating(view, place):
+                continue  # words, one of which is asked for
             if place == target or len(x) < _LEAST_SAMPLES or not 0 < y.shape[1] < x.shape[1]:
                 continue  # as many are a reconstruction
             columns = [_column(x, wanted) for wanted in y.T[:_MOST_COLUMNS]]
             if all(column is not None for column in columns):
+                same = bool(np.all(x[:, columns[0]] == y[:, 0]))
                 history = view.history(target.node, role=target.role)
                 summary = (
-                    f"{place.node} contains {target.node}: in all of {len(x)} samples its number {columns[0]} is the "
-                    f"same as what is to be predicted."
+                    f"{place.node} contains {target.node}: in all of {len(x)} samples its number {columns[0]} "
+                    f"{'is the same as' if same else 'is a multiple of'} what is to be predicted: the answer leaks in."
                 )
                 shown = [evidence(history, "mean", "a copy of a part of the input")]
                 yield self.finding(
@@ -106,9 +111,17 @@ class TargetsEqualInputs(Rule):
 
 
 def _column(x: Matrix, wanted: Values) -> int | None:
-    """Which column of some samples has just these values, of which there are many different ones."""
-    same = np.flatnonzero((x == wanted[:, None]).all(axis=0))
-    return int(same[0]) if len(same) and len(np.unique(wanted)) >= _LEAST_SAMPLES // 2 else None
+    """Which column of some samples has just these values, or ones that follow from them along a straight line.
+
+    Of few different values, such as classes, many samples are needed, and the rarest value several times.
+    """
+    values, counts = np.unique(wanted, return_counts=True)
+    if len(values) < _LEAST_SAMPLES // 2 and (len(values) < 2 or len(wanted) < 2 * _LEAST_SAMPLES or min(counts) < 3):
+        return None
+    spread = x.std(0) * wanted.std()
+    together = np.abs((x - x.mean(0)).T @ (wanted - wanted.mean())) / len(x)
+    same = np.flatnonzero((spread > 0) & (together >= (1 - 1e-9) * spread))
+    return int(same[0]) if len(same) else None
 
 
 def _integer_inputs(view: View, prediction: Place, size: int) -> Iterator[Place]:

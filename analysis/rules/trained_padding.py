@@ -56,7 +56,8 @@ class TrainedPadding(Rule):
             used = used_rows(steps, embedding)
             for padding in {token for token in found if token is not None and used.get(token)}:
                 share = float(np.mean([token == padding for row in sequences for token in row]))
-                yield self._finding(view, embedding, padding, share, tokens[0])
+                if share < 1:  # else there are no words at all
+                    yield self._finding(view, embedding, padding, share, tokens[0])
 
     def _finding(self, view: View, embedding: Embedding, padding: int, share: float, tokens: Place) -> Finding:
         history = view.history(embedding.weight, "gradient")

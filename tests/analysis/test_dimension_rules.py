@@ -110,6 +110,35 @@ def test_quantiles_against_all_samples_are_meant(tmp_path: Path) -> None:
     assert told(tmp_path, model, loss_of, classified, "broadcast-target") == []
 
 
+@pytest.mark.parametrize("dimension", [1, 2, -1])
+def test_classes_of_pictures_that_add_up_over_the_width(dimension: int, tmp_path: Path) -> None:
+    model = nn.Conv2d(1, 4, 3, padding=1)
+
+    def data(number: int) -> Batch:
+        x = torch.randn(8, 1, 5, 6, generator=torch.Generator().manual_seed(number))
+        return x, (x[:, 0] > 0).long()
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.nll_loss(F.log_softmax(model(x), dim=dimension), y)
+
+    assert told(tmp_path, model, loss_of, data, "softmax-over-batch") == ([] if dimension == 1 else ["error"])
+
+
+@pytest.mark.parametrize("dimension", [1, 2])
+def test_letters_that_add_up_over_time(dimension: int, tmp_path: Path) -> None:
+    model = nn.Linear(8, 4)
+
+    def data(number: int) -> Batch:
+        x = torch.randn(16, 5, 8, generator=torch.Generator().manual_seed(number))
+        return x, x.argmax(2) % 4
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        logs = (model(x).softmax(dimension) + 1e-9).log()
+        return F.nll_loss(logs.flatten(0, 1), y.flatten())
+
+    assert told(tmp_path, model, loss_of, data, "softmax-over-batch") == ([] if dimension == 2 else ["error"])
+
+
 @pytest.mark.parametrize("turned", [True, False])
 def test_sides_of_a_loss_that_were_flattened_in_another_order(turned: bool, tmp_path: Path) -> None:
     model = nn.Linear(8, 4)
@@ -135,6 +164,14 @@ def test_dropout_of_almost_everything(rate: float, functional: bool, tmp_path: P
         return F.cross_entropy(leave(F.dropout(hidden, rate) if functional else module(hidden)), y)
 
     assert told(tmp_path, model, loss_of, classified, "dropout-mode") == (["warning"] if rate > 0.75 else [])
+
+
+@pytest.mark.parametrize("last", [True, False])
+def test_dropout_of_the_answers(last: bool, tmp_path: Path) -> None:
+    layers = [nn.Linear(16, 4), nn.Dropout(0.3)]
+    model = nn.Sequential(nn.Linear(8, 16), nn.ReLU(), *(layers if last else layers[::-1]))
+    levels = told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), classified, "dropout-mode")
+    assert levels == (["warning"] if last else [])
 
 
 @pytest.mark.parametrize(("momentum", "expected"), [(0.99, 1), (0.001, 1), (0.1, 0), (None, 0)])

@@ -133,3 +133,31 @@ def test_rows_of_a_regression_that_were_shifted(shifted: bool, tmp_path: Path) -
 
     levels = told(tmp_path, model, lambda x, y: F.l1_loss(model(x), y), data, "unrelated-targets", 60)
     assert levels == (["warning"] if shifted else [])
+
+
+@pytest.mark.parametrize(("offset", "expected"), [(300.0, ["warning"]), (2.0, [])])
+def test_inputs_that_hardly_differ_from_their_mean(offset: float, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return (x + offset) / offset, y
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=12, lr=1e-4)
+    assert [finding.level for finding in findings(trial, "input-scale")] == expected
+
+
+@pytest.mark.parametrize("leaks", [True, False])
+@pytest.mark.parametrize("classes", [True, False])
+def test_a_column_that_follows_from_the_answer(leaks: bool, classes: bool, tmp_path: Path) -> None:
+    model = mlp(9, 16, 4 if classes else 1)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        wanted = y if classes else x[:, :1] + torch.randn(len(y), 1)
+        other = 3 * wanted.view(-1, 1).float() - 1 if leaks else torch.randn(len(y), 1)
+        return torch.cat([x, other], 1), wanted
+
+    loss = F.cross_entropy if classes else F.mse_loss
+    levels = told(tmp_path, model, lambda x, y: loss(model(x), y), data, "targets-equal-inputs")
+    assert levels == (["warning"] if leaks else [])

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stepscope.analysis import Finding
+from stepscope.analysis import Finding, diagnose
 from support.short_runs import Batch, findings, record
 
 
@@ -145,3 +145,30 @@ def test_a_text_that_is_read_across_the_batch(batch_first: bool, tmp_path: Path)
 
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), data, steps=8)
     assert [finding.node for finding in findings(trial, "batch-leak")] == ([] if batch_first else ["model.read"])
+
+
+class Asking(nn.Module):
+    """A learned question in front of a sequence, read at its place; a causal mask lets it see itself only."""
+
+    def __init__(self, *, masked: bool) -> None:
+        super().__init__()
+        self.question = nn.Parameter(torch.randn(1, 1, 8))
+        self.mix, self.leave, self.masked = (
+            nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True),
+            nn.Linear(8, 4),
+            masked,
+        )
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.cat([self.question.expand(len(x), -1, -1), x], 1)
+        ahead = torch.ones(x.shape[1], x.shape[1]).triu(1) > 0
+        return self.leave(self.mix(x, ahead if self.masked else None)[:, 0])
+
+
+@pytest.mark.parametrize("masked", [True, False])
+def test_a_question_that_sees_no_answer_is_no_matter_of_dead_units(masked: bool, tmp_path: Path) -> None:
+    def data(number: int) -> Batch:
+        return torch.randn(16, 5, 8, generator=torch.Generator().manual_seed(number)), torch.arange(16) % 4
+
+    trial = record(tmp_path, model := Asking(masked=masked), lambda x, y: F.cross_entropy(model(x), y), data, steps=8)
+    assert ("constant-output" in [finding.rule for finding in diagnose(trial)]) == masked
