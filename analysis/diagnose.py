@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from stepscope.analysis.changes import changes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.merge import merge
 from stepscope.analysis.probed import ProbeResult, findings_of_probes
@@ -44,7 +45,9 @@ def diagnose(
         UnknownNameError: there is no rule, or no setting of it, of this name.
     """
     view = View(trial)
-    found = [finding for rule in make_rules(rules, settings) for finding in _apply(rule, view)]
+    wanted = make_rules(rules, settings)
+    found = [finding for rule in wanted for finding in _apply(rule, view)]
+    found += changes(view, _apply, wanted, found)
     return merge([*found, *findings_of_probes(probed, view, found)], view)
 
 

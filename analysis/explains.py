@@ -33,6 +33,7 @@ _SILENCE: dict[str, Relation] = {
     "vanishing-gradient": "upstream",
     "constant-output": "downstream",
     "loss-plateau": "anywhere",
+    "loss-jump": "anywhere",
 }
 
 EXPLAINS: dict[str, dict[str, Relation]] = {
@@ -59,6 +60,15 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
         "vanishing-gradient": "anywhere",
     },
+    "constant-data": {
+        **_LOSS,
+        "data-shift": "anywhere",
+        "unrelated-targets": "anywhere",
+        "no-gradient": "anywhere",
+        "constant-output": "anywhere",
+        "dead-units": "anywhere",
+        "learning-rate": "anywhere",
+    },
     "unrelated-targets": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},
     "duplicate-samples": {"overfitting": "anywhere"},
     "extreme-features": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere"},
@@ -74,7 +84,18 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "targets-equal-inputs": {},
     "repeated-batch": {},
     "imbalanced-targets": {},
+    "settings-change": {**_BLOW_UP, **_SIGNAL, "shrinking-weights": "anywhere"},
+    "data-shift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "unrelated-targets": "anywhere"},
     "extreme-batch": {**_BLOW_UP, "dead-units": "anywhere", "learning-rate": "anywhere"},
+    "optimizer-settings": {**_BLOW_UP, "learning-rate": "anywhere", "dead-units": "anywhere"},
+    "clamped-weights": {"loss-plateau": "anywhere", "weights-reset": "anywhere", "vanishing-gradient": "anywhere"},
+    "loss-balance": {
+        **_LOSS,
+        "shrinking-weights": "anywhere",
+        "posterior-collapse": "anywhere",
+        "constant-output": "anywhere",
+        "learning-rate": "anywhere",
+    },
     "weights-reset": {**_LOSS, "exploding-gradient": "anywhere", "overfitting": "anywhere"},
     "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "single-class": {
@@ -85,7 +106,6 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "adam-epsilon": "anywhere",
         "learning-rate": "anywhere",
     },
-    "constant-data": {**_LOSS, "constant-output": "anywhere", "dead-units": "anywhere", "learning-rate": "anywhere"},
     "input-scale": {**_BLOW_UP, **_SIGNAL},
     "weight-scale": {**_BLOW_UP, **_SIGNAL},
     "broadcast-target": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},

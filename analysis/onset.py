@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 
-from stepscope.store import Trial
+from stepscope.analysis.section import Recording
 
 GROUP = "health"
 
 
-def first_not_finite(trial: Trial) -> tuple[int, str] | None:
+def first_not_finite(trial: Recording) -> tuple[int, str] | None:
     """The first step at which the health check saw a number that is not finite, and which; None if it saw none."""
     found = []
     for group, name in trial.scalar_names:

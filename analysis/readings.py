@@ -9,7 +9,9 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.store import Step, Trial
+from stepscope.analysis.section import Recording
+from stepscope.analysis.turns import points_of_interest
+from stepscope.store import Step
 from stepscope.store.errors import DamagedError
 from stepscope.store.layout import Layout
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS
@@ -17,6 +19,9 @@ from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATIST
 MOST_STEPS = 400
 MOST_ROWS = 1_000_000
 """Steps times rows that are kept in memory: about 90 MB. Losses are read in full, whatever their number."""
+_AROUND = 5
+"""Steps on each side of what a loss does."""
+_MOST_LOSSES, _MOST_KINDS = 3, 3
 
 
 @dataclass
@@ -57,8 +62,11 @@ class Readings:
         return np.stack(arrays) if arrays else np.empty((0, *rows), np.float32)
 
 
-def choose_steps(trial: Trial, most: int = MOST_STEPS) -> list[int]:
-    """The numbers of the steps to look at: all, or the first and last fiftieth and evenly many between them."""
+def choose_steps(trial: Recording, most: int = MOST_STEPS) -> list[int]:
+    """The numbers of the steps to look at: all, or the first and last twentieth and evenly many between them.
+
+    Then also those around the points where a loss does something that it does not do elsewhere.
+    """
     numbers = trial.steps.tolist()
     if not numbers:
         return []
@@ -69,10 +77,25 @@ def choose_steps(trial: Trial, most: int = MOST_STEPS) -> list[int]:
     ends = most // 20
     middle = np.linspace(0, len(numbers) - 1, most - 2 * ends).round().astype(int)
     chosen = {*range(ends), *range(len(numbers) - ends, len(numbers)), *middle.tolist()}
+    for place in np.searchsorted(trial.steps, _interesting(trial)).tolist():
+        chosen.update(range(max(0, place - _AROUND), min(len(numbers), place + _AROUND + 1)))
     return [numbers[index] for index in sorted(chosen)]
 
 
-def read_steps(trial: Trial, numbers: Sequence[int]) -> list[Readings]:
+def _interesting(trial: Recording) -> list[int]:
+    """The numbers of the steps in which a loss jumps, or is not finite."""
+    kind_of = dict(zip(trial.steps.tolist(), trial.step_kinds, strict=True))
+    found: list[int] = []
+    for node in [node.name for node in trial.nodes if node.type == "loss"][-_MOST_LOSSES:]:
+        steps, values = trial.series(node, statistic="mean")
+        kinds = np.array([kind_of.get(number, "") for number in steps.tolist()], dtype=object)
+        for kind in trial.kinds[:_MOST_KINDS]:
+            own = kinds == kind
+            found += [int(steps[own][point]) for point in points_of_interest(values[own])]
+    return found
+
+
+def read_steps(trial: Recording, numbers: Sequence[int]) -> list[Readings]:
     """The chosen steps by their layout; damaged ones are left out."""
     found: dict[bytes, Readings] = {}
     for number in numbers:

@@ -15,9 +15,11 @@ from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
+from stepscope.analysis.rules.clamped_weights import ClampedWeights
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
+from stepscope.analysis.rules.data_shift import DataShift
 from stepscope.analysis.rules.dead_units import DeadUnits
 from stepscope.analysis.rules.dropout_mode import DropoutMode
 from stepscope.analysis.rules.dtype_range import DtypeRange
@@ -37,6 +39,7 @@ from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
+from stepscope.analysis.rules.loss_balance import LossBalance
 from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_jump import LossJump
 from stepscope.analysis.rules.loss_plateau import LossPlateau
@@ -49,6 +52,7 @@ from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.optimizer_reset import OptimizerReset
+from stepscope.analysis.rules.optimizer_settings import OptimizerSettings
 from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
@@ -56,6 +60,7 @@ from stepscope.analysis.rules.representation_collapse import RepresentationColla
 from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
+from stepscope.analysis.rules.settings_change import SettingsChange
 from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
@@ -121,6 +126,8 @@ RULES: dict[str, type[Rule]] = {
         UntrainedParameters,
         TrainedTwice,
         OptimizerReset,
+        OptimizerSettings,
+        ClampedWeights,
         StaleCopy,
         FlatScores,
         GrowingTargets,
@@ -138,6 +145,8 @@ RULES: dict[str, type[Rule]] = {
         UnrelatedTargets,
         FrozenParameters,
         ExtremeBatch,
+        DataShift,
+        SettingsChange,
         RepeatedBatch,
         TargetsEqualInputs,
         ImbalancedTargets,
@@ -147,6 +156,7 @@ RULES: dict[str, type[Rule]] = {
         GrowingState,
         UnusedEmbeddings,
         TrainedPadding,
+        LossBalance,
         LossStart,
         LossDivergence,
         LossJump,

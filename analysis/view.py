@@ -11,7 +11,8 @@ from stepscope.analysis.finding import Evidence
 from stepscope.analysis.flow import Flow, Place
 from stepscope.analysis.history import History
 from stepscope.analysis.readings import Readings, choose_steps, read_steps
-from stepscope.store import Step, Trial
+from stepscope.analysis.section import Recording
+from stepscope.store import Step
 from stepscope.store.nodes import Node
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, ModuleInfo
 
@@ -22,12 +23,12 @@ class View:
     """What all rules share while one trial is diagnosed.
 
     Attributes:
-        trial: the recording.
+        trial: the recording, or a section of one.
         nodes: all nodes by name, in data-flow order.
         readings: the statistics of the steps that are looked at.
     """
 
-    def __init__(self, trial: Trial) -> None:
+    def __init__(self, trial: Recording) -> None:
         self.trial = trial
         self.nodes: dict[str, Node] = {node.name: node for node in trial.nodes}
         self.position = {name: index for index, name in enumerate(self.nodes)}

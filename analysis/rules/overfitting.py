@@ -47,20 +47,15 @@ class Overfitting(Rule):
     known: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
-        evaluating = {step.number: step.kind for step in view.steps}
-        for step in view.training:
-            evaluating.pop(step.number, None)
+        evaluating = [kind for kind in view.trial.kinds if kind not in view.training_kinds]
         training = {curve.place: curve for curve in loss_curves(view) if len(curve) >= LEAST_POINTS}
         for place, curve in training.items():
-            for kind in dict.fromkeys(evaluating.values()):
-                yield from self._compare(view, place, kind, evaluating, curve.start, curve.end)
+            for kind in evaluating:
+                yield from self._compare(view, place, kind, curve.start, curve.end)
 
-    def _compare(
-        self, view: View, place: Place, kind: str, kinds: dict[int, str], start: float, end: float
-    ) -> Iterable[Finding]:
+    def _compare(self, view: View, place: Place, kind: str, start: float, end: float) -> Iterable[Finding]:
         history = view.history(place.node, role=place.role, training=False)
-        mine = np.array([kinds.get(number) == kind for number in history.steps.tolist()], bool)
-        values, steps = history.of("mean")[mine], history.steps[mine]
+        steps, values = view.trial.series(place.node, role=place.role, statistic="mean", kind=kind)
         good = np.isfinite(values)
         values, steps = values[good], steps[good]
         if len(values) < 2 or end >= start or end <= 0:

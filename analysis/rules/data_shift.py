@@ -1,0 +1,104 @@
+"""The rule ``data-shift``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.curves import Curve, loss_curves
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.history import History, Values
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_WINDOW = 8
+
+
+@dataclass(frozen=True)
+class DataShift(Rule):
+    """Inputs or targets have another scale from one step on, and the loss suffers.
+
+    Symptom: the loss jumps in the midst of the training, and may take long to come back.
+
+    How it is measured: mean and standard deviation of each input and target over the training steps; the medians of
+    eight steps before and after a point. The standard deviation must become ``scale`` times as large or small, or the
+    mean move by so many standard deviations, far beyond what both vary by; and the loss of the next steps be above all
+    of the eight before, by as much.
+
+    Causes: another file, another normalisation (raw bytes instead of parts of one), another transformation from that
+    epoch on.
+
+    Remedy: look at the batch of that step, and at what the loader does differently from there on.
+
+    Attributes:
+        scale: times the usual. Source: standardised data of healthy runs stay within a factor of two.
+        deviations: times the median absolute deviation (1.4826 MAD) of the eight steps on both sides.
+    """
+
+    name = "data-shift"
+    causes = "Another file, another normalisation or another transformation of the data from that step on."
+    remedy = "Look at the batch of that step, and at what the loader does differently from there on."
+    scale: float = 3.0
+    deviations: float = 10.0
+
+    def check(self, view: View) -> Iterable[Finding]:
+        curves = list(loss_curves(view))
+        for name, node in view.nodes.items():
+            if node.type not in ("input", "target") or len(curves) != 1:
+                continue
+            history = view.history(name)
+            place = self._shift(history)
+            if place is not None and self._suffers(curves[0], int(history.steps[place])):
+                yield self._finding(view, history, place)
+
+    def _shift(self, history: History) -> int | None:
+        """The position of the first step that is as different as that from those before it."""
+        mean, std = history.of("mean"), history.of("std")
+        if len(history) < 3 * _WINDOW or not (np.isfinite(mean).all() and np.isfinite(std).all()):
+            return None
+        before, after, spread = _levels(std)
+        ratio = np.maximum(after, 1e-12) / np.maximum(before, 1e-12)
+        scaled = ((ratio > self.scale) | (ratio < 1 / self.scale)) & (np.abs(after - before) > self.deviations * spread)
+        usual = np.maximum(before, 1e-12)
+        before, after, spread = _levels(mean)
+        moved = (np.abs(after - before) > self.scale * usual) & (np.abs(after - before) > self.deviations * spread)
+        found = np.flatnonzero(scaled | moved)
+        if not len(found):
+            return None
+        first = int(found[0])  # windows may reach over the edge by up to a half
+        inside = slice(first, first + 2 * _WINDOW)
+        jumps = np.abs(np.diff(std[inside])) / np.max(std[inside]) + np.abs(np.diff(mean[inside])) / np.max(std[inside])
+        return first + 1 + int(np.argmax(jumps))
+
+    def _suffers(self, curve: Curve, step: int) -> bool:
+        place = int(np.searchsorted(curve.steps, step))
+        before, after = curve.values[max(0, place - _WINDOW) : place], curve.values[place : place + _WINDOW // 2]
+        if len(before) < _WINDOW or not len(after):
+            return False
+        spread = 1.4826 * float(np.median(np.abs(before - np.median(before))))
+        return float(np.median(after)) > max(float(before.max()), float(np.median(before)) + self.deviations * spread)
+
+    def _finding(self, view: View, history: History, place: int) -> Finding:
+        step = int(history.steps[place])
+        what = "inputs" if view.nodes[history.node].type == "input" else "targets"
+        mean, std = history.of("mean"), history.of("std")
+        sides = (slice(max(0, place - _WINDOW), place), slice(place, place + _WINDOW))
+        (mean_before, std_before), (mean_after, std_after) = (
+            (float(np.median(mean[side])), float(np.median(std[side]))) for side in sides
+        )
+        summary = (
+            f"The {what} change at step {step}: {history.node} has a mean of {mean_after:.3g} and a standard deviation "
+            f"of {std_after:.3g} from there on, {mean_before:.3g} and {std_before:.3g} before; the loss jumps."
+        )
+        shown = [evidence(history, "std", f"{std_before:.3g} to {std_after:.3g}")]
+        return self.finding(view, history.node, "warning", summary, shown, step=step, confidence=0.85)
+
+
+def _levels(values: Values) -> tuple[Values, Values, Values]:
+    """For each point that has enough neighbours: the medians before and after it, and how far both sides spread."""
+    windows = np.lib.stride_tricks.sliding_window_view(values, _WINDOW)
+    level = np.median(windows, axis=1)
+    spread = 1.4826 * np.median(np.abs(windows - level[:, None]), axis=1)
+    return level[:-_WINDOW], level[_WINDOW:], np.maximum(spread[:-_WINDOW], spread[_WINDOW:])

@@ -1,0 +1,94 @@
+"""The rule ``loss-balance``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
+from stepscope.analysis.robust import median
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+_LEAST = 10
+
+
+@dataclass(frozen=True)
+class LossBalance(Rule):
+    """A term of the loss that has no say, because the others are a thousand times as large.
+
+    Symptom: the total falls, but what one of its terms asks for is not learned.
+
+    How it is measured: a term's gradient is the weight that the total gives it, and its value times that weight is its
+    part of the total. It counts if that is tiny in the first third of the steps. It is a warning if the term does not
+    fall either; a term that falls in spite of it is worth knowing only.
+
+    Causes: a penalty or divergence that weighs too much, or is a sum where the other term is a mean; a second task
+    whose targets are in their own units.
+
+    Remedy: weigh the terms so that their gradients are of one size; average both alike; standardise targets.
+
+    Attributes:
+        part: of the total. Source: three orders of magnitude are more than different units of well-scaled tasks.
+        fall: the part of itself that the term should lose.
+        heavy: a term that weighs less than this is small on purpose.
+    """
+
+    name = "loss-balance"
+    about = "loss"
+    causes = (
+        "A penalty or divergence that weighs too much (or is summed where the other is averaged); targets in units."
+    )
+    remedy = "Weigh the terms so that their gradients are of one size, average both alike, and standardise targets."
+    part: float = 1e-3
+    fall: float = 0.05
+    heavy: float = 0.1
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for total in view.objectives:
+            for term in _terms(view, total):
+                yield from self._look(view, total, term)
+
+    def _look(self, view: View, total: Place, term: Place) -> Iterable[Finding]:
+        value = view.history(term.node, role=term.role)
+        weight = view.history(term.node, "gradient", role=term.role)
+        whole = view.history(total.node, role=total.role)
+        if len(value) < _LEAST or not np.array_equal(value.steps, weight.steps) or len(whole) != len(value):
+            return
+        first = slice(None, len(value) // 3)
+        parts = np.abs(value.of("mean") * weight.of("mean"))[first] / np.maximum(np.abs(whole.of("mean"))[first], 1e-30)
+        part = median(parts)
+        if 0 < part < self.part and median(np.abs(weight.of("mean"))) > self.heavy:
+            yield self._finding(view, total, term, part, _fall(value.of("mean")))
+
+    def _finding(self, view: View, total: Place, term: Place, part: float, fall: float) -> Finding:
+        level: Level = "warning" if fall < self.fall else "info"
+        history = view.history(term.node, role=term.role)
+        summary = (
+            f"The term {term.node} has no say in {total.node}: it is {part:.1g} of it, the rest drowns it; it has "
+            f"{'not fallen' if fall <= 0 else f'lost {fall:.0%} of its start'}."
+        )
+        whole = view.history(total.node, role=total.role)
+        shown = [evidence(history, "mean", "the term"), evidence(whole, "mean", "the total")]
+        step, nodes = int(history.steps[0]), [total.node, *_others(view, total, term)]
+        return self.finding(view, term.node, level, summary, shown, step=step, nodes=nodes, confidence=0.7)
+
+
+def _terms(view: View, total: Place) -> list[Place]:
+    """The losses that a total is directly made of."""
+    links = view.flow.sources.get(total, ())
+    return [link.place for link in links if link.differentiable and link.place in view.losses]
+
+
+def _others(view: View, total: Place, term: Place) -> list[str]:
+    return [place.node for place in _terms(view, total) if place != term]
+
+
+def _fall(values: Values) -> float:
+    tenth = max(3, len(values) // 10)
+    start, end = float(np.median(values[:tenth])), float(np.median(values[-tenth:]))
+    return (start - end) / max(abs(start), 1e-30)

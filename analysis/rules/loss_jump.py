@@ -1,0 +1,52 @@
+"""The rule ``loss-jump``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.curves import Curve
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.turned import turned_curves
+from stepscope.analysis.turns import Turn
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class LossJump(Rule):
+    """A loss that was low jumps up in the midst of the training, and does not come back.
+
+    Symptom: all was well until one step.
+
+    How it is measured: the loss of one kind of step, all recorded ones; the medians of 10 to 25 of them before and
+    after a point. The higher level is three times the lower one, ten of its deviations (1.4826 MAD) above it, and a
+    fifth of the first loss; and the last tenth of the run is as high. Where something else is wrong only from that step
+    on, it is told as the cause: the rules that look at data, modes, gradients and updates look at the steps after the
+    jump by themselves.
+
+    Causes: another learning rate or other data from that step on, a checkpoint that was loaded, a mode that was
+    switched, a batch that destroyed the weights.
+
+    Remedy: look at what the script does at that step: schedules, epochs, loaded weights, the next file of the data.
+
+    Source of the factors: restarts of the learning rate (Loshchilov and Hutter, 2017) come back; ours otherwise.
+    """
+
+    name = "loss-jump"
+    about = "loss"
+    causes = "Another learning rate, other data, other weights or another mode from that step on."
+    remedy = "Look at what the script does at that step: schedules, epochs, loaded weights, the next file of the data."
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for curve, turn in turned_curves(view):
+            yield self._finding(view, curve, turn)
+
+    def _finding(self, view: View, curve: Curve, turn: Turn) -> Finding:
+        step = int(curve.steps[turn.index])
+        summary = (
+            f"{curve.place.node} jumps from {turn.before:.3g} to {turn.after:.3g} at step {step}, and has not come "
+            f"back: it is {curve.end:.3g} at the end."
+        )
+        shown = [evidence(curve.history, "mean", f"{turn.before:.3g} to {turn.after:.3g} at step {step}")]
+        return self.finding(view, curve.place.node, "warning", summary, shown, step=step, confidence=0.85)
