@@ -84,7 +84,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "targets-equal-inputs": {},
     "repeated-batch": {},
     "imbalanced-targets": {},
-    "settings-change": {**_BLOW_UP, **_SIGNAL, "shrinking-weights": "anywhere"},
+    "settings-change": {**_BLOW_UP, **_SIGNAL, "shrinking-weights": "anywhere", "overfitting": "anywhere"},
     "data-shift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "unrelated-targets": "anywhere"},
     "extreme-batch": {**_BLOW_UP, "dead-units": "anywhere", "learning-rate": "anywhere"},
     "optimizer-settings": {**_BLOW_UP, "learning-rate": "anywhere", "dead-units": "anywhere"},
