@@ -12,7 +12,7 @@ from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.view import View
 from stepscope.store.records import STATISTICS
 
-_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
+IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def is_unchanged(view: View, node: str) -> bool:
     history = view.history(node)
     if len(history) < 3:
         return False
-    values = history.statistics[:, _IDENTITY]
+    values = history.statistics[:, IDENTITY]
     update = view.history(node, "update")
     moved = len(update) > 0 and bool(largest(update.of("abs_max")) > 0)
     return not moved and bool(np.all((values == values[0]) | np.isnan(values)))
@@ -76,7 +76,7 @@ def standstill(view: View, node: str, least: int = 10) -> int | None:
     It must have stood still for ``least`` recorded steps, and three times longer than ever before.
     """
     history = view.history(node)
-    values = history.statistics[:, _IDENTITY]
+    values = history.statistics[:, IDENTITY]
     changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1))
     if not len(changes):
         return None

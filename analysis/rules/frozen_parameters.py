@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
-from stepscope.analysis.parameters import listed
+from stepscope.analysis.parameters import is_inside, listed
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.twins import copies
 from stepscope.analysis.view import View
 
 
@@ -18,19 +20,24 @@ class FrozenParameters(Rule):
     Symptom: the loss does not change at all; ``backward`` needed ``requires_grad_()`` on the loss to run.
 
     How it is measured: parameters that a watched optimizer holds and that do not require a gradient. All of them: an
-    error; some: worth knowing, as freezing a part of a net is common.
+    error; some: worth knowing, as freezing a part of a net is common. So are most weights of a model that are frozen
+    and held by none.
 
     Causes: a net that was frozen before its new head was added, a loop that freezes too much, loaded weights.
 
     Remedy: ``requires_grad_(True)`` for what is to learn; give the optimizer only that.
 
-    Source: no threshold. TrainCheck (Jiang et al. 2025) reports such a case.
+    Attributes:
+        most: the part of a model's weights that are frozen, and in no optimizer, from which on it is told. Source: of
+            ours. TrainCheck (Jiang et al. 2025) reports a case of all.
     """
 
     name = "frozen-parameters"
     about = "optimizer"
     causes = "A loop that freezes too much, a net that was frozen before its new head was added, or loaded weights."
     remedy = "Call requires_grad_(True) on what is to learn; give the optimizer only that."
+
+    most: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         held = {
@@ -40,7 +47,10 @@ class FrozenParameters(Rule):
             if info.optimizers and not info.is_buffer
         }
         frozen = [name for name, can_learn in held.items() if not can_learn]
-        if not frozen or not view.steps:
+        if not view.steps:
+            return
+        if not frozen:
+            yield from self._most(view)
             return
         everything = len(frozen) == len(held)
         what = "All" if everything else f"{len(frozen)} of {len(held)}"
@@ -52,3 +62,22 @@ class FrozenParameters(Rule):
         yield self.finding(
             view, frozen[0], level, summary, step=view.steps[0].number, nodes=frozen[1:], confidence=0.95
         )
+
+    def _most(self, view: View) -> Iterable[Finding]:
+        """A model most of whose weights are frozen, and held by no optimizer: fine, if they were learned before."""
+        copied = [copy.path for copy in copies(view)]
+        sizes: dict[str, dict[str, tuple[int, bool]]] = {}
+        for module in view.trial.network:
+            if not any(is_inside(module.path, path) for path in copied):
+                own = {p.names[0]: (math.prod(p.shape), p.trainable) for p in module.parameters if not p.is_buffer}
+                sizes.setdefault(module.path.partition(".")[0], {}).update(own)
+        for model, own in sizes.items():
+            frozen = [name for name, (_, can_learn) in own.items() if not can_learn]
+            part = sum(own[name][0] for name in frozen) / max(1, sum(size for size, _ in own.values()))
+            if self.most < part < 1:
+                summary = (
+                    f"{part:.0%} of the weights of {model} are frozen ({listed(frozen)}): requires_grad is False. That "
+                    f"is right if they were learned before; layers that start at random stay random."
+                )
+                step, others = view.steps[0].number, frozen[1:]
+                yield self.finding(view, frozen[0], "info", summary, step=step, nodes=others, confidence=0.6)

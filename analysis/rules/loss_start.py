@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.baseline import Baseline, baselines
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -31,6 +31,8 @@ class LossStart(Rule):
         factor: how many times the expected loss is too much for a classifier. Source: PyTorch's default
             initialisation gave 0.99 to 1.19 times log(classes) in 100 small nets on normalised data.
         regression_factor: the same for the mean square of the targets.
+        severe: the factor from which on it is a warning for a classifier. Source: cosines that are multiplied by a scale
+            of 16 start at 3, and train well; that is worth knowing only.
         latest: a first recorded step after this one says nothing about the start.
     """
 
@@ -39,6 +41,7 @@ class LossStart(Rule):
     remedy = "Normalise inputs and targets; initialise the last layer smaller (its outputs should be near 0)."
     factor: float = 2.5
     regression_factor: float = 20.0
+    severe: float = 5.0
     latest: int = 0
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -54,13 +57,15 @@ class LossStart(Rule):
     def _finding(self, view: View, baseline: Baseline, start: float) -> Finding:
         history = view.history(baseline.loss.node, role=baseline.loss.role)
         output = view.history(baseline.prediction.node, role=baseline.prediction.role)
+        is_mild = baseline.is_classification and start < self.severe * baseline.start
+        level: Level = "info" if is_mild else "warning"
         summary = (
             f"{baseline.loss.node} starts at {start:.3g}, {start / baseline.start:.1f} times the {baseline.start:.3g} "
             f"that {baseline.text}; {baseline.prediction.node} reaches {float(output.of('abs_max')[0]):.3g}."
         )
         shown = [evidence(history, "mean", f"starts at {start:.3g}"), evidence(output, "abs_max", "the outputs' size")]
         return self.finding(
-            view, baseline.prediction.node, "warning", summary, shown,
+            view, baseline.prediction.node, level, summary, shown,
             step=int(history.steps[0]), confidence=0.8, nodes=[baseline.loss.node],
         )  # fmt: skip
 

@@ -23,8 +23,9 @@ class SchedulerRhythm(Rule):
     Symptom: the loss rises and falls with the rate; or the rate stays where the schedule begins.
 
     How it is measured: the recorded curves of the learning rates. A rate that swings smoothly between its peak and
-    almost nothing, several times, is a cosine that runs past its end. A rate that never changes although a schedule
-    was made for the optimizer (torch leaves ``initial_lr`` in its settings) was never stepped, or not yet: that is
+    almost nothing, several times, is a cosine that runs past its end; one that jumps up again after a few steps
+    restarts too often. A rate that never changes although a schedule was made for the optimizer (torch leaves
+    ``initial_lr`` in its settings) was never stepped, or not yet: that is
     worth knowing only, unless the rate is still that of the first moment of a warm-up. A warm-up (``initial_lr``, or
     the ``max_lr`` of a cycle) that is climbed in stairs of many steps each, and has not got far, is stepped too seldom.
 
@@ -38,6 +39,8 @@ class SchedulerRhythm(Rule):
         swings: how many times down and up again.
         least: recorded steps below which nothing is said of a rate that does not change.
         warm: the part of the initial rate below which a warm-up is stuck.
+        quick: restarts that come after fewer steps are no schedule. Source: warm restarts are published with periods of
+            an epoch and more.
         stair: how many recorded steps a rate stays the same, in the mean, on stairs. Source: gradients are seldom
             accumulated over more than eight.
     """
@@ -49,6 +52,7 @@ class SchedulerRhythm(Rule):
     swings: int = 2
     least: int = 50
     warm: float = 0.1
+    quick: float = 20.0
     stair: float = 8.0
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -61,6 +65,8 @@ class SchedulerRhythm(Rule):
                 yield self._swinging(view, name, curve)
             elif initial and len(curve.values) >= 3 and np.ptp(curve.values) == 0:
                 yield from self._standing(view, name, curve, max(initial))
+            elif (period := self._period(curve)) < self.quick:
+                yield self._restarting(view, name, curve, period)
             elif self._is_slow(curve.values, max(_peaks(view), default=0.0)):
                 yield self._climbing(view, name, curve, max(_peaks(view)))
 
@@ -98,6 +104,20 @@ class SchedulerRhythm(Rule):
             f"schedule was made for it: it is not stepped{'' if is_stuck else ', or not yet'}."
         )
         yield self._at_parameters(view, level, summary, int(curve.steps[0]), 0.8 if is_stuck else 0.5)
+
+    def _period(self, curve: Series) -> float:
+        """After how many steps a rate jumps up again, in the median; infinite if it hardly ever does."""
+        before, lowest, after = curve.values[:-2], curve.values[1:-1], curve.values[2:]
+        rises = np.flatnonzero((lowest < before) & (after > 1.2 * lowest)) + 2
+        return float(np.median(np.diff(curve.steps[rises]))) if len(rises) > 4 else np.inf
+
+    def _restarting(self, view: View, name: str, curve: Series, period: float) -> Finding:
+        summary = (
+            f"The learning rate {name} goes down and jumps up again every {period:.0f} steps, between "
+            f"{np.min(curve.values):.3g} and {np.max(curve.values):.3g}: its schedule, whose length is in epochs, is "
+            f"stepped for every batch."
+        )
+        return self._at_parameters(view, "warning", summary, int(curve.steps[0]), 0.75)
 
     def _is_slow(self, rates: Values, peak: float) -> bool:
         """Whether a rate climbs in long stairs, and was low nearly all the time."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.lines import line_of_step
 from stepscope.analysis.optimizers import settings
@@ -59,7 +61,7 @@ class UnchangedParameters(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         every = trainable(view)
         learning = [p for p in every if has_gradient(view, p.node) and not is_gradient_zero(view, p.node)]
-        learning = _without_vanishing(view, learning)
+        learning = _without_vanishing(view, [p for p in learning if not _is_used_zero(view, p)])
         if not learning and _has_backward(view):
             learning = [parameter for parameter in every if not has_gradient(view, parameter.node)]
         still = [parameter for parameter in learning if is_unchanged(view, parameter.node)]
@@ -147,6 +149,12 @@ def _has_backward(view: View) -> bool:
         node.type in ("calculated", "loss") and any(name.startswith("gradient") for name in node.quantities)
         for node in view.nodes.values()
     )
+
+
+def _is_used_zero(view: View, parameter: Parameter) -> bool:
+    """Whether the optimizer itself saw a zero in every step, whatever other losses gave (two terms that cancel)."""
+    used = view.history(parameter.node, "gradient")
+    return len(used) > 0 and bool(np.all(used.of("abs_max") == 0))
 
 
 def _without_vanishing(view: View, group: list[Parameter]) -> list[Parameter]:

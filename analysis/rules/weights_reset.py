@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.parameters import listed, trainable
+from stepscope.analysis.parameters import IDENTITY, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -22,7 +22,7 @@ class WeightsReset(Rule):
 
     How it is measured: between two recorded steps the norm of a weight can change by the updates in between at most.
     Steps count in which it changes by several times as many updates of the size that is seen on both sides, for at
-    least half of the trained weights at once.
+    least half of the trained weights at once; or in which it is, bit for bit, what it was before it moved away.
 
     Causes: a model or its weights made anew inside the loop of epochs, an old checkpoint that is loaded again, weights
     that are copied from another net.
@@ -45,7 +45,7 @@ class WeightsReset(Rule):
         weights = [p.node for p in trainable(view) if len(p.shape) > 1 and len(view.history(p.node, "update")) > 2]
         jumps: dict[int, list[str]] = defaultdict(list)
         for node in weights:
-            for step in self._jumps(view, node):
+            for step in sorted({*self._jumps(view, node), *_returns(view, node)}):
                 jumps[step].append(node)
         steps = sorted(step for step, nodes in jumps.items() if len(nodes) >= max(1, self.share * len(weights)))
         if steps:
@@ -70,3 +70,17 @@ class WeightsReset(Rule):
         )
         shown = [evidence(view.history(nodes[0]), "norm", f"its norm jumps at step {first}")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=first, nodes=nodes[1:], confidence=0.8)
+
+
+def _returns(view: View, node: str) -> list[int]:
+    """The steps at whose start a weight is again what it was in an earlier step, and was not in between."""
+    history = view.history(node)
+    norms = history.of("norm")
+    seen: dict[bytes, int] = {}
+    found = []
+    for index, values in enumerate(history.statistics[:, IDENTITY]):
+        before = seen.get(values.tobytes())
+        if before is not None and np.ptp(norms[before : index + 1]) > 1e-4 * norms[index]:
+            found.append(int(history.steps[index]))
+        seen[values.tobytes()] = index
+    return found

@@ -213,3 +213,51 @@ def test_a_loss_that_bursts_within_a_few_steps(tmp_path: Path) -> None:
     trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, train=ascend, steps=12)
     found = findings(trial, "loss-divergence", "non-finite")
     assert [finding.rule for finding in found] == ["loss-divergence", "non-finite"]
+
+
+def test_weights_that_return_to_what_they_were(tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+    kept = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    calls = iter(range(1000))
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if next(calls) % 10 == 9:
+            model.load_state_dict(kept)
+
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    found = findings(classify(tmp_path, model, optimizer, train=train, steps=35), "weights-reset")
+    assert [finding.step for finding in found] == [10] and "model.0.weight" in found[0].summary
+
+
+@pytest.mark.parametrize(("period", "told"), [(4, True), (40, False)])
+def test_restarts_that_come_every_few_steps(period: int, told: bool, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+    optimizer = torch.optim.SGD(model.parameters(), 1e-2)
+    schedule = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, period)
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    found = findings(classify(tmp_path, model, optimizer, train=train, steps=90), "scheduler-rhythm")
+    assert bool(found) == told and all("every 4 steps" in finding.summary for finding in found)
+
+
+@pytest.mark.parametrize(("frozen", "levels"), [(("0",), ["info"]), ((), [])])
+def test_most_weights_of_a_model_are_frozen(frozen: tuple[str, ...], levels: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 64, 4)
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name.split(".")[0] not in frozen)
+    found = findings(classify(tmp_path, model), "frozen-parameters")
+    assert [finding.level for finding in found] == levels
+
+
+def test_a_bias_whose_gradients_cancel_is_no_standstill(tmp_path: Path) -> None:
+    model = mlp(6, 16, 1)
+    trial = record(tmp_path, model, lambda x, y: (model(x) - model(-x)).mean(), curve_batches, lr=1e-3)
+    assert findings(trial, "unchanged-parameters") == []
