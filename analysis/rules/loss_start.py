@@ -31,8 +31,8 @@ class LossStart(Rule):
         factor: how many times the expected loss is too much for a classifier. Source: PyTorch's default
             initialisation gave 0.99 to 1.19 times log(classes) in 100 small nets on normalised data.
         regression_factor: the same for the mean square of the targets.
-        severe: the factor from which on it is a warning for a classifier. Source: cosines that are multiplied by a scale
-            of 16 start at 3, and train well; that is worth knowing only.
+        severe: the factor from which on it is a warning for a classifier. Source: cosines that are multiplied by a
+            scale of 16 start at 3, and train well; that is worth knowing only.
         latest: a first recorded step after this one says nothing about the start.
     """
 
