@@ -86,3 +86,9 @@ def _regression(view: View, comparison: Comparison, steps: Collection[int] | Non
     constant = mean(spread**2)
     counts = (math.prod(comparison.shape), *comparison.shape[1:])
     return Baseline(comparison.loss, comparison.prediction, start, constant, text, False, counts)
+
+
+def is_sum(start: float, baseline: Baseline) -> bool:
+    """Whether the loss is as large as a sum over the samples, or over all outputs, would be."""
+    ratio = start / baseline.start
+    return any(0.6 < ratio / count < 1.7 for count in baseline.counts if count > 2)

@@ -61,9 +61,9 @@ def line_of_step(view: View, operation: str) -> SourceLine | None:
 
 
 def line_of_cut(view: View, source: Place, sink: Place) -> SourceLine | None:
-    """Where the gradient's way between two places is cut: between them, or in what made the second one."""
-    between = (site.source for site in sites_of(view, "cut") if source in site.before and sink in site.after)
-    return next(between, view.flow.vertices[sink].source)
+    """Where the gradient's way between two places is cut: between them (last), or in what made the second one."""
+    between = [site.source for site in sites_of(view, "cut") if source in site.before and sink in site.after]
+    return between[-1] if between else view.flow.vertices[sink].source
 
 
 def line_of_loss_of_numbers(view: View, place: Place) -> SourceLine | None:

@@ -84,9 +84,9 @@ def _kinds(job: StepJob) -> dict[int, str]:
         if not parents or node in named or node in found:
             continue
         operation = job.operations[node]
-        if not carries[node]:
-            if learns and operation != _READ and any(carries[parent] for parent in parents):
-                found[node] = "cut"
+        is_cut = not carries[node] and any(carries[parent] for parent in parents)
+        if is_cut and learns and operation != _READ:
+            found[node] = "cut"
         elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found

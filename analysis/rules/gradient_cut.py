@@ -195,5 +195,5 @@ def _link(view: View, one: Place, two: Place) -> bool | None:
     return any(found) if found else None
 
 
-def _depth(view: View, cut: _Cut) -> tuple[int, int]:
-    return view.position.get(cut.source.node, 0), view.position.get(cut.sink.node, 0)
+def _depth(view: View, cut: _Cut) -> tuple[int, int, str]:
+    return view.position.get(cut.source.node, 0), view.position.get(cut.sink.node, 0), cut.sink.role

@@ -7,15 +7,18 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.baseline import baselines, is_sum
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, rms, update_ratio
+from stepscope.analysis.lines import line_of_loss, line_of_step
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import learning
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import SourceLine
 
 _FIRST = 5
 _LEAST_STEPS = 50
@@ -106,14 +109,29 @@ class LearningRate(Rule):
         ratio_curve = Evidence(weight, None, "update", "ratio", None, first, last, f"{ratio:.1g} in the median")
         shown = [ratio_curve, *(evidence(curve.history, "mean", "the loss") for curve in list(loss_curves(view))[:1])]
         others = [node for node in learning(view) if node != weight]
+        why, line = _added_up(view) if how == "high" else ("", None)
         return self.finding(
-            view, weight, "warning", summary, shown, step=view.training[0].number, nodes=others, confidence=0.8
-        )
+            view, weight, "warning", summary + why, shown, step=view.training[0].number, nodes=others, confidence=0.8,
+            source=line,
+        )  # fmt: skip
 
 
 def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:
     """The median of each layer: where only some layers hardly move, gradients vanish, and no rate is to blame."""
     return [float(np.median(ratios)) for _, ratios in known]
+
+
+def _added_up(view: View) -> tuple[str, SourceLine | None]:
+    """What makes the gradients large besides the rate, in words, and its line: sums where means are usual."""
+    for baseline in baselines(view):
+        history = view.history(baseline.loss.node, role=baseline.loss.role)
+        if len(history) and is_sum(float(history.of("mean")[0]), baseline):
+            return f" {baseline.loss.node} is a sum over the batch, not a mean.", line_of_loss(view, baseline.loss.node)
+    calls = len(view.training[0].iterations)
+    weights = [view.history(loss.node, "gradient", role=loss.role).of("mean") for loss in view.objectives]
+    if calls > 2 and weights and all(len(weight) and bool(np.all(weight == 1)) for weight in weights):
+        return f" The gradients of {calls} batches are added up, not averaged.", line_of_step(view, "backward")
+    return "", None
 
 
 def _moves_elsewhere(view: View, layer: Layer) -> bool:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stepscope.analysis.baseline import Baseline, baselines
+from stepscope.analysis.baseline import Baseline, baselines, is_sum
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -51,7 +51,7 @@ class LossStart(Rule):
                 continue
             start = float(history.of("mean")[0])
             factor = self.factor if baseline.is_classification else self.regression_factor
-            if math.isfinite(start) and start > factor * baseline.start and not _is_sum(start, baseline):
+            if math.isfinite(start) and start > factor * baseline.start and not is_sum(start, baseline):
                 yield self._finding(view, baseline, start)
 
     def _finding(self, view: View, baseline: Baseline, start: float) -> Finding:
@@ -75,9 +75,3 @@ def _has_other_targets(view: View, baseline: Baseline) -> bool:
     links = view.flow.sources.get(baseline.loss, ())
     computed = (not link.differentiable and view.flow.vertices[link.place].type == "calculated" for link in links)
     return not baseline.is_classification and any(computed)
-
-
-def _is_sum(start: float, baseline: Baseline) -> bool:
-    """Whether the loss is as large as a sum over the samples, or over all outputs, would be."""
-    ratio = start / baseline.start
-    return any(0.6 < ratio / count < 1.7 for count in baseline.counts if count > 2)

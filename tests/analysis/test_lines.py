@@ -97,3 +97,26 @@ def test_gradients_that_are_zeroed_too_late_name_that_line(tmp_path: Path) -> No
 
 def test_samples_that_are_transposed_are_not_mixed(tmp_path: Path) -> None:
     assert not lines_of(findings(tmp_path, ""), "batch-leak")
+
+
+def summed(net: nn.Module, x: torch.Tensor) -> torch.Tensor:
+    return 1 * F.cross_entropy(net(x), torch.randint(3, (len(x),)), reduction="sum")
+
+
+@pytest.mark.parametrize("micro", [1, 4])
+def test_a_rate_that_is_too_high_for_sums_names_what_sums(micro: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    net = Net()
+    optimizer = torch.optim.SGD(net.parameters(), 50.0)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for _ in range(15):
+            with recorder.step() as step:
+                optimizer.zero_grad()
+                for _ in range(micro):
+                    with step.iteration():
+                        (summed if micro == 1 else cross_entropy)(net, torch.randn(32, 5, 4)).backward()
+                optimizer.step()
+    found = diagnose(open_trial(tmp_path / "t"), rules=["learning-rate"])
+    assert len(found) == 1 and found[0].source is not None
+    assert ("backward()" if micro > 1 else "reduction") in found[0].source.text

@@ -274,3 +274,17 @@ def test_a_recurrent_layer_says_whether_it_reads_time_first(batch_first: bool, t
             net(torch.randn(6, 5, 4))[0].mean().backward()
     kinds = {call.kind for call in open_trial(tmp_path / "t").step(0).graph().calls}
     assert ("time first" in kinds) != batch_first
+
+
+def test_an_operation_at_the_edge_is_known_on_data_too(tmp_path: Path) -> None:
+    net = nn.Linear(4, 1)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net)
+        with recorder.step() as step:
+            x = torch.rand(3, 4)
+            step.record("raw", x)
+            spread = x.max(1, keepdim=True).values - x.min(1, keepdim=True).values
+            net((x - 0.5) / spread).square().mean().backward()
+    (graph,) = (open_trial(tmp_path / "t").step(0).graph(0),)
+    edges = [call for call in graph.calls if call.kind == "edge"]
+    assert [call.operation for call in edges] == ["div"] and "/ spread" in edges[0].source.text
