@@ -84,6 +84,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "targets-equal-inputs": {},
     "repeated-batch": {},
     "imbalanced-targets": {},
+    "classes-as-numbers": {},
     "settings-change": {**_BLOW_UP, **_SIGNAL, "shrinking-weights": "anywhere", "overfitting": "anywhere"},
     "data-shift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "unrelated-targets": "anywhere"},
     "extreme-batch": {**_BLOW_UP, "dead-units": "anywhere", "learning-rate": "anywhere"},

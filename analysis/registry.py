@@ -16,6 +16,7 @@ from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.clamped_weights import ClampedWeights
+from stepscope.analysis.rules.classes_as_numbers import ClassesAsNumbers
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
@@ -150,6 +151,7 @@ RULES: dict[str, type[Rule]] = {
         RepeatedBatch,
         TargetsEqualInputs,
         ImbalancedTargets,
+        ClassesAsNumbers,
         WeightsReset,
         UnboundedLoss,
         ResidualBalance,

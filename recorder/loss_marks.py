@@ -23,6 +23,9 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
         return ""
     if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
         return "broadcast"
+    ignored = kwargs.get("ignore_index", -100)
+    if isinstance(ignored, int) and ignored >= 0 and prediction.dim() == 2 and target.dim() == 1:
+        return f"ignores: ignore_index={ignored}"
     if name == "nll_loss" and _is_over_another(prediction, trace):
         return "over another"
     return "other order" if _is_reversed(prediction, target, trace) else ""

@@ -88,6 +88,7 @@ def _argument(args: _Arguments, kwargs: _Named, name: str, position: int, defaul
 _LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     **dict.fromkeys(["view", "reshape"], _of_reshape),
     "flatten": note_join,
+    "pad": lambda made, args, kwargs, trace: "pad",
     "batch_norm": _of_batch_norm,
     **dict.fromkeys(["softmax", "log_softmax", "normalize"], note_softmax),
     **dict.fromkeys(["div", "truediv", "itruediv"], note_division),

@@ -163,10 +163,11 @@ class Call:
       dimension than the product behind it sums over; ``over another``: a loss of one over another than the classes.
     * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
-      flattened along reversed dimensions.
+      flattened along reversed dimensions; ``ignores``: one that leaves a class out, ``cross_entropy(ignore_index=0)``.
     * ``dropout``: a call of dropout, no module, that is active while nothing is trained; ``high dropout``,
       ``momentum``: one that drops most, or a batch normalisation of an unusual momentum: ``dropout(p=0.9)``.
     * ``square``: an arithmetic operation that makes a square of a row and a column of the same length.
+    * ``pad``: what is padded before it goes on.
     * ``draw``: random numbers that are drawn with something computed as their parameters, and cut its gradient.
     * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.
     * ``step``: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients (``clip_grad_norm_``); the

@@ -74,6 +74,9 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
     ),
 }
 
+_SEVERAL = _Clash(
+    "error", "a softmax shares one among the classes, but samples have several, or none", "Use sigmoid, one a class."
+)
 _MISSING = ("linear",)
 """Nothing is too much before the loss, but something is missing: the line of the loss is the one to look at."""
 
@@ -111,6 +114,8 @@ class ActivationBeforeLoss(Rule):
             if operation in RESHAPES and _adds_up_to_one(view, comparison):
                 operation = "softmax"
             clash = _CLASHES.get((comparison.operation, operation))
+            if comparison.operation == "binary_cross_entropy" and operation == "softmax":
+                clash = _SEVERAL if _has_several(view, comparison) else None
             if clash is not None:
                 yield self._finding(view, place, operation, comparison.loss.node, comparison.operation, clash)
         yield from self._twice(view)
@@ -140,6 +145,14 @@ class ActivationBeforeLoss(Rule):
             view, place.node, clash.level, summary, shown, step=step, nodes=[loss], confidence=0.97,
             remedy=clash.remedy, source=line,
         )  # fmt: skip
+
+
+def _has_several(view: View, comparison: Comparison) -> bool:
+    """Whether the answers of a sample do not add up to one."""
+    if comparison.target is None or comparison.target_shape != comparison.shape or len(comparison.shape) != 2:
+        return False
+    history = view.history(comparison.target.node, role=comparison.target.role)
+    return comparison.shape[1] > 1 and largest(history.over_batch("mean", "batch_std")) > 1e-3
 
 
 def _adds_up_to_one(view: View, comparison: Comparison) -> bool:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.loss_inputs import Shape, comparisons
 from stepscope.analysis.next_token import predicted_inputs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -43,13 +45,17 @@ class BatchLeak(Rule):
 
     Remedy: ``x.transpose(0, 1)``, or ``batch_first=True``.
 
-    Source: no threshold; shapes alone decide. Karpathy, A Recipe for Training Neural Networks (2019), names the
+    Source: shapes alone decide. Karpathy, A Recipe for Training Neural Networks (2019), names the
     mistake, and a gradient through one sample as the test.
+
+    Attributes:
+        fall: where nothing tells samples from moments, it is worth knowing if the loss has not lost this part.
     """
 
     name = "batch-leak"
     causes = "view() or reshape() where transpose() or permute() is meant, or a layer without batch_first=True."
     remedy = "Use transpose() or permute(), or batch_first=True; then check with probe(model, batch)."
+    fall: float = 0.2
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training:
@@ -99,6 +105,8 @@ class BatchLeak(Rule):
         compared = [c for c in comparisons(view) if c.prediction in behind and c.target is not None and c.shape]
         if any(_is_along_second(view, tokens, shape) for tokens in predicted_inputs(view)):
             yield self._of_tokens(view, place, shape)
+        elif self._may_be_batch_first(view, place, shape, [c.shape for c in compared]):
+            yield self._of_unknown(view, place, shape)
         elif compared and all(_counts_samples(c.shape, c.target_shape, shape) for c in compared):
             summary = (
                 f"{place.node} {shape} reads its first dimension as time, but {compared[0].prediction.node} "
@@ -109,6 +117,20 @@ class BatchLeak(Rule):
             yield self.finding(
                 view, place.node, "warning", summary, shown, step=view.training[0].number, nodes=nodes, confidence=0.85
             )
+
+    def _may_be_batch_first(self, view: View, place: Place, shape: Shape, scores: list[Shape]) -> bool:
+        """Whether nothing tells time from samples, and the loss hardly falls: scores of moments, flattened."""
+        flat = shape[0] * shape[1]
+        is_marked = any(place in site.after for site in sites_of(view, "time first"))
+        return is_marked and fallen(view) < self.fall and any(flat in (s[0], math.prod(s[:2])) for s in scores if s)
+
+    def _of_unknown(self, view: View, place: Place, shape: Shape) -> Finding:
+        summary = (
+            f"{place.node} {shape} reads its first dimension as time: right only if that is what it is given. If the "
+            f"samples come first, they influence each other: is batch_first=True missing?"
+        )
+        shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across the first dimension")]
+        return self.finding(view, place.node, "info", summary, shown, step=view.training[0].number, confidence=0.5)
 
     def _of_tokens(self, view: View, place: Place, shape: tuple[int, ...]) -> Finding:
         summary = (
@@ -129,7 +151,11 @@ def _is_along_second(view: View, tokens: Place, shape: tuple[int, ...]) -> bool:
 def _time_first(view: View) -> list[Place]:
     """The outputs of layers that read the first dimension as time; of several in a row the first one."""
     marked = {place for site in sites_of(view, "time first") for place in site.after}
-    marked |= {place for place, vertex in view.flow.vertices.items() if vertex.operation in _TIME_FIRST}
+    marked |= {
+        place
+        for place, vertex in view.flow.vertices.items()
+        if vertex.operation in _TIME_FIRST and place.role in ("output", "output.0")  # weights are never turned back
+    }
     found = _ordered(view, marked)
     return [place for place in found if not any(other in marked - {place} for other in view.flow.upstream([place]))]
 

@@ -28,7 +28,8 @@ class DuplicateSamples(Rule):
     How it is measured: of the kept samples of a batch (five by default), some have exactly the same input, in most of
     twenty training steps over the whole run. Only floating inputs with several different numbers each are judged: words
     and small tables repeat by chance. Copies with noise of their own are worth knowing: the same two positions of the
-    batch hold samples that are much nearer to each other than others, in most of the steps.
+    batch hold samples that are much nearer to each other than others, in most of the steps. So are samples of steps
+    that only evaluate, if they are among those of the training.
 
     Causes: a loader that repeats samples, indices drawn with replacement from few samples, several workers that start
     from the same random state, the same data set listed twice.
@@ -54,8 +55,28 @@ class DuplicateSamples(Rule):
             equal = [pair for pair in pairs if pair[0] != pair[1]]
             if len(pairs) >= 3 and len(equal) >= self.share * len(pairs):
                 yield self._finding(view, place, equal[0], len(equal), len(pairs))
-            elif place in used:
+            if place in used:
+                yield from self._seen_before(view, place)
+            if place in used and not equal:
                 yield from self._alike(view, steps, place)
+
+    def _seen_before(self, view: View, place: Place) -> Iterable[Finding]:
+        """Samples of evaluating steps that are among those of the training."""
+        trained = {row for step in view.training for row in _rows(step, place)}
+        kinds = view.training_kinds
+        others = [row for step in view.steps if step.kind not in kinds for row in _rows(step, place)]
+        common = sum(row in trained for row in others)
+        if len(others) >= 10 and common >= 3:
+            summary = (
+                f"The net is evaluated on samples of the training data: {common} of {len(others)} kept samples of "
+                f"{place.node} are also in training batches: a leak, unless meant."
+            )
+            history = view.history(place.node, role=place.role)
+            yield self.finding(
+                view, place.node, "info", summary, [evidence(history, "mean", "in training")], confidence=0.7,
+                causes="The same data set for both, a split after copies were made, or by row instead of person.",
+                remedy="Split the data before anything else, by what must not be in both parts.",
+            )  # fmt: skip
 
     def _alike(self, view: View, steps: list[Step], place: Place) -> Iterable[Finding]:
         """Samples at the same two positions of each batch that are much nearer to each other than all others."""
@@ -80,6 +101,14 @@ class DuplicateSamples(Rule):
         )
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.8)
+
+
+def _rows(step: Step, place: Place) -> Iterable[bytes]:
+    """The kept samples of an input of numbers, to compare."""
+    tensor, kept = tensor_of(step, place), neurons_of(step, place)
+    if tensor is None or kept is None or tensor.info.batch_dim is None or "float" not in tensor.info.dtype:
+        return ()
+    return [row.tobytes() for row in kept.samples if len(np.unique(row)) >= _DISTINCT]
 
 
 def _nearest_pair(step: Step, place: Place, near: float) -> tuple[int, int] | None:

@@ -11,12 +11,14 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _MOST_STEPS = 100
+_OF_CLASSES = ("cross_entropy", "nll_loss")
 _WEIGHTS = ("class weight", "positive weight")
 """What the recorder calls the weights that a loss is given."""
 _LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
@@ -33,7 +35,8 @@ class ImbalancedTargets(Rule):
     data, and often known: so it is worth knowing only.
 
     Besides, the weights of the classes that a loss was given are compared with how frequent the classes are: to give
-    the rarer one the smaller weight is to turn the balance upside down.
+    the rarer one the smaller weight is to turn the balance upside down. A class that ``ignore_index`` leaves out of
+    whole samples, and outputs that no target asks for, are told as well.
 
     Causes: rare events, a filter that dropped the other classes, a loader that draws from one part of the data, padding
     that counts as a class.
@@ -44,6 +47,7 @@ class ImbalancedTargets(Rule):
     Attributes:
         ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
         least: fewer kept targets are not judged.
+        asked: the part of a net's classes that targets reach, below which the others count as never asked for.
         weighs: how many times the class of the largest weight must outweigh that of the smallest one, and be more
             frequent. Source: of ours; weights that follow rounding differ by less.
     """
@@ -56,6 +60,7 @@ class ImbalancedTargets(Rule):
     )
     ratio: float = 10.0
     least: int = 100
+    asked: float = 0.5
     weighs: float = 1.5
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -66,10 +71,51 @@ class ImbalancedTargets(Rule):
                 continue
             seen.add(target)
             yield from self._upside_down(view, comparison, target)
+            yield from self._never_asked_for(view, comparison, target)
+            yield from self._left_out(view, comparison, target)
             is_binary = comparison.operation.startswith("binary")
             share, common = _binary(view, target) if is_binary else _classes(view, target, self.least)
             if share > self.ratio / (1 + self.ratio) and share < 1:
                 yield self._finding(view, target, share, common)
+
+    def _never_asked_for(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Scores of classes that never occur: a net with more outputs than there are classes."""
+        if comparison.operation not in _OF_CLASSES or len(comparison.shape) < 2:
+            return
+        classes, largest = comparison.shape[1], float(np.max(view.history(target.node, role=target.role).of("max")))
+        is_last = len(comparison.shape) > 2 and comparison.target_shape[1:] == comparison.shape[1:-1]
+        classes = comparison.shape[-1] if is_last else classes
+        if 0 <= largest < self.asked * classes - 1 and classes > 2:
+            summary = (
+                f"{comparison.prediction.node} scores {classes} classes, but {target.node} asks for no more than the "
+                f"first {largest + 1:g}: the others never occur."
+            )
+            yield self.finding(
+                view, target.node, "info", summary, [evidence(view.history(target.node), "max", "the largest class")],
+                step=view.training[0].number, nodes=[comparison.prediction.node], confidence=0.7,
+                causes="The number of outputs of another data set, or data from a part of the classes.",
+                remedy="Give the last layer one output for each class.",
+            )  # fmt: skip
+
+    def _left_out(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """A class of whole samples that ``ignore_index`` takes for padding."""
+        inputs = {(view.shape(place, view.training[-1]) or (0,))[0] for place in view.flow.of_type("input")}
+        sites = [site for site in sites_of(view, "ignores") if comparison.loss in site.after]
+        if not sites or not inputs & set(comparison.target_shape):
+            return  # padding of flattened sequences
+        ignored = float(sites[0].operation.partition("ignore_index=")[2].rstrip(")"))
+        kept = list(_kept(view, target))
+        share = kept.count(ignored) / max(len(kept), 1)
+        if share > 0 and len(kept) >= self.least:
+            summary = (
+                f"The loss leaves out class {ignored:g}, which {share:.0%} of the samples have (ignore_index): it is "
+                f"taken for padding, and never learned."
+            )
+            yield self.finding(
+                view, target.node, "warning", summary, step=view.training[0].number, nodes=[comparison.loss.node],
+                confidence=0.8, source=sites[0].source, causes="An ignore_index that is the number of a class.",
+                remedy="Leave ignore_index out, or give what is to be ignored a number that no class has (-100).",
+            )  # fmt: skip
 
     def _upside_down(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Weights that are larger for the class that is more frequent anyway."""

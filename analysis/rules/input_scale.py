@@ -19,6 +19,7 @@ from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_ENOUGH = 10
 Mask = NDArray[np.bool_]
 
 
@@ -32,6 +33,7 @@ class InputScale(Rule):
     where the first layer really gets it like that: the size of its output must be what its weights make of such an
     input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it.
     The same for an input whose standard deviation is a small part of its mean: all samples look alike, then.
+    And one whose mean and deviation are exactly the same in every batch was normalised by its own batch.
     Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
 
     Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
@@ -71,6 +73,7 @@ class InputScale(Rule):
             level = self._level(view, size) or self._of_offset(view, history)
             if level and any(_arrives(view, size, layer) for layer in sinks):
                 yield self._finding(view, place, level, sinks[0])
+        yield from self._of_own_batch(view)
         for place in view.all_flow.of_type("input"):
             yield from self._between_kinds(view, place)
 
@@ -81,6 +84,25 @@ class InputScale(Rule):
         if not 0 < size < self.smallish:
             return None
         return "warning" if fallen(view) < self.fall else "info"
+
+    def _of_own_batch(self, view: View) -> Iterable[Finding]:
+        """Inputs whose mean and deviation are the same in every batch, to the last digits, but not in every sample."""
+        for place in view.flow.of_type("input"):
+            history = view.history(place.node, role=place.role)
+            if len(history) < _ENOUGH or not is_floating(view, place):
+                continue
+            mean, std = history.of("mean"), history.of("std")
+            same = np.abs(mean).max() < 1e-4 * std.min() and np.ptp(std) < 1e-3 * std.min()
+            if same and median(history.over_batch("mean", "batch_std")) > 1e-3 * std.min():
+                summary = (
+                    f"{place.node} seems to be normalised by its own batch: its mean is 0 and its deviation "
+                    f"{std[0]:.3g} in every batch, so that what a sample is depends on the others beside it."
+                )
+                yield self.finding(
+                    view, place.node, "info", summary, [evidence(history, "mean", "the same in every batch")],
+                    step=int(history.steps[0]), confidence=0.7, causes="Mean and deviation are taken of each batch.",
+                    remedy="Take mean and standard deviation of the training data once, and use them everywhere.",
+                )  # fmt: skip
 
     def _of_offset(self, view: View, history: History) -> Level | None:
         """How bad it is that an input hardly differs from its mean; None if it does. What is constant has a rule."""

@@ -10,6 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from stepscope.recorder import Every, Recorder
+from stepscope.store import open_trial
 from support.short_runs import Batch, blobs, findings, mlp, record
 
 
@@ -116,7 +118,7 @@ def test_inputs_that_were_made_small_twice(scale: float, lr: float, expected: li
 
     def data(number: int) -> Batch:
         x, y = blobs(seed=number)
-        return x * scale, y
+        return (x + 0.1 * torch.randn_like(x)) * scale, y
 
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=12, lr=lr)
     assert [finding.level for finding in findings(trial, "input-scale")] == expected
@@ -161,3 +163,84 @@ def test_a_column_that_follows_from_the_answer(leaks: bool, classes: bool, tmp_p
     loss = F.cross_entropy if classes else F.mse_loss
     levels = told(tmp_path, model, lambda x, y: loss(model(x), y), data, "targets-equal-inputs")
     assert levels == (["warning"] if leaks else [])
+
+
+@pytest.mark.parametrize(("outputs", "expected"), [(4, []), (6, []), (40, ["info"])])
+def test_scores_of_classes_that_never_occur(outputs: int, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, outputs)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), lambda n: blobs(seed=n), steps=8)
+    found = findings(trial, "imbalanced-targets")
+    assert [finding.level for finding in found if "never occur" in finding.summary] == expected
+
+
+@pytest.mark.parametrize(("ignored", "expected"), [(0, ["warning"]), (-100, []), (9, [])])
+def test_a_class_that_is_taken_for_padding(ignored: int, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x), y, ignore_index=ignored)
+
+    found = findings(record(tmp_path, model, loss_of, lambda n: blobs(seed=n), steps=24), "imbalanced-targets")
+    assert [finding.level for finding in found] == expected
+
+
+@pytest.mark.parametrize(("by", "expected"), [("batch", ["info"]), ("sample", []), ("data", [])])
+def test_inputs_that_are_normalised_by_their_own_batch(by: str, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        x = x + 0.1 * torch.randn_like(x)
+        if by != "data":
+            along = 0 if by == "batch" else 1
+            x = (x - x.mean(along, keepdim=True)) / x.std(along, keepdim=True)
+        return x, y
+
+    levels = told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, "input-scale")
+    assert levels == expected
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_an_evaluation_on_samples_of_the_training(same: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model, table = mlp(8, 16, 4), torch.randn(60, 8)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for _ in range(24):
+            with recorder.step():
+                loss = F.cross_entropy(model(table[torch.randint(40, (16,))]), torch.arange(16) % 4)
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+            with recorder.step("validation") as step, torch.no_grad():
+                rows = torch.randint(0 if same else 40, 40 if same else 60, (16,))
+                step.record("loss", F.cross_entropy(model(table[rows]), torch.arange(16) % 4), type="loss")
+    found = findings(open_trial(tmp_path / "trial"), "duplicate-samples")
+    assert [finding.level for finding in found if "evaluated" in finding.summary] == (["info"] if same else [])
+
+
+@pytest.mark.parametrize(("targets", "expected"), [("classes", ["info"]), ("yes or no", []), ("numbers", [])])
+def test_a_regression_of_the_numbers_of_classes(targets: str, expected: list[str], tmp_path: Path) -> None:
+    model = mlp(8, 16, 1)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, {"classes": y.float(), "yes or no": (y > 1).float(), "numbers": y + 0.5 * x[:, 0]}[targets]
+
+    levels = told(tmp_path, model, lambda x, y: F.mse_loss(model(x)[:, 0], y), data, "classes-as-numbers", 40)
+    assert levels == expected
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_softmax_where_samples_have_several_answers(several: bool, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, (x[:, :4] > 0).float() if several else F.one_hot(y, 4).float()
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.binary_cross_entropy(model(x).softmax(1), y)
+
+    assert told(tmp_path, model, loss_of, data, "activation-before-loss", 8) == (["error"] if several else [])

@@ -172,3 +172,67 @@ def test_a_question_that_sees_no_answer_is_no_matter_of_dead_units(masked: bool,
 
     trial = record(tmp_path, model := Asking(masked=masked), lambda x, y: F.cross_entropy(model(x), y), data, steps=8)
     assert ("constant-output" in [finding.rule for finding in diagnose(trial)]) == masked
+
+
+class Filter(nn.Module):
+    """Predicts the next letter by a convolution over time."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.embed, self.leave, self.way = nn.Embedding(12, 8), nn.Linear(8, 12), way
+        self.mix = nn.Conv1d(8, 8, 3, padding={"centred": 1, "cut": 2, "padded": 0}[way])
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.embed(x).transpose(1, 2)
+        h = self.mix(F.pad(h, (2, 0)) if self.way == "padded" else h)[:, :, : x.shape[1]]
+        return self.leave(torch.relu(h).transpose(1, 2))
+
+
+@pytest.mark.parametrize("way", ["centred", "cut", "padded"])
+def test_a_convolution_that_sees_the_next_letter(way: str, tmp_path: Path) -> None:
+    assert leaks(Filter(way), tmp_path) == (["model.mix"] if way == "centred" else [])
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_layer_that_reads_the_next_letter_from_behind(both: bool, tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.read = nn.Embedding(12, 8), nn.GRU(8, 8, batch_first=True, bidirectional=both)
+            self.leave = nn.Linear(16 if both else 8, 12)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.leave(self.read(self.embed(x))[0])
+
+    assert leaks(Both(), tmp_path) == (["model.read"] if both else [])
+
+
+def leaks(model: nn.Module, folder: Path) -> list[str]:
+    def data(number: int) -> Batch:
+        words = torch.randint(12, (16, 10), generator=torch.Generator().manual_seed(number))
+        return words[:, :-1], words[:, 1:]
+
+    trial = record(folder, model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), data, steps=8)
+    return [finding.node for finding in findings(trial, "future-leak")]
+
+
+def test_the_weights_of_an_attention_are_no_moments(tmp_path: Path) -> None:
+    class Weighing(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.embed, self.leave = nn.Embedding(12, 8), nn.Linear(8, 12)
+            self.attend = nn.MultiheadAttention(8, 2, batch_first=True)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = self.embed(x)
+            ahead = torch.ones(x.shape[1], x.shape[1]).triu(1) > 0
+            return self.leave(h + self.attend(h, h, h, attn_mask=ahead)[0])
+
+    model = Weighing()
+
+    def data(number: int) -> Batch:
+        words = torch.randint(12, (16, 10), generator=torch.Generator().manual_seed(number))
+        return words[:, :-1], words[:, 1:]
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), data, steps=8)
+    assert findings(trial, "batch-leak", "future-leak") == []
