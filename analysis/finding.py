@@ -22,6 +22,7 @@ class Evidence:
         iteration: None for the last of each step.
         first_step, last_step: the range of steps that was judged.
         text: what the numbers say, in a few words.
+        kind: the kind of steps that it is about, if they are not those that train.
     """
 
     node: str
@@ -32,6 +33,7 @@ class Evidence:
     first_step: int
     last_step: int
     text: str
+    kind: str = ""
 
 
 @dataclass(frozen=True)

@@ -140,9 +140,9 @@ def _graphs(steps: Sequence[Step]) -> Iterable[Graph]:
     return seen.values()
 
 
-def evidence(history: History, statistic: str, text: str) -> Evidence:
+def evidence(history: History, statistic: str, text: str, kind: str = "") -> Evidence:
     """A curve of a history as evidence."""
     first, last = (int(history.steps[0]), int(history.steps[-1])) if len(history) else (0, 0)
     return Evidence(
-        history.node, history.role, history.quantity, statistic, history.iteration, first, last, text
+        history.node, history.role, history.quantity, statistic, history.iteration, first, last, text, kind
     )  # fmt: skip

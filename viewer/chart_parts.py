@@ -21,7 +21,13 @@ LETTER = 6.3
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a chart; ``dotted`` for the compared trial's; ``node`` is what a click on it selects."""
+    """One line of a chart.
+
+    Attributes:
+        dotted: for the compared trial's.
+        node: what a click on it selects.
+        kind: of steps, if it is not the kind that trains.
+    """
 
     name: str
     steps: NDArray[np.int64]
@@ -29,6 +35,12 @@ class Curve:
     color: str = LINES[0]
     dotted: bool = False
     node: str = ""
+    kind: str = ""
+
+    @property
+    def label(self) -> str:
+        """Its name, with the kind."""
+        return f"{self.name}, {self.kind}" if self.kind else self.name
 
 
 def blank(height: int | None, margin: dict[str, int] | None = None) -> Figure:
@@ -55,11 +67,11 @@ def traces(curve: Curve, width: float = 1.6) -> list[dict[str, Any]]:
     steps, values = min_max(curve.steps, curve.values)
     finite = np.isfinite(values)
     line = {
-        "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": cut(curve.name, NAME),
-        "meta": curve.node,
+        "type": "scatter", "mode": "lines+markers" if finite.sum() < 60 else "lines", "name": cut(curve.label, NAME),
+        "meta": curve.node, "showlegend": not curve.kind,
         "x": steps.tolist(), "y": plain(values), "connectgaps": False, "marker": {"size": 4},
-        "line": {"color": curve.color, "width": width, "dash": "dot" if curve.dotted else "solid"},
-        "hovertemplate": f"{escape(curve.name)}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",
+        "line": {"color": curve.color, "width": 0.7 * width if curve.kind else width, "dash": _dash(curve)},
+        "hovertemplate": f"{escape(curve.label)}<br>step %{{x}}: %{{y:.5g}}<extra></extra>",
     }  # fmt: skip
     bad = ~np.isfinite(curve.values)
     if not bad.any():
@@ -68,11 +80,15 @@ def traces(curve: Curve, width: float = 1.6) -> list[dict[str, Any]]:
     known = curve.values[~bad]
     level = float(known.min()) if len(known) else 0.0
     rug = {
-        "type": "scatter", "mode": "markers", "name": f"{curve.name}: not finite", "showlegend": False,
+        "type": "scatter", "mode": "markers", "name": f"{curve.label}: not finite", "showlegend": False,
         "x": where.tolist(), "y": [level] * len(where), "marker": {"color": TROUBLE, "symbol": "x", "size": 6},
-        "hovertemplate": f"{escape(curve.name)}<br>step %{{x}}: not finite<extra></extra>",
+        "hovertemplate": f"{escape(curve.label)}<br>step %{{x}}: not finite<extra></extra>",
     }  # fmt: skip
     return [line, rug]
+
+
+def _dash(curve: Curve) -> str:
+    return "dot" if curve.dotted else "dash" if curve.kind else "solid"
 
 
 def escape(text: str) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,10 +12,12 @@ from numpy.typing import NDArray
 from stepscope.viewer.axes import wants_log
 from stepscope.viewer.chart_parts import Curve, Figure, blank, cursor_line, escape, thin, traces
 from stepscope.viewer.names import cut
-from stepscope.viewer.theme import INK, TROUBLE, WARNING
+from stepscope.viewer.theme import INK, LINES, TROUBLE, WARNING
 
 _HEADLINE = 9
 """Letters beside the timeline, which is not high."""
+
+OTHER_KIND = LINES[0]
 
 
 def timeline(
@@ -28,8 +32,11 @@ def timeline(
         marks: of each trouble its step, its level and a sentence.
     """
     figure = blank(None, margin={"l": 62, "r": 12, "t": 6, "b": 20})
-    for curve in curves:
-        figure["data"] += traces(curve, width=1.4)
+    for curve in sorted(curves, key=lambda curve: not curve.kind):  # what trains is drawn on top
+        parts = traces(replace(curve, color=OTHER_KIND) if curve.kind else curve, width=1.4)
+        if curve.kind and not curve.dotted:  # its colour tells it apart, and dashes would be longer than it is high
+            parts[0]["line"]["dash"] = "solid"
+        figure["data"] += parts
     ticks = thin(recorded, 600)
     figure["data"].append(
         {
@@ -59,6 +66,20 @@ def timeline(
     # A click anywhere means the nearest recorded step.
     layout["hovermode"], layout["hoverdistance"] = "x", -1
     layout["shapes"] = cursor_line(cursor, width=2)
+    layout["annotations"] = [_name_of_kind(place, curve) for place, curve in enumerate(_other_kinds(curves))]
     if wants_log(curve.values for curve in curves):
         layout["yaxis"]["type"] = "log"
     return figure
+
+
+def _other_kinds(curves: Sequence[Curve]) -> list[Curve]:
+    return [curve for curve in curves if curve.kind and not curve.dotted]
+
+
+def _name_of_kind(place: int, curve: Curve) -> dict[str, Any]:
+    """The kind of a line, in its colour, in the corner."""
+    text = f"<span style='fill: {OTHER_KIND}'>{escape(cut(curve.kind, _HEADLINE))}</span>"
+    return {
+        "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 1 - 0.3 * place, "xanchor": "right",
+        "yanchor": "top", "showarrow": False, "font": {"size": 10, "color": OTHER_KIND},
+    }  # fmt: skip

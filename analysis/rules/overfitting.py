@@ -75,7 +75,7 @@ class Overfitting(Rule):
             f"{place.node} of kind {kind!r} rises from {smooth[best]:.3g} at step {steps[best]} to {last:.3g}, while "
             f"the training's falls from {start:.3g} to {end:.3g}."
         )
-        shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}")]
+        shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}", kind)]
         yield self.finding(view, place.node, "warning", summary, shown, step=int(steps[best]), confidence=0.8)
 
     def _worse_than_nothing(
@@ -85,5 +85,5 @@ class Overfitting(Rule):
             f"{history.node} of kind {kind!r} is {last:.3g}, worse than the {constant:.3g} of a constant answer, while "
             f"the training's is {end:.3g}: what was learned holds for the training data only."
         )
-        shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.3g} in training")]
+        shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.3g} in training", kind)]
         return self.finding(view, history.node, "warning", summary, shown, step=step, confidence=0.8)

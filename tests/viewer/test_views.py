@@ -8,8 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
-from stepscope.store import Group, open_trial
+from stepscope.recorder import Recorder
+from stepscope.store import Group, Trial, open_trial
 from stepscope.store.records import STATISTICS
 from stepscope.viewer.answers import Answers
 from stepscope.viewer.graph import tensor_key
@@ -183,7 +185,7 @@ class TestCurves:
         tensor = now.tensor()
         assert tensor is not None
         figure = curves.tensor_history(now, tensor)
-        series = group["healthy"].series("model.head", statistic="norm", iteration=0)
+        series = group["healthy"].series("model.head", statistic="norm", iteration=0, kind="train")
         assert figure["data"][0]["x"] == series.steps.tolist()
         assert figure["data"][0]["y"] == pytest.approx(series.values.tolist())
 
@@ -194,8 +196,8 @@ class TestCurves:
         figure = curves.tensor_history(now, tensor)
         assert figure["layout"]["title"]["text"] == "mean, over steps" and min(figure["data"][0]["y"]) > 0
         selection = Selection(trial="healthy", step=10, pinned=("model.head", "loss"))
-        names = [trace["name"] for trace in over_steps(group["healthy"], None, selection)[0]["data"]]
-        assert names == ["model.head", "loss, mean"]
+        lines = over_steps(group["healthy"], None, selection)[0]["data"]
+        assert [line["name"] for line in lines if line["showlegend"]] == ["model.head", "loss, mean"]
 
     def test_the_histogram_counts_every_element(self, group: Group) -> None:
         now = at(group, trial="sick", step=220, node="model.blocks.1.attn", iteration=0)
@@ -208,13 +210,13 @@ class TestCurves:
     def test_the_timeline_shows_both_losses(self, group: Group) -> None:
         figure = curves.run_timeline(group["sick"], group["healthy"], Selection(trial="sick", step=10))
         names = [trace["name"] for trace in figure["data"]]
-        assert names[0] == "loss (sick)" and "loss (healthy)" in names and names[-1] == "recorded"
+        assert {"loss (sick)", "loss (sick), validation", "loss (healthy)"} <= set(names) and names[-1] == "recorded"
         assert figure["layout"]["shapes"][0]["x0"] == 10
 
     def test_over_steps_draws_the_pinned_nodes(self, group: Group) -> None:
         selection = Selection(trial="healthy", step=10, pinned=("model.head", "loss"), statistic="mean", log=True)
         figure, caption = over_steps(group["healthy"], None, selection)
-        assert [trace["meta"] for trace in figure["data"]] == ["model.head", "loss"]
+        assert [trace["meta"] for trace in figure["data"] if trace["showlegend"]] == ["model.head", "loss"]
         assert figure["layout"]["yaxis"]["type"] == "log" and "2 nodes" in caption
         assert shown_nodes(group["healthy"], Selection(pinned=("nobody",)))  # something rather than nothing
 
@@ -286,7 +288,7 @@ class TestPages:
 
     def test_the_cost_of_recording_is_told(self, demo: Path) -> None:
         text = words(texts.config_page(open_trial(demo / "bugged"), open_trial(demo / "fixed")))
-        assert "Cost of recording" in text and "share of the time" in text and "ms" in text
+        assert "Cost of recording" in text and "recording took" in text and "ms" in text
 
     def test_notes_and_the_traceback(self, group: Group) -> None:
         text = words(texts.notes_page(group["sick"], None))
@@ -352,3 +354,49 @@ class TestSource:
         assert source.refresh() > before
         assert source.group is not None and source.group.names == ("one",)
         assert source.refresh() == source.refresh()
+
+
+@pytest.fixture
+def two_kinds(tmp_path: Path) -> Trial:
+    """Every fourth step is one of another kind, with a loss ten times as large."""
+    with Recorder(tmp_path, trial="two kinds", schedule=1) as recorder:
+        for number in range(40):
+            kind, loss = ("test", 10.0) if number % 4 == 3 else ("train", 1.0)
+            with recorder.step(kind) as step:
+                step.record("loss", torch.tensor(loss), type="loss")
+    return open_trial(tmp_path / "two kinds")
+
+
+class TestKinds:
+    def test_each_kind_has_its_own_line(self, two_kinds: Trial) -> None:
+        lines = {curve.label: curve for curve in curves.loss_curves(two_kinds, None, "")}
+        assert list(lines) == ["loss", "loss, test"]  # what trains comes first
+        assert lines["loss"].values.tolist() == pytest.approx([1.0] * 30)
+        assert lines["loss, test"].steps.tolist() == list(range(3, 40, 4))
+        assert lines["loss, test"].values.tolist() == pytest.approx([10.0] * 10)
+
+    def test_of_one_kind_there_is_one_line(self, two_kinds: Trial) -> None:
+        assert [curve.label for curve in curves.loss_curves(two_kinds, None, "test")] == ["loss"]
+
+    def test_the_timeline_names_the_other_kind(self, two_kinds: Trial) -> None:
+        figure = curves.run_timeline(two_kinds, None, Selection(trial="two kinds"))
+        assert [trace["name"] for trace in figure["data"]] == ["loss, test", "loss", "recorded"]
+        assert "test" in figure["layout"]["annotations"][0]["text"]
+
+    def test_many_kinds_are_one_line(self, tmp_path: Path) -> None:
+        with Recorder(tmp_path, trial="lengths", schedule=1) as recorder:
+            for number in range(12):
+                with recorder.step(f"length {number % 4}") as step:
+                    step.record("loss", torch.tensor(1.0), type="loss")
+        assert len(curves.loss_curves(open_trial(tmp_path / "lengths"), None, "")) == 1
+
+    @pytest.mark.parametrize(
+        ("cost", "text"),
+        [
+            ({"share": 0.0123}, "1.2% of the time"),
+            ({"share": 0.5, "is_lower_bound": True}, "at least 50.0% of the time"),
+            ({"share": 1.0, "is_lower_bound": True}, "as long as the training itself"),
+        ],
+    )
+    def test_what_recording_took(self, cost: dict[str, Any], text: str) -> None:
+        assert texts.share_of_the_time(cost) == text

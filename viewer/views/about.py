@@ -10,7 +10,7 @@ from stepscope.analysis.divergence import Divergence
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count, duration, short, size
-from stepscope.viewer.views.texts import cost_of
+from stepscope.viewer.views.texts import cost_of, share_of_the_time
 
 _MOST_DIFFERENCES = 8
 _MOST_OTHERS = 5
@@ -46,8 +46,7 @@ def _lines(trial: Trial) -> list[tuple[str, str]]:
         lines.append(("took", duration(trial.end.time - trial.info.started)))
     cost = cost_of(trial)
     if cost is not None:
-        least = "at least " if cost.get("is_lower_bound") else ""
-        lines.append(("recording", f"{least}{float(cost.get('share', 0)):.1%} of the time"))
+        lines.append(("recording", share_of_the_time(cost)))
     lines.append(("on disk", size(trial.bytes)))
     return lines
 

@@ -19,6 +19,7 @@ from stepscope.viewer.histogram_chart import histogram
 from stepscope.viewer.selection import ALL, Selection
 from stepscope.viewer.theme import LINES, TYPE_COLORS
 from stepscope.viewer.timeline import timeline
+from stepscope.viewer.views.by_kind import by_kind
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.moment import Moment
 
@@ -70,18 +71,23 @@ def tensor_history(now: Moment, tensor: Tensor) -> Figure:
     if not curves:
         return empty("not recorded at other steps")
     figure = history(curves, now.step.number, log=wants_log(curve.values for curve in curves))
-    label = statistic if len(curves) == 1 else f"{statistic}: {wish.trial} solid, {wish.compare} dotted"
+    is_compared = any(curve.dotted for curve in curves)
+    label = f"{statistic}: {wish.trial} solid, {wish.compare} dotted" if is_compared else statistic
     figure["layout"]["title"] = {"text": f"{label}, over steps", "font": {"size": 11}, "x": 0.02, "y": 0.98}
     figure["layout"] |= {"showlegend": False, "margin": {"l": 48, "r": 10, "t": 22, "b": 22}}
     return figure
 
 
 def pair(trial: Trial, other: Trial | None, question: Question, name: str, color: str) -> list[Curve]:
-    """A curve of a trial, and the same of the compared one, dotted; left out where there are no values."""
+    """A curve of a trial, and the same of the compared one, dotted; left out where there are no values.
+
+    Where all kinds of steps are wanted, each has a line of its own, if they are few.
+    """
     label = name if other is None else f"{name} ({trial.name})"
-    found = [Curve(label, *read(trial, question), color, node=question.node)]
+    found = [*by_kind(trial, Curve(label, *read(trial, question), color, node=question.node))]
     if other is not None:
-        found.append(Curve(f"{name} ({other.name})", *read(other, question), color, True, question.node))
+        theirs = Curve(f"{name} ({other.name})", *read(other, question), color, True, question.node)
+        found += by_kind(other, theirs)
     return [curve for curve in found if len(curve.steps)]
 
 

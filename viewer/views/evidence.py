@@ -12,9 +12,11 @@ from numpy.typing import NDArray
 from stepscope.analysis import Evidence, Finding
 from stepscope.store import Trial
 from stepscope.store.errors import StoreError
+from stepscope.viewer.chart_parts import Curve
 from stepscope.viewer.markup import Markup, el, spark
 from stepscope.viewer.numbers import short
 from stepscope.viewer.sampling import min_max
+from stepscope.viewer.views.by_kind import by_kind
 
 _MOST = 4
 _POINTS = 160
@@ -45,12 +47,15 @@ def charts(trial: Trial, finding: Finding) -> list[Markup]:
 
 def _curve(trial: Trial, item: Evidence) -> _Curve | None:
     try:
-        steps, values = trial.series(
-            item.node, statistic=item.statistic, quantity=item.quantity, role=item.role, iteration=item.iteration
-        )
+        series = trial.series(
+            item.node, statistic=item.statistic, quantity=item.quantity, role=item.role, iteration=item.iteration,
+            kind=item.kind or None,
+        )  # fmt: skip
     except StoreError:
         return None
-    return _Curve(item, *min_max(steps, values, _POINTS))
+    curve = Curve("", *series)
+    shown = curve if item.kind else next(by_kind(trial, curve), curve)
+    return _Curve(item, *min_max(shown.steps, shown.values, _POINTS))
 
 
 def _axis(curve: _Curve, curves: Sequence[_Curve]) -> tuple[float, float] | None:

@@ -13,6 +13,7 @@ from stepscope.viewer.markup import Markup, el, note, table
 from stepscope.viewer.numbers import count, duration, size
 
 _MOST_PROBLEMS = 100
+_ALL = 0.995
 
 
 def notes_page(trial: Trial, other: Trial | None) -> Markup:
@@ -91,6 +92,14 @@ def cost_of(trial: Trial) -> dict[str, Any] | None:
     return cost if isinstance(cost, dict) else None
 
 
+def share_of_the_time(cost: Mapping[str, Any]) -> str:
+    """How much of the training's time recording took, the writer's thread beside it included: a part of it, or all."""
+    share = float(cost.get("share", 0))
+    if share > _ALL:
+        return "as long as the training itself"
+    return f"{'at least ' if cost.get('is_lower_bound') else ''}{share:.1%} of the time"
+
+
 def _cost(trial: Trial) -> dict[str, Any]:
     cost = cost_of(trial)
     if cost is None:
@@ -98,7 +107,7 @@ def _cost(trial: Trial) -> dict[str, Any]:
     least = "at least " if cost.get("is_lower_bound") else ""
     recorded = max(1, int(cost.get("recorded", 1)))
     return {
-        "share of the time": f"{least}{float(cost.get('share', 0)):.1%}",
+        "recording took": share_of_the_time(cost),
         "training time spent on it": least + duration(float(cost.get("seconds", 0))),
         "a recorded step": f"{least}{1000 * float(cost.get('seconds', 0)) / recorded:.1f} ms",
         "recorded steps": f"{count(recorded)} of {count(int(cost.get('steps', 0)))}",
