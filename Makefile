@@ -6,6 +6,9 @@ STAMP := $(VENV)/.stepscope-installed
 LINK := .typecheck/stepscope
 export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE := 1
+# Two processes share the tests; WORKERS=0 is one, which debuggers need.
+WORKERS ?= 2
+PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal
 
 .PHONY: help setup chromium demo test check fast slow exhaustive browser format bench bench-findings clean
 
@@ -41,19 +44,19 @@ check: setup
 
 # One run, so that the last line counts every test; tests/conftest.py puts the slow ones and the browser's last.
 test: setup chromium check
-	@echo "== tests"; $(PY) -m pytest -q -m "not exhaustive"
+	@echo "== tests"; $(PYTEST) -m "not exhaustive"
 
 fast: setup
-	@$(PY) -m pytest -q -m "not slow and not exhaustive and not browser"
+	@$(PYTEST) -m "not slow and not exhaustive and not browser"
 
 slow: setup
-	@$(PY) -m pytest -q -m "slow and not browser and not exhaustive"
+	@$(PYTEST) -m "slow and not browser and not exhaustive"
 
 exhaustive: setup
-	@$(PY) -m pytest -q -m exhaustive
+	@$(PYTEST) -m exhaustive
 
 browser: setup chromium
-	@$(PY) -m pytest -q -m browser
+	@$(PYTEST) -m browser
 
 format: setup
 	@$(PY) -m ruff check --fix . ; $(PY) -m ruff format .
