@@ -93,7 +93,8 @@ class InputScale(Rule):
                 continue
             mean, std = history.of("mean"), history.of("std")
             same = np.abs(mean).max() < 1e-4 * std.min() and np.ptp(std) < 1e-3 * std.min()
-            if same and median(history.over_batch("mean", "batch_std")) > 1e-3 * std.min():
+            is_one_batch = np.ptp(history.of("abs_mean")) == 0  # always: then of course its mean is the same
+            if same and not is_one_batch and median(history.over_batch("mean", "batch_std")) > 1e-3 * std.min():
                 summary = (
                     f"{place.node} seems to be normalised by its own batch: its mean is 0 and its deviation "
                     f"{std[0]:.3g} in every batch, so that what a sample is depends on the others beside it."
