@@ -89,7 +89,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "data-shift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "unrelated-targets": "anywhere"},
     "extreme-batch": {**_BLOW_UP, "dead-units": "anywhere", "learning-rate": "anywhere"},
     "optimizer-settings": {**_BLOW_UP, "learning-rate": "anywhere", "dead-units": "anywhere"},
-    "clamped-weights": {"loss-plateau": "anywhere", "weights-reset": "anywhere", "vanishing-gradient": "anywhere"},
+    "clamped-weights": {
+        "loss-plateau": "anywhere",
+        "weights-reset": "anywhere",
+        "shrinking-weights": "anywhere",
+        "learning-rate": "anywhere",
+        "vanishing-gradient": "anywhere",
+    },
     "loss-balance": {
         **_LOSS,
         "shrinking-weights": "anywhere",
@@ -97,7 +103,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "learning-rate": "anywhere",
     },
-    "weights-reset": {**_LOSS, "exploding-gradient": "anywhere", "overfitting": "anywhere"},
+    "weights-reset": {
+        **_LOSS,
+        "learning-rate": "anywhere",
+        "exploding-gradient": "anywhere",
+        "overfitting": "anywhere",
+    },
     "unchanged-parameters": {"loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "single-class": {
         **_LOSS,

@@ -10,11 +10,14 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_output_gradient
+from stepscope.analysis.parameters import learning
 from stepscope.analysis.robust import largest, median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _LEAST = 10
+_NOTHING = 1e-6
+"""The part of the largest gradient of all parameters that nobody needs to hear of."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,9 @@ class ExplodingGradient(Rule):
             yield self._finding(view, gradient_of(view, layer.module), layer, summary, view.training[0].number, others)
 
     def _in_time(self, view: View, known: list[Layer]) -> Iterable[Finding]:
+        floor = _NOTHING * max(
+            (median(view.history(node, "gradient").of("norm")) for node in learning(view)), default=0
+        )
         found: list[tuple[int, Layer, float, float]] = []
         for layer in known:
             history = gradient_of(view, layer.weight)
@@ -77,6 +83,7 @@ class ExplodingGradient(Rule):
                 continue
             norms = history.of("norm")
             usual = median(norms[: len(norms) // 2])
+            norms = np.where(norms > floor, norms, 0.0)
             # What only falls from a large start has not exploded: the loss may be close to zero by now.
             high = np.flatnonzero((norms > self.time_ratio * usual) & (norms > 10 * largest(norms[:3])))
             if usual > 0 and len(high):

@@ -25,7 +25,8 @@ class FlatScores(Rule):
 
     How it is measured: the range (largest less smallest) of the scores that a cross-entropy gets. With a range ``r``
     over ``n`` classes it cannot fall below ``log(1 + (n - 1) exp(-r))``. It counts if the range stays the same in the
-    second half of the steps, this bound is a good part of log(n), and the loss made use of what it leaves.
+    second half of the steps, this bound is a good part of log(n), and the loss made use of what it leaves; or if the
+    range is tiny in all steps.
 
     Causes: cosines (of normalised vectors) without a scale; a temperature that multiplies where it should divide; a
     tanh or sigmoid before the softmax.
@@ -37,6 +38,7 @@ class FlatScores(Rule):
         bound: as a part of log(n). Source: healthy nets reach a range whose bound is less than 0.2.
         still: the largest range over the smallest one in the second half. Source: what can still grow does
             so by half; those of single batches differ by a fifth.
+        tiny: the range below which scores say nothing at all. Source: an untrained net's differ by 0.3 and more.
         used: the part of the way from log(n) down to the bound that the loss went: a net that does not learn at all has
             another cause.
     """
@@ -47,6 +49,7 @@ class FlatScores(Rule):
     remedy = "Divide cosines by a temperature of 0.05 to 0.2 (or learn a scale); give logits to the loss as they are."
     bound: float = 0.5
     still: float = 1.3
+    tiny: float = 0.02
     used: float = 0.3
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -64,6 +67,9 @@ class FlatScores(Rule):
             return
         lowest = math.log1p((classes - 1) * math.exp(-median(late)))
         most = math.log(classes)
+        if largest(ranges) < self.tiny:
+            yield self._finding(view, comparison, classes, late, lowest)
+            return
         settled = largest(late) < self.still * smallest(late)
         used = most - median(loss[len(loss) // 2 :]) > self.used * (most - lowest)
         if settled and used and lowest > self.bound * most:

@@ -59,7 +59,7 @@ class LearningRate(Rule):
     remedy = "Change the learning rate so that updates are about a thousandth of the weights, and look again."
     large: float = 0.1
     absurd: float = 0.5
-    replaced: float = 1.0
+    replaced: float = 0.6
     small: float = 1e-5
     way: float = 0.03
     fall: float = 0.1
@@ -73,10 +73,12 @@ class LearningRate(Rule):
             return
         ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
         early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
-        first, _ = _middle((float(ratios[0]), layer) for layer, ratios in known)
+        first = np.median([float(ratios[0]) if _has_size(view, layer) else 0.0 for layer, ratios in known])
         part = fallen(view)
-        if self._is_high(ratio, early, first, part):
+        if self._is_high(ratio, early, float(first), part):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
+        elif (worst := self._of_a_group(view, known)) is not None:
+            yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
         elif part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known):
             yield self._finding(view, layer.weight, ratio, part, "low")
 
@@ -85,6 +87,18 @@ class LearningRate(Rule):
         largest = max(ratio, early)
         beyond = largest > self.absurd or (first > self.replaced and part < _LEARNED)
         return beyond or (largest > self.large and part < self.fall)
+
+    def _of_a_group(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
+        """The layer that moves most, where groups have rates of their own, if its first steps replace it."""
+        if len(set(_rates(view))) < 2:
+            return None
+        layer, ratios = max(known, key=lambda entry: float(np.median(entry[1][:_FIRST])))
+        beyond = (
+            _has_size(view, layer)
+            and float(ratios[0]) > self.replaced
+            and float(np.median(ratios[:_FIRST])) > self.large
+        )
+        return layer if beyond else None
 
     def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
         """Whether no layer gets anywhere: ever, or with all steps together, unless that changes soon (a warm-up)."""
@@ -119,6 +133,11 @@ class LearningRate(Rule):
 def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:
     """The median of each layer: where only some layers hardly move, gradients vanish, and no rate is to blame."""
     return [float(np.median(ratios)) for _, ratios in known]
+
+
+def _has_size(view: View, layer: Layer) -> bool:
+    """Whether a weight starts with anything but zeros: else its first step is as large as it is."""
+    return float(view.history(layer.weight).of("norm")[0]) > 0
 
 
 def _added_up(view: View) -> tuple[str, SourceLine | None]:

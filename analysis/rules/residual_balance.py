@@ -112,7 +112,7 @@ class ResidualBalance(Rule):
             for place in (first.branch, first.skip)
         ]
         others = [branch.branch.node for branch in found if branch != first]
-        others += [branch.total.node for branch in found]
+        others += dict.fromkeys(branch.total.node for branch in found)
         return self.finding(
             view, first.branch.node, level, summary, shown,
             step=view.training[0].number, nodes=others, confidence=0.7,

@@ -178,3 +178,32 @@ def generator_too_slow_for_its_critic(lab: Lab) -> None:
     """
     rates = (5e-3, 2e-2) if lab.fixed else (5e-6, 2e-2)
     _rivals(lab, rates=rates)  # set-up bug: generator_too_slow_for_its_critic
+
+
+class Cosines(nn.Module):
+    """A cosine classifier of digits."""
+
+    def __init__(self, scale: float) -> None:
+        super().__init__()
+        self.body, self.classes, self.scale = mlp(64, 48, 16), nn.Parameter(torch.randn(10, 16)), scale
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        cosines = F.linear(F.normalize(self.body(x)), F.normalize(self.classes))
+        return self.scale * cosines
+
+
+@broken(
+    rules=("flat-scores", "unreachable-targets"), words=("scale", "temperature"),
+    nodes=("model", "loss", "model.classes", "model.body"),
+)  # fmt: skip
+def cosines_without_a_scale(lab: Lab) -> None:
+    """A classifier gives cosines to the cross-entropy as they are, whose softmax can never be sure of anything.
+
+    Source: Wang et al. (2017), NormFace, on why normalised features need a scale; taxonomy of Humbatova et al. (2020).
+    """
+    model = Cosines(12.0 if lab.fixed else 0.3)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x), y)  # bug: cosines_without_a_scale
+
+    lab.fit(model, data.draw(data.pixels()), loss_of)

@@ -159,3 +159,32 @@ def eight_layers_of_a_hundredth(lab: Lab) -> None:
     else:
         change(model, lambda layer: layer.weight.normal_(0, 0.01))  # set-up bug: eight_layers_of_a_hundredth
     lab.fit(model, data.draw(data.pixels()), lambda x, y: F.cross_entropy(model(x), y), lr=1e-3)
+
+
+class Gates(nn.Module):
+    """Layers that are added to what comes through, or multiplied with it."""
+
+    def __init__(self, *, multiply: bool, width: int = 32) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Linear(64, width), nn.Linear(width, 10)
+        self.layers = nn.ModuleList([mlp(width, width, width) for _ in range(8)])
+        self.multiply = multiply
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x)
+        for layer in self.layers:
+            x = x * layer(x) if self.multiply else x + layer(x)  # bug: branches_multiplied_with_the_stream
+        return self.head(x)
+
+
+@broken(
+    rules=("vanishing-gradient", "residual-balance", "constant-output"), words=("vanish",),
+    nodes=("model.stem", "model.head", *(f"model.layers.{i}{part}" for i in range(8) for part in ("", ".0", ".2"))),
+)  # fmt: skip
+def branches_multiplied_with_the_stream(lab: Lab) -> None:
+    """Eight residual branches are multiplied with the stream instead of added to it, which leaves nothing of it.
+
+    Source: taxonomy of Humbatova et al. (ICSE 2020), wrong model; AutoTrainer (ICSE 2021), vanishing gradients.
+    """
+    model = Gates(multiply=not lab.fixed)
+    lab.fit(model, data.draw(data.pixels()), lambda x, y: F.cross_entropy(model(x), y), lr=1e-3)

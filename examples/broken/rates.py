@@ -96,3 +96,14 @@ def loss_summed_over_the_batch(lab: Lab) -> None:
         return F.cross_entropy(model(x), y, reduction="mean" if lab.fixed else "sum")  # bug: loss_summed_over_the_batch
 
     lab.fit(model, data.draw(data.pixels()), loss_of, torch.optim.SGD(model.parameters(), 0.1))
+
+
+@broken(rules=("optimizer-settings", *TOO_FAST), words=("betas",), nodes=("loss", *WEIGHTS))
+def betas_the_wrong_way_round(lab: Lab) -> None:
+    """Adam's two betas are swapped: gradients are averaged over a thousand steps, and their squares over ten.
+
+    Source: taxonomy of Humbatova et al. (ICSE 2020), wrong settings of the optimizer.
+    """
+    model = mlp(64, 48, 48, 10)
+    betas = (0.9, 0.999) if lab.fixed else (0.999, 0.9)  # set-up bug: betas_the_wrong_way_round
+    _learn_digits(lab, model, torch.optim.Adam(model.parameters(), 3e-3, betas=betas))

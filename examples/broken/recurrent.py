@@ -181,3 +181,31 @@ def window_contains_its_target(lab: Lab) -> None:
     model = mlp(12, 48, 48, 1)
     batches = _windows(ahead=0 if lab.fixed else 1)  # set-up bug: window_contains_its_target
     lab.fit(model, batches, lambda x, y: F.mse_loss(model(x), y))
+
+
+class Remembers(nn.Module):
+    """A cell that is called for each moment, over ``(batch, time, 4)``."""
+
+    def __init__(self, *, cut: bool) -> None:
+        super().__init__()
+        self.cell, self.head, self.cut = nn.GRUCell(4, 24), nn.Linear(24, 4), cut
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        state = x.new_zeros(len(x), 24)
+        for moment in x.unbind(1):
+            if self.cut:
+                state = state.detach()  # bug: state_cut_off_at_every_moment
+            state = self.cell(moment, state)
+        return self.head(state)
+
+
+@broken(
+    rules=("gradient-cut", "vanishing-gradient"), words=("detach", "cut off"), nodes=("model.cell", "model")
+)  # fmt: skip
+def state_cut_off_at_every_moment(lab: Lab) -> None:
+    """The state is detached at each moment instead of once a sequence: the cell cannot learn what to remember.
+
+    Source: PyTorch forum, where to detach in truncated backpropagation through time; TrainCheck (OSDI 2025).
+    """
+    model = Remembers(cut=not lab.fixed)
+    lab.fit(model, data.sequences(5), lambda x, y: F.cross_entropy(model(x), y), lr=1e-2)

@@ -131,3 +131,26 @@ def critic_trained_by_the_actor(lab: Lab) -> None:
         return 0.01 * advantage.square().mean() - (weight * chance).mean()  # bug: critic_trained_by_the_actor
 
     lab.fit(model, _cases(), loss_of, lr=3e-3)
+
+
+@broken(
+    rules=("weights-reset",), words=("overwr", "copied", "reset"),
+    nodes=("value", "value.0.weight", "value.2.weight", "target", "loss"), onset=6,
+)  # fmt: skip
+def net_overwritten_by_its_target(lab: Lab) -> None:
+    """The weights are copied the wrong way: every six steps the net gets those of its target network.
+
+    Source: TrainCheck (OSDI 2025), parameters that are overwritten; target networks that are loaded from themselves.
+    """
+    value = mlp(PLACES, 32, 1)
+    target = deepcopy(value).requires_grad_(False)
+    optimizer = torch.optim.Adam(value.parameters(), lr=1e-2)
+    lab.recorder.watch({"value": value, "target": target}, optimizer)
+    for number in range(lab.steps):
+        here, onwards, arrived = _walks(number)
+        with lab.recorder.step("train"):
+            wanted = arrived + 0.9 * target(onwards)[:, 0] * (1 - arrived)
+            descend(F.mse_loss(value(here)[:, 0], wanted), optimizer)
+        if number % 6 == 5:
+            source, copy = (value, target) if lab.fixed else (target, value)
+            copy.load_state_dict(source.state_dict())  # set-up bug: net_overwritten_by_its_target

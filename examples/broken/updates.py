@@ -11,7 +11,7 @@ from torch import nn
 
 from stepscope.examples.broken import data
 from stepscope.examples.broken.case import broken
-from stepscope.examples.broken.lab import Lab
+from stepscope.examples.broken.lab import Lab, descend
 from stepscope.examples.broken.nets import mlp
 
 WEIGHTS = ("model.0.weight", "model.2.weight", "model.4.weight")
@@ -187,3 +187,57 @@ def checkpoint_assigned_after_the_optimizer(lab: Lab) -> None:
             model.load_state_dict(checkpoint, assign=assign)  # set-up bug: checkpoint_assigned_after_the_optimizer
 
     lab.fit(model, data.draw(data.pixels()), lambda x, y: F.cross_entropy(model(x), y), optimizer, after=after)
+
+
+@broken(rules=("optimizer-reset",), words=("made anew", "forgets", "state of the optimizer"), nodes=("loss", *WEIGHTS))
+def optimizer_made_anew_in_every_step(lab: Lab) -> None:
+    """Adam is made inside the loop, so that each step is its first one: every weight moves as far as all others.
+
+    Source: taxonomy of Humbatova et al. (ICSE 2020), wrong optimisation; a forum classic, optimizer in the loop.
+    """
+    model = mlp(64, 48, 48, 10)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    lab.recorder.watch(model, optimizer)
+    batches = data.draw(data.pixels())
+    for number in range(lab.steps):
+        if not lab.fixed:
+            optimizer = torch.optim.Adam(  # set-up bug: optimizer_made_anew_in_every_step
+                model.parameters(), lr=3e-3
+            )
+            lab.recorder.watch(model, optimizer)
+        x, y = batches(number)
+        with lab.recorder.step("train"):
+            descend(F.cross_entropy(model(x), y), optimizer)
+
+
+@broken(rules=("scheduler-rhythm", "learning-rate-decay"), words=("schedul", "restart"), nodes=("loss", *WEIGHTS))
+def warm_restarts_in_every_few_steps(lab: Lab) -> None:
+    """A cosine with warm restarts, whose period is meant in epochs, is stepped after each batch.
+
+    Source: taxonomy of Humbatova et al. (ICSE 2020), wrong learning rate; PyTorch's documentation of the schedule.
+    """
+    model = mlp(64, 48, 48, 10)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.CosineAnnealingWarmRestarts(optimizer, T_0=5)
+
+    def after(number: int) -> None:
+        if not lab.fixed or number % EPOCH == EPOCH - 1:  # set-up bug: warm_restarts_in_every_few_steps
+            scheduler.step()
+
+    lab.fit(model, data.draw(data.pixels()), lambda x, y: F.cross_entropy(model(x), y), optimizer, after=after)
+
+
+@broken(rules=("clamped-weights",), words=("clamp",), nodes=WEIGHTS)
+def weights_clamped_instead_of_gradients(lab: Lab) -> None:
+    """After each step the weights are clamped to a hundredth, where their gradients were meant.
+
+    Source: Arjovsky et al. (2017), whose critic needs it; taxonomy of Humbatova et al. (ICSE 2020), wrong optimisation.
+    """
+    model = mlp(64, 48, 48, 10)
+
+    @torch.no_grad()
+    def after(_: int) -> None:
+        for parameter in model.parameters() if not lab.fixed else ():
+            parameter.clamp_(-0.01, 0.01)  # set-up bug: weights_clamped_instead_of_gradients
+
+    lab.fit(model, data.draw(data.pixels()), lambda x, y: F.cross_entropy(model(x), y), after=after)

@@ -73,7 +73,7 @@ class Cosines(nn.Module):
         return self.scale * F.linear(F.normalize(self.body(x)), F.normalize(self.classes))
 
 
-@pytest.mark.parametrize(("scale", "told"), [(0.2, True), (10.0, False)])
+@pytest.mark.parametrize(("scale", "told"), [(0.2, True), (0.001, True), (10.0, False)])
 def test_cosines_that_are_too_flat_for_a_softmax(scale: float, told: bool, tmp_path: Path) -> None:
     model = Cosines(scale)
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=60)

@@ -261,3 +261,11 @@ def test_a_bias_whose_gradients_cancel_is_no_standstill(tmp_path: Path) -> None:
     model = mlp(6, 16, 1)
     trial = record(tmp_path, model, lambda x, y: (model(x) - model(-x)).mean(), curve_batches, lr=1e-3)
     assert findings(trial, "unchanged-parameters") == []
+
+
+@pytest.mark.parametrize(("rate", "told"), [(3.0, True), (2e-2, False)])
+def test_the_rate_of_one_group_alone(rate: float, told: bool, tmp_path: Path) -> None:
+    model = mlp(8, 16, 16, 4)
+    groups = [{"params": model[:4].parameters()}, {"params": model[4].parameters(), "lr": rate}]
+    found = findings(classify(tmp_path, model, torch.optim.Adam(groups, 1e-3), steps=20), "learning-rate")
+    assert [finding.node for finding in found] == (["model.4.weight"] if told else [])
