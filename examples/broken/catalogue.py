@@ -10,8 +10,10 @@ from types import ModuleType
 
 from stepscope.examples.broken import (
     attention,
+    blocks,
     codes,
     depth,
+    dimensions,
     generative,
     healthy_codes,
     healthy_readers,
@@ -55,7 +57,7 @@ def _unread(*, healthy: bool) -> tuple[ModuleType, ...]:
 
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
-    recurrent, depth, singular, codes, reinforced, pipelines, validation, *_unread(healthy=False),
+    recurrent, depth, singular, codes, reinforced, pipelines, validation, dimensions, blocks, *_unread(healthy=False),
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {

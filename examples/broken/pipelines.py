@@ -144,3 +144,32 @@ def padding_counted_in_the_loss(lab: Lab) -> None:
         return F.cross_entropy(scores, wanted, ignore_index=ignored)  # bug: padding_counted_in_the_loss
 
     lab.fit(model, batches, loss_of, torch.optim.SGD(model.parameters(), 1.0, momentum=0.9))
+
+
+@broken(rules=("input-scale",), words=("unnormalised", "hardly"), nodes=("input", "model.0"))
+def normalised_with_the_numbers_of_bytes(lab: Lab) -> None:
+    """Pixels from 0 to 1 are normalised with the mean and the deviation of bytes: all become about -1.
+
+    Source: torchvision's documentation of Normalize, whose numbers are for pixels from 0 to 1; forum threads on both.
+    """
+    model = nn.Sequential(nn.Conv2d(1, 12, 3), nn.ReLU(), nn.Flatten(), nn.Linear(432, 10))
+    x, y = data.images()
+    x = (x - x.min()) / (x.max() - x.min())
+    mean, deviation = (0.3, 0.3) if lab.fixed else (77.0, 77.0)
+    x = (x - mean) / deviation  # set-up bug: normalised_with_the_numbers_of_bytes
+    lab.fit(model, data.draw((x, y)), lambda x, y: F.cross_entropy(model(x), y), lr=1e-3)
+
+
+@broken(rules=("imbalanced-targets",), words=("ignore_index", "leaves out"), nodes=("target", "loss"))
+def class_taken_for_padding(lab: Lab) -> None:
+    """The loss is told to ignore 0, as texts do with padding, but here 0 is a class like others.
+
+    Source: PyTorch's documentation of ignore_index; Transformers and segmentation issues on labels that start at 0.
+    """
+    model = mlp(64, 48, 10)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        ignored = -100 if lab.fixed else 0
+        return F.cross_entropy(model(x), y, ignore_index=ignored)  # bug: class_taken_for_padding
+
+    lab.fit(model, data.draw(data.pixels()), loss_of, lr=1e-3)
