@@ -14,12 +14,15 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
 from stepscope.analysis.lines import line_of_step
+from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.optimizers import held_by
 from stepscope.analysis.parameters import is_unchanged, learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import NEURON_STATISTICS
 
 _LEAST = 5
+_MEAN = NEURON_STATISTICS.index("mean")
 _NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm")
 _MOST = 60
 """So many steps tell as much as all of them."""
@@ -27,7 +30,10 @@ _MOST = 60
 
 @dataclass(frozen=True)
 class _Sums:
-    """The sum of a bias's gradient, and of the gradient of the output it is added to; both ``(n,)``."""
+    """A bias's gradient, and the sum over the batch of the gradient of the output it is added to.
+
+    Both ``(n, elements)``; or ``(n, 1)``, their sums over all elements, where single ones were not kept.
+    """
 
     steps: Values
     bias: Values
@@ -85,20 +91,20 @@ class AccumulatedGradients(Rule):
         if len(following) < _LEAST:
             return self._share_of_far_steps(sums)
         before, now, own = sums.bias[following - 1], sums.bias[following], sums.output[following]
-        size = np.abs(before) + np.abs(now) + np.abs(own)
-        telling = np.abs(before) > 0.05 * size
+        size = _norm(before) + _norm(now) + _norm(own)
+        telling = _norm(before) > 0.05 * size
         if telling.sum() < _LEAST:
             return None
-        carried = np.abs(now - before - own) <= self.tolerance * size
+        carried = _norm(now - before - own) <= self.tolerance * size
         return float(np.mean(carried[telling]))
 
     def _share_of_far_steps(self, sums: _Sums) -> float | None:
         """The same where no neighbouring steps were recorded: never its own sum alone, but several times as much."""
         bias, own = sums.bias[1:], sums.output[1:]
-        if len(own) < _LEAST or not np.all(own != 0):
+        if len(own) < _LEAST or not np.all(_norm(own) > 0):
             return None
-        alone = np.abs(bias - own) <= self.tolerance * (np.abs(bias) + np.abs(own))
-        return float(np.mean(~alone)) if np.median(np.abs(bias) / np.abs(own)) > self.times else 0.0
+        alone = _norm(bias - own) <= self.tolerance * (_norm(bias) + _norm(own))
+        return float(np.mean(~alone)) if np.median(_norm(bias) / _norm(own)) > self.times else 0.0
 
     def _finding(self, view: View, bias: str, held: list[str]) -> Finding:
         history = view.history(bias, "gradient")
@@ -129,13 +135,45 @@ def _sums(view: View, module: str) -> _Sums | None:
     biases = view.flow.of_node(f"{module}.bias")
     if len(biases) != 1 or len(view.flow.sinks.get(biases[0], ())) != 1:
         return None
+    single = _single(view, biases[0], places[0])
+    if single is not None:
+        return single
     count_bias, count_output = elements(view, biases[0]), _count(view, places[0], output.steps)
     first = slice(None, len(count_output))
     return _Sums(
         bias.steps[first].astype(np.float64),
-        bias.of("mean")[first] * count_bias,
-        output.of("mean")[first] * count_output,
+        (bias.of("mean")[first] * count_bias)[:, None],
+        (output.of("mean")[first] * count_output)[:, None],
     )
+
+
+def _single(view: View, bias: Place, output: Place) -> _Sums | None:
+    """The same for each element, where all neurons were kept: scores of a softmax have gradients whose sum is zero."""
+    steps, biases, sums = [], [], []
+    for step in view.training[:_MOST]:
+        own, behind = neurons_of(step, bias, "gradient"), neurons_of(step, output, "gradient")
+        tensor = tensor_of(step, output, "gradient")
+        if own is None or behind is None or behind.statistics is None or tensor is None or tensor.info.batch_dim != 0:
+            return None
+        shape, values = tensor.shape, own.samples.astype(np.float64).ravel()
+        if (
+            len(shape) not in (2, 3)
+            or behind.total != math.prod(shape[1:])
+            or behind.statistics.shape[1] != behind.total
+        ):
+            return None
+        means = behind.statistics[_MEAN].astype(np.float64).reshape(shape[1:])
+        total = shape[0] * (means.sum(0) if len(shape) == 3 else means)
+        if len(total) != len(values):
+            return None
+        steps.append(float(step.number))
+        biases.append(values)
+        sums.append(total)
+    return _Sums(np.array(steps), np.array(biases), np.array(sums)) if steps else None
+
+
+def _norm(rows: Values) -> Values:
+    return np.asarray(np.linalg.norm(rows, axis=1))
 
 
 def _count(view: View, place: Place, steps: NDArray[np.int64]) -> Values:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -19,7 +20,8 @@ class UnboundedLoss(Rule):
 
     How it is measured: the loss of a training with one objective is negative at the end, many times larger than at the
     start, and the second half of the steps lowered it by far more than the first. Densities have negative losses, too,
-    but approach a bound.
+    but approach a bound. Or the gradient of a well-known loss (a cross-entropy, a mean square) is negative in every
+    step, and nothing else is in the objective.
 
     Causes: a term with the wrong sign, a likelihood of raw scores instead of log-probabilities, labels outside of 0 to
     1 in a binary cross-entropy, a distance that is to grow without a margin.
@@ -42,9 +44,23 @@ class UnboundedLoss(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.objectives) != 1:
             return
+        turned = _turned(view)
+        if turned is not None:
+            yield self._of_sign(view, turned)
+            return
         for curve in loss_curves(view):
             if self._is_unbounded(curve):
                 yield self._finding(view, curve)
+
+    def _of_sign(self, view: View, term: Place) -> Finding:
+        weight = view.history(term.node, "gradient", role=term.role)
+        summary = (
+            f"{term.node} ({view.flow.vertices[term].operation}) has the wrong sign: it is all that is minimised, "
+            f"with a weight of {weight.of('mean')[0]:.3g}, so that what should be small is made large, without bound."
+        )
+        shown = [evidence(view.history(term.node, role=term.role), "mean", "it is made to grow")]
+        step, nodes = int(weight.steps[0]), [place.node for place in view.objectives]
+        return self.finding(view, term.node, "error", summary, shown, step=step, nodes=nodes, confidence=0.9)
 
     def _is_unbounded(self, curve: Curve) -> bool:
         if len(curve) < LEAST_POINTS:
@@ -61,3 +77,19 @@ class UnboundedLoss(Rule):
         )
         shown = [evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.3g}")]
         return self.finding(view, curve.place.node, "error", summary, shown, step=below, confidence=0.85)
+
+
+def _turned(view: View) -> Place | None:
+    """A loss with a well-known formula that is the only source of the objective, with a weight below zero."""
+    (objective,) = view.objectives
+    sources = [link.place for link in view.flow.sources.get(objective, ()) if link.differentiable]
+    terms = [place for place in sources if view.flow.vertices[place].operation in _SMALL]
+    if len(sources) != 1 or not terms:
+        return None
+    weights = view.history(terms[0].node, "gradient", role=terms[0].role).of("mean")
+    return terms[0] if len(weights) > 2 and bool((weights < 0).all()) else None
+
+
+_SMALL = frozenset(["cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
+                    "binary_cross_entropy", "binary_cross_entropy_with_logits"])  # fmt: skip
+"""Losses that are to be small."""

@@ -269,3 +269,39 @@ def test_the_rate_of_one_group_alone(rate: float, told: bool, tmp_path: Path) ->
     groups = [{"params": model[:4].parameters()}, {"params": model[4].parameters(), "lr": rate}]
     found = findings(classify(tmp_path, model, torch.optim.Adam(groups, 1e-3), steps=20), "learning-rate")
     assert [finding.node for finding in found] == (["model.4.weight"] if told else [])
+
+
+@pytest.mark.parametrize("every", [1, 2])
+@pytest.mark.parametrize("zeroed", [True, False])
+def test_the_gradients_of_scores_add_up_to_zero_and_are_told_one_by_one(
+    every: int, zeroed: bool, tmp_path: Path
+) -> None:
+    model = mlp(8, 4)
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        if zeroed:
+            optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3)
+    trial = classify(tmp_path, model, optimizer, train=train, steps=14 * every, every=every)
+    assert bool(findings(trial, "accumulated-gradients")) != zeroed
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_loss_that_is_turned_round(sign: int, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+    trial = record(tmp_path, model, lambda x, y: sign * F.cross_entropy(model(x), y), blob_batches, steps=12, lr=1e-3)
+    found = findings(trial, "unbounded-loss")
+    assert bool(found) == (sign < 0) and all("wrong sign" in finding.summary for finding in found)
+
+
+def test_a_term_against_another_one_is_meant(tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        scores = model(x)
+        return F.cross_entropy(scores, y) - 0.1 * F.cross_entropy(scores, (y + 1) % 4)
+
+    assert findings(record(tmp_path, model, loss_of, blob_batches, steps=12, lr=1e-3), "unbounded-loss") == []
