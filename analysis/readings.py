@@ -63,9 +63,8 @@ class Readings:
 
 
 def choose_steps(trial: Recording, most: int = MOST_STEPS) -> list[int]:
-    """The numbers of the steps to look at: all, or the first and last twentieth and evenly many between them.
-
-    Then also those around the points where a loss does something that it does not do elsewhere.
+    """The numbers of the steps to look at: all; or the first and last ones, those around the points where a loss does
+    something that it does not do elsewhere, and evenly many between them.
     """
     numbers = trial.steps.tolist()
     if not numbers:
@@ -75,11 +74,20 @@ def choose_steps(trial: Recording, most: int = MOST_STEPS) -> list[int]:
     if len(numbers) <= most:
         return list(numbers)
     ends = most // 20
-    middle = np.linspace(0, len(numbers) - 1, most - 2 * ends).round().astype(int)
-    chosen = {*range(ends), *range(len(numbers) - ends, len(numbers)), *middle.tolist()}
-    for place in np.searchsorted(trial.steps, _interesting(trial)).tolist():
-        chosen.update(range(max(0, place - _AROUND), min(len(numbers), place + _AROUND + 1)))
+    chosen = _around(trial.steps, _interesting(trial), most // 5)
+    middle = np.linspace(0, len(numbers) - 1, most - 2 * ends - len(chosen)).round().astype(int)
+    chosen |= {*range(ends), *range(len(numbers) - ends, len(numbers)), *middle.tolist()}
     return [numbers[index] for index in sorted(chosen)]
+
+
+def _around(steps: NDArray[np.int64], wanted: Sequence[int], most: int) -> set[int]:
+    """The positions of these steps and of their neighbours, as long as there is room."""
+    found: set[int] = set()
+    for place in np.searchsorted(steps, wanted).tolist():
+        near = range(max(0, place - _AROUND), min(len(steps), place + _AROUND + 1))
+        if len(found | {*near}) <= most:
+            found.update(near)
+    return found
 
 
 def _interesting(trial: Recording) -> list[int]:

@@ -85,7 +85,7 @@ class ConstantOutput(Rule):
             output, weight, bias = (view.history(f"{place.node}{end}") for end in ("", ".weight", ".bias"))
             if len(output) and len(weight) and len(bias):
                 left = float(rms(output)[0]) - float(rms(bias)[0])
-                if left < 0.01 * float(rms(weight)[0]) and _variation(view.training[:1], place) < np.inf:
+                if abs(left) < 0.01 * float(rms(weight)[0]) and _variation(view.training[:1], place) < np.inf:
                     yield self._of_norm(view, place, output)
 
     def _of_norm(self, view: View, place: Place, output: History) -> Finding:
