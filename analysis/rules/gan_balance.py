@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import permutations
 
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
@@ -21,7 +22,8 @@ class GanBalance(Rule):
 
     How it is measured: with two watched optimizers and several losses that are no terms of each other, one loss fell to
     almost nothing while another one grew, through which gradients reach parameters of both optimizers (a generator's
-    loss is what the critic says; the loss of a policy is not computed through the net of values).
+    loss is what the critic says; the loss of a policy is not computed through the net of values). Where one loss is cut
+    off from what the other one trains, and both fall, the rivals want the same.
 
     Causes: a critic that is too strong, steps too often or learns too fast; saturating generator losses.
 
@@ -31,6 +33,7 @@ class GanBalance(Rule):
         won: the part of its start below which a loss has been won. Source: a critic that cannot tell has log(2)
             or more; at a fiftieth of it it is right in 99 of 100 cases.
         grown: times its start by which the other loss is larger. Source: doubled, as noise does not.
+        both: the part of its start below which the losses of both rivals cannot fall, unless they want the same.
     """
 
     name = "gan-balance"
@@ -38,6 +41,7 @@ class GanBalance(Rule):
     remedy = "Give the loser more steps or a higher learning rate; smooth the labels, add noise or a gradient penalty."
     won: float = 0.02
     grown: float = 2.0
+    both: float = 0.6
 
     def check(self, view: View) -> Iterable[Finding]:
         curves = [curve for curve in loss_curves(view) if len(curve) >= LEAST_POINTS]
@@ -48,6 +52,30 @@ class GanBalance(Rule):
         losers = [curve for curve in losers if _is_contested(view, curve)]
         if winners and losers and winners[0].place != losers[0].place:
             yield self._finding(view, winners[0], losers[0])
+            return
+        fallen = [curve for curve in curves if 0 <= curve.end < self.both * curve.start]
+        for critic, generator in permutations(fallen, 2):
+            if _are_rivals(view, critic.place, generator.place):
+                yield self._in_league(view, critic, generator)
+                return
+
+    def _in_league(self, view: View, critic: Curve, generator: Curve) -> Finding:
+        summary = (
+            f"Two rivals want the same: {critic.place.node} ({critic.start:.3g} to {critic.end:.2g}) and "
+            f"{generator.place.node} ({generator.start:.3g} to {generator.end:.2g}) both fall, although one is about "
+            f"telling apart what the other one makes: the generator is rewarded for being recognised (its label, or "
+            f"the sign of its loss)."
+        )
+        shown = [
+            evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.2g}") for curve in (generator, critic)
+        ]
+        makers = [place.node for place in _uncut(view, generator.place) if "." not in place.node]
+        nodes = list(dict.fromkeys([critic.place.node, *makers]))
+        step = int(generator.steps[0])
+        return self.finding(
+            view, generator.place.node, "warning", summary, shown, step=step, nodes=nodes, confidence=0.7,
+            remedy="Give the generator's samples the label of real ones in the generator's own loss.",
+        )  # fmt: skip
 
     def _finding(self, view: View, winner: Curve, loser: Curve) -> Finding:
         summary = (
@@ -72,3 +100,16 @@ def _is_contested(view: View, curve: Curve) -> bool:
         for name in names:
             holders.setdefault(name, []).extend(view.flow.of_node(node))
     return sum(curve.place in view.flow.downstream(held, differentiable=True) for held in holders.values()) > 1
+
+
+def _are_rivals(view: View, critic: Place, generator: Place) -> bool:
+    """Whether what trains by one loss, and only it, is seen by the other one from behind a cut."""
+    makers = {place for place in _uncut(view, generator) if view.flow.vertices[place].type == "parameter"}
+    own = {place for place in _uncut(view, critic) if view.flow.vertices[place].type == "parameter"}
+    hidden = (view.flow.upstream([critic]) & makers) - own
+    return bool(hidden) and bool(makers & own) and not own - makers
+
+
+def _uncut(view: View, loss: Place) -> list[Place]:
+    """What a loss is computed from, with a gradient all the way."""
+    return sorted(view.flow.upstream([loss], differentiable=True), key=lambda place: view.position.get(place.node, 0))

@@ -203,3 +203,22 @@ def test_the_estimate_of_a_reward_swings_about_zero(tmp_path: Path) -> None:
 
 def test_one_finding_tells_a_stale_copy_and_names_its_original(tmp_path: Path) -> None:
     assert "copy of value" in only(learn_values(tmp_path, follow="never"), "stale-copy").summary
+
+
+@pytest.mark.parametrize("recognised", [True, False])
+def test_a_generator_that_wants_to_be_recognised(recognised: bool, tmp_path: Path) -> None:
+    generator, critic = mlp(4, 24, 2), mlp(2, 24, 1, activation=lambda: nn.LeakyReLU(0.2))
+    optimizers = {name: torch.optim.Adam(net.parameters(), 1e-2) for name, net in (("g", generator), ("c", critic))}
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch({"generator": generator, "critic": critic}, optimizers)
+        for _ in range(50):
+            real = torch.randn(64, 2) + 1
+            with recorder.step() as step:
+                made = generator(torch.randn(64, 4))
+                with step.loss_group("c"):
+                    loss = F.softplus(-critic(real)).mean() + F.softplus(critic(made.detach())).mean()
+                    descend(loss, optimizers["c"])
+                with step.loss_group("g"):
+                    descend(F.softplus((1 if recognised else -1) * critic(made)).mean(), optimizers["g"])
+    found = findings(open_trial(tmp_path / "trial"), "gan-balance")
+    assert bool(found) == recognised and all("want the same" in finding.summary for finding in found)
