@@ -23,6 +23,7 @@ from stepscope.examples.broken import (
     inputs,
     language,
     loops,
+    midway,
     modes,
     numerics,
     outputs,
@@ -57,7 +58,8 @@ def _unread(*, healthy: bool) -> tuple[ModuleType, ...]:
 
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
-    recurrent, depth, singular, codes, reinforced, pipelines, validation, dimensions, blocks, *_unread(healthy=False),
+    recurrent, depth, singular, codes, reinforced, pipelines, validation, dimensions, blocks, midway,
+    *_unread(healthy=False),
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
