@@ -117,7 +117,7 @@ def _nearest_pair(step: Step, place: Place, near: float) -> tuple[int, int] | No
     if tensor is None or kept is None or tensor.info.batch_dim is None or "float" not in tensor.info.dtype:
         return None
     rows = kept.samples.astype(np.float64)
-    if len(rows) < 4 or rows.shape[1] < _DISTINCT or len(rows) != len(step.samples):
+    if len(rows) < 4 or len(rows) != len(step.samples) or any(len(np.unique(row)) < _DISTINCT for row in rows):
         return None
     distances = {
         (one, two): float(np.linalg.norm(rows[one] - rows[two])) for one, two in combinations(range(len(rows)), 2)

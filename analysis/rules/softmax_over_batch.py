@@ -66,7 +66,8 @@ class SoftmaxOverBatch(Rule):
             site = next(site for site in sites if site.source == line)
             before = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
             after = [place for place in site.after if place in towards_loss]
-            if before and after and any(_counts_samples(view, place, after) for place in (*before, *after)):
+            made = [place for place in after if view.flow.vertices[place].operation == site.operation]
+            if before and after and any(_counts_samples(view, place, after) for place in (*before, *made)):
                 yield self._of_call(view, site, before, after)
 
     def _of_call(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:

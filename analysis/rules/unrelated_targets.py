@@ -9,12 +9,13 @@ import numpy as np
 
 from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import MADE, comparisons
+from stepscope.analysis.loss_inputs import MADE, comparisons, is_floating
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.relation import are_related, gather_pairs, go_together
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
@@ -22,6 +23,8 @@ from stepscope.store import Step
 _MOST_STEPS = 120
 _MOST_FEATURES = 64
 _MOST_SAMPLES = 500
+_SPARSE = 0.9
+"""The share of zeros from which the nearest neighbours of an input are those with the fewest other numbers."""
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ class UnrelatedTargets(Rule):
     How it is measured: only if the loss is no better than a constant answer at the end. The kept samples of the
     recorded steps are gathered; if the targets of nearest neighbours are no nearer than others, and no single feature
     goes with a target, both within three standard deviations of chance, then no relation was found. A relation
-    that neither shows (parity, pictures of many kinds) is possible: so the confidence is low. Besides: of two sides
+    that neither shows (parity, pictures of many kinds) is possible: so the confidence is low, and for words or sparse
+    inputs, whose neighbours say little, it is worth knowing only. Besides: of two sides
     of a loss, ``(a, b)`` was flattened on one and ``(b, a)`` on the other.
 
     Causes: inputs shuffled without their targets, files sorted in two ways, an index off by one, labels drawn anew.
@@ -108,7 +112,9 @@ class UnrelatedTargets(Rule):
             f"where a constant answer gives about {constant:.3g}: do the targets belong to other samples?"
         )
         shown = [evidence(curve.history, "mean", "the loss"), evidence(view.history(target.node), "std", "the targets")]
+        zeros = median(view.history(given.node, role=given.role).of("zero_fraction"))
+        level: Level = "warning" if is_floating(view, given) and zeros < _SPARSE else "info"
         return self.finding(
-            view, target.node, "warning", summary, shown, step=view.training[0].number, nodes=[given.node],
+            view, target.node, level, summary, shown, step=view.training[0].number, nodes=[given.node],
             confidence=0.5,
         )  # fmt: skip

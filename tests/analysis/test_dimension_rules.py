@@ -59,6 +59,25 @@ def test_a_square_of_similarities_may_be_normalised_both_ways(tmp_path: Path) ->
     assert told(tmp_path, model, loss_of, classified, "softmax-over-batch") == []
 
 
+def test_a_softmax_over_moments_that_come_first_is_fine(tmp_path: Path) -> None:
+    class Pooling(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.weigh, self.leave = nn.Linear(8, 6), nn.Linear(6, 2), nn.Linear(12, 4)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            h = torch.tanh(self.enter(x))
+            weights = self.weigh(h).softmax(0)
+            return self.leave((weights[..., None] * h[:, :, None]).sum(0).flatten(1))
+
+    def data(number: int) -> Batch:
+        x, y = sequences(number)
+        return x.transpose(0, 1).contiguous(), y
+
+    model = Pooling()
+    assert told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, "softmax-over-batch") == []
+
+
 class Attending(nn.Module):
     """Attention by hand, whose softmax is over the keys or over the queries."""
 
