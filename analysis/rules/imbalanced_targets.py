@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
@@ -82,9 +83,8 @@ class ImbalancedTargets(Rule):
         """Scores of classes that never occur: a net with more outputs than there are classes."""
         if comparison.operation not in _OF_CLASSES or len(comparison.shape) < 2:
             return
-        classes, largest = comparison.shape[1], float(np.max(view.history(target.node, role=target.role).of("max")))
-        is_last = len(comparison.shape) > 2 and comparison.target_shape[1:] == comparison.shape[1:-1]
-        classes = comparison.shape[-1] if is_last else classes
+        classes = count_classes(comparison.shape, comparison.target_shape)
+        largest = float(np.max(view.history(target.node, role=target.role).of("max")))
         if 0 <= largest < self.asked * classes - 1 and classes > 2:
             summary = (
                 f"{comparison.prediction.node} scores {classes} classes, but {target.node} asks for no more than the "
