@@ -51,7 +51,7 @@ def baselines(view: View, steps: Collection[int] | None = None) -> Iterator[Base
 def _classification(comparison: Comparison) -> Baseline | None:
     shape = comparison.shape
     if comparison.operation in ("cross_entropy", "nll_loss"):
-        classes = countcount_classes(shape, comparison.target_shape)
+        classes = count_classes(shape, comparison.target_shape)
         start = math.log(max(classes, 1))
         text = f"log({classes}) gives for {classes} equally likely classes"
     elif comparison.operation in ("binary_cross_entropy_with_logits", "binary_cross_entropy"):
