@@ -31,7 +31,7 @@ class ClampedWeights(Rule):
     net that learns is only told of it.
 
     Attributes:
-        share: of the steps.
+        share: of the steps. Source: of ours; a bound that is met now and then does no harm.
         least: so many steps are needed.
     """
 

@@ -30,7 +30,7 @@ class LossJump(Rule):
 
     Remedy: look at what the script does at that step: schedules, epochs, loaded weights, the next file of the data.
 
-    Source of the factors: restarts of the learning rate (Loshchilov and Hutter, 2017) come back; ours otherwise.
+    Source: of the factors; restarts of the learning rate (Loshchilov and Hutter, 2017) come back; ours otherwise.
     """
 
     name = "loss-jump"
