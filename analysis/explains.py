@@ -105,7 +105,6 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     },
     "weights-reset": {
         **_LOSS,
-        "learning-rate": "anywhere",
         "exploding-gradient": "anywhere",
         "overfitting": "anywhere",
     },

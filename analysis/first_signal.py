@@ -9,7 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 from stepscope.analysis.flow import Place
-from stepscope.analysis.layers import Layer, rms
+from stepscope.analysis.layers import Layer, layers, rms
 from stepscope.analysis.spread import neuron_moments
 from stepscope.analysis.view import View
 
@@ -28,6 +28,18 @@ def differences(view: View, known: Sequence[Layer]) -> dict[Layer, float]:
     return {layer: spread for layer, spread in spreads.items() if spread > 0}
 
 
+def lost(view: View, known: Sequence[Layer], part: float) -> dict[Layer, float]:
+    """The layers behind which samples differ by less than a part of what they did before, and by how much there."""
+    left = differences(view, known)
+    found: dict[Layer, float] = {}
+    for layer in [layer for layer in left if left[layer] < part * max(left.values())]:
+        behind = {place.node for place in view.flow.upstream(view.flow.of_node(layer.module))}
+        most = max(left[other] for other in left if other.module in behind)
+        if left[layer] < part * most:
+            found[layer] = most
+    return found
+
+
 def fading(view: View, known: Sequence[Layer]) -> float:
     """What is left, behind the last layer, of how much samples differ behind the first one; NaN if it is not known."""
     spreads = list(differences(view, known).values())
@@ -35,15 +47,16 @@ def fading(view: View, known: Sequence[Layer]) -> float:
 
 
 def amplifiers(view: View) -> list[Amplifier]:
-    """What each module with parameters of its own makes of the size of its input (or of 1, if that is smaller)."""
+    """What each module with parameters of its own makes of the size of its input (or of 1, if that is smaller).
+
+    Plain layers are left out, whose weights say more. A constant that it adds (a bias that starts at the mean of the targets) does not count.
+    """
     found = []
+    plain = {layer.module for layer in layers(view)}  # their weights say more
     for path, module in view.modules.items():
-        places = view.flow.of_node(path) if module.parameters else []
-        sizes = [(place, _size(view, place)) for place in places]
-        if not sizes:
-            continue
+        places = view.flow.of_node(path) if module.parameters and path not in plain else []
         before = max((_size(view, source) for place in places for source in _inputs(view, place)), default=0.0)
-        last = max(sizes, key=lambda entry: entry[1])[1]
+        last = max((_size(view, place, spread=True) for place in places), default=0.0)
         if before > 0 and math.isfinite(last):
             found.append(Amplifier(path, last / max(before, 1.0), len(places)))
     return found
@@ -56,13 +69,13 @@ def _inputs(view: View, place: Place) -> list[Place]:
     return [source for source in known if source.node != place.node]
 
 
-def _size(view: View, place: Place) -> float:
-    """The root mean square of a place that holds real numbers, in the first step."""
+def _size(view: View, place: Place, *, spread: bool = False) -> float:
+    """The root mean square (or standard deviation) of a place that holds real numbers, in the first step."""
     history = view.history(place.node, role=place.role)
     row = view.training[0].layout.row(place.node, "value", place.role, None)
     if not len(history) or row is None or "float" not in view.training[0].layout.tensors[row].dtype:
         return 0.0
-    return float(rms(history)[0])
+    return float(history.of("std")[0] if spread else rms(history)[0])
 
 
 def _difference(view: View, layer: Layer) -> float:

@@ -9,6 +9,13 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.view import View
 
 Shape = tuple[int, ...]
+SMALL = frozenset(
+    [
+        "cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy",
+        "binary_cross_entropy_with_logits",
+    ]
+)  # fmt: skip
+"""Losses with a well-known formula, which are to be small."""
 MADE = frozenset(
     ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "arange"]
 )

@@ -57,7 +57,7 @@ class AccumulatedGradients(Rule):
 
     Attributes:
         share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step,
-            15 of 16 are 0.94.
+            15 of 16 are 0.94. Where an optimizer is watched, it must step wherever gradients arrive, besides.
         tolerance: of the equality, relative to the terms. Source: float32 rounding of long sums.
         times: without neighbouring steps: how many times its own sum the bias's gradient must be in the median.
             Clipping and averaging over devices only make it smaller.
@@ -77,7 +77,7 @@ class AccumulatedGradients(Rule):
             if is_unchanged(view, f"{module}.bias"):
                 continue  # in no optimizer, so that its zero_grad does not reach it
             sums = _sums(view, module)
-            share = self._share(sums) if sums is not None else None
+            share = self._share(sums) if sums is not None and _is_stepped(view, f"{module}.bias") else None
             if share is not None:
                 judged.setdefault(holders.get(f"{module}.bias", ()), []).append((share, f"{module}.bias"))
         for names, shares in judged.items():
@@ -170,6 +170,12 @@ def _single(view: View, bias: Place, output: Place) -> _Sums | None:
         biases.append(values)
         sums.append(total)
     return _Sums(np.array(steps), np.array(biases), np.array(sums)) if steps else None
+
+
+def _is_stepped(view: View, bias: str) -> bool:
+    """Whether the optimizer steps (or no optimizer is known) wherever gradients arrive: else they add up on purpose."""
+    updates, given = len(view.history(bias, "update")), len(view.history(bias, "gradient"))
+    return updates == 0 or updates > given / 2
 
 
 def _norm(rows: Values) -> Values:

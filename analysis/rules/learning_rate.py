@@ -22,7 +22,7 @@ from stepscope.store.records import SourceLine
 
 _FIRST = 5
 _LEAST_STEPS = 50
-_LEARNED = 0.9
+_LEARNED, _HALF = 0.9, 0.5
 _USUAL = 1e-3
 
 
@@ -85,7 +85,8 @@ class LearningRate(Rule):
     def _is_high(self, ratio: float, early: float, first: float, part: float) -> bool:
         """By the median of all steps, that of the first ones, the very first, and the part of the loss that is gone."""
         largest = max(ratio, early)
-        beyond = largest > self.absurd or (first > self.replaced and part < _LEARNED)
+        learned = _LEARNED if first > 1 else _HALF
+        beyond = largest > self.absurd or (first > self.replaced and part < learned)
         return beyond or (largest > self.large and part < self.fall)
 
     def _of_a_group(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
@@ -93,11 +94,8 @@ class LearningRate(Rule):
         if len(set(_rates(view))) < 2:
             return None
         layer, ratios = max(known, key=lambda entry: float(np.median(entry[1][:_FIRST])))
-        beyond = (
-            _has_size(view, layer)
-            and float(ratios[0]) > self.replaced
-            and float(np.median(ratios[:_FIRST])) > self.large
-        )
+        early = float(np.median(ratios[:_FIRST]))
+        beyond = _has_size(view, layer) and float(ratios[0]) > 1 and early > self.absurd / 2
         return layer if beyond else None
 
     def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
+from stepscope.analysis.loss_inputs import SMALL
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -24,8 +25,9 @@ class LossBalance(Rule):
     Symptom: the total falls, but what one of its terms asks for is not learned.
 
     How it is measured: a term's gradient is the weight that the total gives it, and its value times that weight is its
-    part of the total. It counts if that is tiny in the first third of the steps. It is a warning if the term does not
-    fall either; a term that falls in spite of it is worth knowing only.
+    part of the total. It counts if that is tiny in the first third of the steps. It is a warning if the term compares
+    with data (a cross-entropy, a mean square) and does not fall either; a term that falls in spite of it, or a
+    divergence that begins at zero, is worth knowing only.
 
     Causes: a penalty or divergence that weighs too much, or is a sum where the other term is a mean; a second task
     whose targets are in their own units.
@@ -66,7 +68,8 @@ class LossBalance(Rule):
             yield self._finding(view, total, term, part, _fall(value.of("mean")))
 
     def _finding(self, view: View, total: Place, term: Place, part: float, fall: float) -> Finding:
-        level: Level = "warning" if fall < self.fall else "info"
+        is_data = view.flow.vertices[term].operation in SMALL
+        level: Level = "warning" if fall < self.fall and is_data else "info"
         history = view.history(term.node, role=term.role)
         summary = (
             f"The term {term.node} has no say in {total.node}: it is {part:.1g} of it, the rest drowns it; it has "

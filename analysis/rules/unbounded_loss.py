@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import SMALL
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -83,13 +84,8 @@ def _turned(view: View) -> Place | None:
     """A loss with a well-known formula that is the only source of the objective, with a weight below zero."""
     (objective,) = view.objectives
     sources = [link.place for link in view.flow.sources.get(objective, ()) if link.differentiable]
-    terms = [place for place in sources if view.flow.vertices[place].operation in _SMALL]
+    terms = [place for place in sources if view.flow.vertices[place].operation in SMALL]
     if len(sources) != 1 or not terms:
         return None
     weights = view.history(terms[0].node, "gradient", role=terms[0].role).of("mean")
     return terms[0] if len(weights) > 2 and bool((weights < 0).all()) else None
-
-
-_SMALL = frozenset(["cross_entropy", "nll_loss", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss",
-                    "binary_cross_entropy", "binary_cross_entropy_with_logits"])  # fmt: skip
-"""Losses that are to be small."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.first_signal import differences
+from stepscope.analysis.first_signal import differences, lost
 from stepscope.analysis.flow import Place
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_gradient
 from stepscope.analysis.robust import median
@@ -66,18 +66,18 @@ class VanishingGradient(Rule):
         """A signal that fades on its way to the loss: then no weight on the way gets a gradient to speak of."""
         if not view.training or view.training[0].number > 0:
             return
-        left = differences(view, known)
-        lost = [layer for layer in left if left[layer] < self.left * max(left.values())]
-        if not lost:
+        found = lost(view, known, self.left)
+        if not found:
             return
-        frontier = lost[0]
+        frontier = next(iter(found))
+        left = differences(view, [frontier])[frontier]
         summary = (
             f"The signal vanishes on its way to the loss: from {frontier.module} on, samples differ by "
-            f"{left[frontier]:.1g} only, where {max(left.values()):.2g} was the most before; gradients of the weights "
+            f"{left:.1g} only, where {found[frontier]:.2g} was the most before; gradients of the weights "
             f"vanish with it."
         )
         shown = [evidence(view.history(frontier.module), "std", "hardly any difference between samples")]
-        others = [layer.module for layer in lost[1:]]
+        others = [layer.module for layer in found if layer != frontier]
         yield self.finding(view, frontier.module, "warning", summary, shown, step=0, nodes=others, confidence=0.8)
 
     def _over_calls(self, view: View) -> Iterable[Finding]:

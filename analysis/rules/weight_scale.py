@@ -39,7 +39,7 @@ class WeightScale(Rule):
         left: the part of the difference between samples that comes through to the last layer. Source: 0.015 and more
             in all healthy runs.
         amplified: the factor by which the output of a module may exceed its input. Source: healthy modules have up to
-            2; attention over sharp keys and sums over sets have less than ten.
+            2; cosines that are multiplied by a scale, as contrastive nets learn it, have 20.
     """
 
     name = "weight-scale"
@@ -50,7 +50,7 @@ class WeightScale(Rule):
     several: int = 2
     weak: float = 0.2
     left: float = 1e-3
-    amplified: float = 20.0
+    amplified: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training or view.training[0].number > 0:
