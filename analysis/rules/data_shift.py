@@ -69,7 +69,7 @@ class DataShift(Rule):
             return None
         first = int(found[0])  # windows may reach over the edge by up to a half
         inside = slice(first, first + 2 * _WINDOW)
-        jumps = np.abs(np.diff(std[inside])) / np.max(std[inside]) + np.abs(np.diff(mean[inside])) / np.max(std[inside])
+        jumps = np.abs(np.diff(std[inside])) + np.abs(np.diff(mean[inside]))
         return first + 1 + int(np.argmax(jumps))
 
     def _suffers(self, curve: Curve, step: int) -> bool:
