@@ -49,7 +49,8 @@ def fading(view: View, known: Sequence[Layer]) -> float:
 def amplifiers(view: View) -> list[Amplifier]:
     """What each module with parameters of its own makes of the size of its input (or of 1, if that is smaller).
 
-    Plain layers are left out, whose weights say more. A constant that it adds (a bias that starts at the mean of the targets) does not count.
+    Plain layers are left out, whose weights say more. A constant that a module adds (a bias that starts at the mean of
+    the targets) does not count.
     """
     found = []
     plain = {layer.module for layer in layers(view)}  # their weights say more
