@@ -33,6 +33,8 @@ from stepscope.recorder import Recorder
 
 BLOCK = 0.25
 """About how many seconds a block takes."""
+LEAST = 100
+"""Steps of a block: the recorder counts what a recording costs the steps after it, which must not be other blocks'."""
 BAR = 1.03
 CHOSEN = ("MLP 4x256, batch 32", "demo, 1 iteration", "demo, 20 iterations", "LSTM 2x128, 32 x 64 characters")
 HEAD = ("run", "steps", "plain s", "recorded", "processor time", "bar", "by cost()", "health check alone")
@@ -44,10 +46,12 @@ def train_plainly(training: Training, steps: int) -> None:
 
 
 def train_with(recorder: Recorder, training: Training, steps: int) -> None:
+    before = recorder.cost().recorded
     for _ in range(steps):
         with recorder.step() as step:
             training.step(step)
-    recorder.flush()
+    if recorder.cost().recorded > before:  # to wait for nothing costs a block of short steps some percent, too
+        recorder.flush()
 
 
 def interleaved(contenders: Mapping[str, Callable[[], None]], rounds: int) -> dict[str, float]:
@@ -76,8 +80,8 @@ def steps_in(training: Training, seconds: float) -> int:
 def measure(workload: Workload, seconds: float) -> list[str]:
     """A row of the table."""
     training = workload.make()
-    steps = steps_in(training, BLOCK)
-    rounds = round(seconds / BLOCK)
+    steps = max(LEAST, steps_in(training, BLOCK))
+    rounds = max(3, round(steps_in(training, seconds) / steps))
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         recording = stack.enter_context(Recorder(folder, trial="recorded"))

@@ -20,12 +20,11 @@ first ones explain most.
 
 ## How good they are
 
-`make bench-findings` trains 122 small broken runs, which were written from published collections of bugs without
-looking at the rules (`stepscope.examples.broken`), with their fixed twins and 28 healthy runs. A third of them, chosen
-by a hash of their names, is held back: no rule is tuned to those, and a run that a writer of rules has read counts as
-open from then on. A cause counts if one of the first three findings
-tells it, a place if one of them names the right node or one directly connected to it. A false alarm is any warning or
-error on a fixed twin or a healthy run.
+`make bench-findings` trains 198 small broken runs, which were written from published collections of bugs without
+looking at the rules (`stepscope.examples.broken`), with their fixed twins and 40 healthy runs. Those in `held_back/`
+have been read by nobody who writes rules: what is said of them is an honest exam. A set that was read becomes open, and
+somebody else writes a new one. A cause counts if one of the first three findings tells it, a place if one of them names
+the right node or one directly connected to it. A false alarm is any warning or error on a fixed twin or a healthy run.
 
 | 2026-11-21 | cause in the first three | right place | right line | right first step | false alarms |
 |---|---|---|---|---|---|
@@ -35,15 +34,16 @@ error on a fixed twin or a healthy run.
 | the same, held back | 19 of 27 | 20 of 27 | 4 of 10 | 2 of 2 | 0 of 32 |
 | 122 runs: 63 rules, open runs | 59 of 79 | 64 of 79 | 7 of 36 | 7 of 10 | |
 | the same, held back | 25 of 43 | 28 of 43 | 6 of 19 | 2 of 3 | |
-| 122 runs: now, 64 rules, open runs | 75 of 84 | 77 of 84 | 24 of 38 | 10 of 11 | 1 of 125 |
+| 122 runs: 64 rules, open runs | 75 of 84 | 77 of 84 | 24 of 38 | 10 of 11 | 1 of 125 |
 | the same, held back | 23 of 38 | 26 of 38 | 5 of 17 | 2 of 2 | 0 of 45 |
+| 198 runs: now, 76 rules, open runs, all above among them | 142 of 143 | 142 of 143 | 47 of 64 | 16 of 17 | 0 of 191 |
+| a new set of 55, held back | 28 of 55 | 35 of 55 | 9 of 30 | 1 of 4 | 1 of 67 |
 
-So of mistakes that no rule was tuned to, expect six in ten to be told: what was added for the open runs tells many more
-of those, and none more of those held back. Five runs moved from the held-back ones to the open ones before the last
-measurement. The last 46 runs are harder than the first 76: before any rule knew them, the cause of 17 was told. A
-diagnosis took 0.15 s (mean). The false alarm is the fixed twin of `exponential_without_the_maximum`, a cosine
-classifier whose loss does start at three times `log(classes)`. A line is right if it is the one to be edited; mistakes
-in setting up a run have none within a step, and are left out there.
+So of mistakes that no rule was tuned to, expect half to be told, and the place of two in three. The new set is harder
+than those before: three authors were asked for what was not there yet, in other architectures and manners of coding.
+What they saw of the rules: names and first sentences, for the answers; two of them also, unintended, parts of this page,
+after their mistakes had been chosen. A diagnosis took 0.11 s (mean). A line is right if it is the one to be edited;
+mistakes in setting up a run have none within a step, and are left out there.
 
 A `LiveDoctor` works in a process of its own: beside a training that records every tenth step, the training process
 spent 0.5% more processor time and 1.3% more by the clock (`python benchmarks/bench_live.py`, measured while two cores
