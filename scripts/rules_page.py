@@ -41,7 +41,7 @@ the right node or one directly connected to it. A false alarm is any warning or 
 
 So of mistakes that no rule was tuned to, expect half to be told, and the place of two in three. The new set is harder
 than those before: three authors were asked for what was not there yet, in other architectures and manners of coding.
-What they saw of the rules: names and first sentences, for the answers; two of them also, unintended, parts of this page,
+What they saw of the rules: names and first sentences, for the answers; two of them, unintended, parts of this page,
 after their mistakes had been chosen. A diagnosis took 0.11 s (mean). A line is right if it is the one to be edited;
 mistakes in setting up a run have none within a step, and are left out there.
 
