@@ -12,6 +12,7 @@ import torch
 from torch import nn
 
 from stepscope.recorder import Every, Recorder, RecorderError, Steps
+from stepscope.recorder import health as health_module
 from stepscope.recorder.fused_norm import NormReader
 from stepscope.recorder.health import _Pace
 from stepscope.recorder.usual import Usual
@@ -69,6 +70,14 @@ def test_a_jump_is_told_once(tmp_path: Path) -> None:
     assert trial.steps.tolist() == [0, 71, 72, 73]
     assert [step for step, _ in trial.messages] == [70]
     assert "is usual" in trial.messages[0][1]
+
+
+def test_what_jumps_again_and_again_is_recorded_ever_more_seldom(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(health_module, "_REST", 20)
+    trial = train(tmp_path, 300, trouble={number: 1000.0 for number in range(70, 300, 30)})
+    assert trial.steps.tolist() == [0, 71, 72, 73, 101, 102, 103, 161, 162, 163, 251, 252, 253]
 
 
 def test_a_loss_that_is_not_finite_is_seen(tmp_path: Path) -> None:
