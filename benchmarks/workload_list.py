@@ -90,4 +90,5 @@ WORKLOADS = (
     Workload("LSTM 2x128, 32 x 64 characters", lstm, 30),
     Workload("ResNet, 64 images of 32x32", resnet, 20),
     Workload("transformer, 6 blocks, d=256", transformer, 20, bar=1.25),
+    Workload("transformer, 6 blocks, d=512", lambda: transformer(512), 10, bar=1.25),
 )

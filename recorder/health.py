@@ -31,7 +31,9 @@ _RHYTHM = 32
 _EXTRA = 3
 """So many steps are recorded after trouble."""
 _REST = 1000
-"""So many steps must pass before trouble leads to recordings again; twice as many after each time.
+"""So many steps must pass before trouble leads to recordings again; more after each time."""
+_LONGER = 2
+"""How many times as many.
 
 Training that has memorised its data jumps out of its minimum again and again: 3 of each 1000 steps took a tenth of the
 time of one whose steps are short.
@@ -162,7 +164,7 @@ class HealthCheck:
         self._point(reading.name, reading.value, reading.step, reading.kind)
         if reading.step >= self._rests_until:
             self._rests_until = reading.step + self._rest
-            self._rest *= 2
+            self._rest *= _LONGER
             self._extra[reading.kind] = _EXTRA
             text += f"; the next {_EXTRA} steps are recorded"
         self._message(f"health check: {text}", reading.step)

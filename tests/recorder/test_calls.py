@@ -245,7 +245,7 @@ class Marked(nn.Module):
 @pytest.mark.parametrize(
     ("way", "train", "kinds"),
     [
-        ("shift", True, []),
+        ("shift", True, ["pad"]),
         ("functional", True, []),
         ("functional", False, ["dropout"]),
         ("module", False, []),

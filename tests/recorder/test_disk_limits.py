@@ -128,7 +128,8 @@ def test_gaps_double() -> None:
 def test_alarms_stay_within_the_limit_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The health check asks for steps that the schedule does not want: not if there is no room for them."""
     monkeypatch.setattr("stepscope.recorder.health._SHARE", 1e9)  # it looks at each step, however short these are
-    monkeypatch.setattr("stepscope.recorder.health._REST", 1)  # and does not tire of asking
+    monkeypatch.setattr("stepscope.recorder.health._REST", 1)
+    monkeypatch.setattr("stepscope.recorder.health._LONGER", 1)  # and does not tire of asking
     model = nn.Sequential(nn.Linear(32, 64), nn.ReLU(), nn.Linear(64, 1))
     with warnings.catch_warnings(record=True) as told:
         warnings.simplefilter("always")
