@@ -10,7 +10,7 @@ from stepscope.analysis.divergence import Divergence
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count, duration, short, size
-from stepscope.viewer.views.texts import cost_of, share_of_the_time
+from stepscope.viewer.views.texts import cost_of
 
 _MOST_DIFFERENCES = 8
 _MOST_OTHERS = 5
@@ -46,7 +46,9 @@ def _lines(trial: Trial) -> list[tuple[str, str]]:
         lines.append(("took", duration(trial.end.time - trial.info.started)))
     cost = cost_of(trial)
     if cost is not None:
-        lines.append(("recording", share_of_the_time(cost)))
+        least = "at least " if cost.get("is_lower_bound") else ""
+        spent, beside = (duration(float(cost.get(name, 0))) for name in ("seconds", "writing"))
+        lines.append(("recording", f"{least}{spent} of training, {beside} on a thread beside it"))
     lines.append(("on disk", size(trial.bytes)))
     return lines
 
