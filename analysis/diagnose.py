@@ -11,6 +11,7 @@ from stepscope.analysis.merge import merge
 from stepscope.analysis.probed import ProbeResult, findings_of_probes
 from stepscope.analysis.registry import make_rules
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.section import until_now
 from stepscope.analysis.view import View
 from stepscope.store import Trial
 from stepscope.store.errors import DamagedError
@@ -44,7 +45,7 @@ def diagnose(
     Raises:
         UnknownNameError: there is no rule, or no setting of it, of this name.
     """
-    view = View(trial)
+    view = View(until_now(trial))
     wanted = make_rules(rules, settings)
     found = [finding for rule in wanted for finding in _apply(rule, view)]
     found += changes(view, _apply, wanted, found)

@@ -53,7 +53,8 @@ class Section:
     @property
     def step_kinds(self) -> tuple[str, ...]:
         inside = self._inside(self._trial.steps).tolist()
-        return tuple(kind for kind, is_inside in zip(self._trial.step_kinds, inside, strict=True) if is_inside)
+        kinds = self._trial.step_kinds  # of a live trial, more steps may have come since
+        return tuple(kind for kind, is_inside in zip(kinds, inside, strict=False) if is_inside)
 
     @property
     def kinds(self) -> tuple[str, ...]:
@@ -90,3 +91,9 @@ class Section:
     def _inside(self, steps: NDArray[np.int64]) -> NDArray[np.bool_]:
         inside: NDArray[np.bool_] = (steps >= self._first) & (steps <= self._last)
         return inside
+
+
+def until_now(trial: Recording) -> Section:
+    """All steps that a trial has now: what comes while it is looked at, as training goes on, is left for later."""
+    steps = trial.steps
+    return Section(trial, 0, int(steps[-1]) if len(steps) else -1)

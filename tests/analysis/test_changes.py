@@ -17,7 +17,7 @@ from stepscope.analysis import Finding, diagnose
 from stepscope.analysis.changes import LOOK_AGAIN
 from stepscope.analysis.readings import choose_steps
 from stepscope.analysis.registry import RULES
-from stepscope.analysis.section import Section
+from stepscope.analysis.section import Section, until_now
 from stepscope.analysis.turns import find_turn, points_of_interest
 from stepscope.recorder import Recorder
 from stepscope.store import open_trial
@@ -179,3 +179,45 @@ def test_a_section_is_a_part_of_a_trial(tmp_path: Path) -> None:
     assert section.series("x", kind="test").steps.tolist() == [6, 8, 10, 12]
     assert section.scalars("y").steps.tolist() == list(range(5, 13))
     assert section.step(7).number == 7
+
+
+def test_what_comes_meanwhile_is_left_for_later(tmp_path: Path) -> None:
+    with Recorder(tmp_path, trial="t", schedule=1) as recorder:
+
+        def record(numbers: range) -> None:
+            for number in numbers:
+                with recorder.step("train" if number % 2 else "test") as step:
+                    step.record("loss", torch.tensor(float(number)), type="loss")
+            recorder.flush()
+
+        record(range(10))
+        trial = open_trial(tmp_path / "t")
+        now = until_now(trial)
+        record(range(10, 30))
+        assert trial.refresh() and len(trial.steps) == 30
+        assert now.steps.tolist() == list(range(10)) and len(now.step_kinds) == 10
+        assert now.series("loss").steps.tolist() == list(range(10)) == choose_steps(now)
+
+
+def test_kinds_that_are_read_after_more_steps_came(tmp_path: Path) -> None:
+    """A reader in another thread refreshes the same trial between two questions."""
+    with Recorder(tmp_path, trial="t", schedule=1) as recorder:
+        for number in range(12):
+            with recorder.step("train" if number % 2 else "test") as step:
+                step.record("loss", torch.tensor(float(number)), type="loss")
+    trial = open_trial(tmp_path / "t")
+
+    class Growing(Section):
+        @property
+        def step_kinds(self) -> tuple[str, ...]:
+            return (*trial.step_kinds, "train", "test")
+
+    grown = Section(Growing(trial, 0, 11), 2, 9)
+    assert grown.step_kinds == trial.step_kinds[2:10] and choose_steps(grown) == list(range(2, 10))
+
+
+def test_a_trial_without_steps_has_none_until_now(tmp_path: Path) -> None:
+    with Recorder(tmp_path, trial="t"):
+        pass
+    trial = open_trial(tmp_path / "t")
+    assert len(until_now(trial).steps) == 0 and diagnose(trial) == ()
