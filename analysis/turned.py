@@ -9,12 +9,16 @@ from stepscope.analysis.turns import Turn, find_turn
 from stepscope.analysis.view import View
 
 
-def turned_curves(view: View) -> Iterator[tuple[Curve, Turn]]:
-    """Each loss that has a turn, with it; none where several losses work against each other."""
+def turned_curves(view: View, **limits: float) -> Iterator[tuple[Curve, Turn]]:
+    """Each loss that has a turn, with it; none where several losses work against each other.
+
+    Args:
+        limits: other ones than the defaults of ``find_turn``.
+    """
     if len(view.objectives) > 1:
         return
     for curve in loss_curves(view):
-        turn = find_turn(curve.values)
+        turn = find_turn(curve.values, **limits)
         if turn is not None:
             yield curve, turn
 

@@ -10,14 +10,14 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.history import Values
 
+FACTOR, DEVIATIONS, PART = 3.0, 10.0, 0.2
+"""The defaults of ``find_turn``; the rule ``loss-jump`` says what they are and where they come from."""
 _LEAST = 40
-_FACTOR = 3.0
-"""How many times its level before a loss must have become. Source: learning-rate restarts on purpose come back."""
-_DEVIATIONS = 10.0
-_PART = 0.2
-"""Of the first loss; the tail of a run that is almost done does not count."""
+"""Fewer points have no course to leave."""
 _MOST = 0.8
+"""The share of the points after a jump that must be above."""
 _SPIKES = 3
+"""How many of the highest points are of interest."""
 
 
 @dataclass(frozen=True)
@@ -34,11 +34,16 @@ class Turn:
     after: float
 
 
-def find_turn(values: Values) -> Turn | None:
+def find_turn(
+    values: Values, *, factor: float = FACTOR, deviations: float = DEVIATIONS, part: float = PART
+) -> Turn | None:
     """The largest jump of a loss to a level from which it does not come back.
 
     Args:
         values: ``(n,)``, finite.
+        factor: times its level before.
+        deviations: by how many of them (1.4826 MAD of the points before) it must rise.
+        part: of the first tenth's level, by which it must rise.
     """
     count = len(values)
     if count < _LEAST:
@@ -51,10 +56,10 @@ def find_turn(values: Values) -> Turn | None:
     start, end = (float(np.median(part)) for part in (values[: max(3, count // 10)], values[-max(3, count // 10) :]))
     rise = after - before
     high = (
-        (rise > (_FACTOR - 1) * np.abs(before))
-        & (rise > _DEVIATIONS * noise)
-        & (rise > _PART * abs(start))
-        & (end - before > (_FACTOR - 1) * np.abs(before))
+        (rise > (factor - 1) * np.abs(before))
+        & (rise > deviations * noise)
+        & (rise > part * abs(start))
+        & (end - before > (factor - 1) * np.abs(before))
     )
     if not high.any():
         return None
@@ -62,7 +67,7 @@ def find_turn(values: Values) -> Turn | None:
     while place > 0 and high[place - 1]:  # it may rise further after its jump
         place -= 1
     low = float(before[place])
-    threshold = low + max(_DEVIATIONS * float(noise[place]), (_FACTOR - 1) * abs(low))
+    threshold = low + max(deviations * float(noise[place]), (factor - 1) * abs(low))
     index = _first_above(values[: place + 2 * width], threshold, place)
     return Turn(index, low, float(np.median(values[index : index + width])))
 

@@ -9,7 +9,7 @@ from stepscope.analysis.curves import Curve
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.turned import turned_curves
-from stepscope.analysis.turns import Turn
+from stepscope.analysis.turns import DEVIATIONS, FACTOR, PART, Turn
 from stepscope.analysis.view import View, evidence
 
 
@@ -30,16 +30,23 @@ class LossJump(Rule):
 
     Remedy: look at what the script does at that step: schedules, epochs, loaded weights, the next file of the data.
 
-    Source: of the factors; restarts of the learning rate (Loshchilov and Hutter, 2017) come back; ours otherwise.
+    Attributes:
+        factor: times the lower level. Source: of ours; restarts of the learning rate (Loshchilov and Hutter, 2017) rise
+            as far, but come back.
+        deviations: of the lower level (1.4826 MAD). Source: that of ``loss-spike``.
+        part: of the first loss, so that the tail of a run that is almost done does not count. Source: of ours.
     """
 
     name = "loss-jump"
     about = "loss"
     causes = "Another learning rate, other data, other weights or another mode from that step on."
     remedy = "Look at what the script does at that step: schedules, epochs, loaded weights, the next file of the data."
+    factor: float = FACTOR
+    deviations: float = DEVIATIONS
+    part: float = PART
 
     def check(self, view: View) -> Iterable[Finding]:
-        for curve, turn in turned_curves(view):
+        for curve, turn in turned_curves(view, factor=self.factor, deviations=self.deviations, part=self.part):
             yield self._finding(view, curve, turn)
 
     def _finding(self, view: View, curve: Curve, turn: Turn) -> Finding:

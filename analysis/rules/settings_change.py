@@ -55,9 +55,7 @@ class SettingsChange(Rule):
                     f"{turn.before:.3g} to {turn.after:.3g} for good."
                 )
                 shown = [evidence(curve.history, "mean", "the loss")]
-                yield self.finding(
-                    view, node, "warning", summary, shown, step=step, nodes=held[1:], confidence=0.9
-                )  # fmt: skip
+                yield self.finding(view, node, "warning", summary, shown, step=step, nodes=held[1:], confidence=0.9)
 
     def _changed(self, view: View, step: int) -> list[str]:
         """What is different from this step on: ``lr changes from 0.001 to 0.1``."""

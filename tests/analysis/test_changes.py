@@ -144,6 +144,19 @@ def test_what_comes_back_is_no_turn() -> None:
     assert find_turn(np.where(np.arange(200) == 90, 50.0, 1.0)) is None
 
 
+def test_what_counts_as_a_jump_can_be_set(tmp_path: Path) -> None:
+    net = nn.Linear(2, 1)
+    with Recorder(tmp_path, trial="t", schedule=1) as recorder:
+        recorder.watch(net)
+        for number in range(120):
+            with recorder.step():
+                (0 * net(torch.ones(3, 2)).sum() + (2.0 if number < 80 else 5.0)).backward()
+    trial = open_trial(tmp_path / "t")
+    assert diagnose(trial, rules=["loss-jump"]) == ()
+    (finding,) = diagnose(trial, rules=["loss-jump"], settings={"loss-jump": {"factor": 2.0}})
+    assert finding.step == 80 and "from 2 to 5" in finding.summary
+
+
 def test_points_of_interest() -> None:
     values = np.full(300, 0.1)
     values[:10] = 2.0
