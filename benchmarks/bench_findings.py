@@ -87,17 +87,34 @@ def print_scores(scores: Sequence[Score], *, with_held_back: bool) -> None:
     ]
     print(markdown(HEAD, rows), end="\n\n")
     parts = {"open": [s for s in scores if not s.held_back], "held back": [s for s in scores if s.held_back]}
-    head = ("broken runs", "runs", "detected", "in top 3", "first", "localised", "line", "onset", "s a diagnosis")
+    head = (
+        "broken runs",
+        "runs",
+        "detected",
+        "in top 3",
+        "as warning or error",
+        "first",
+        "localised",
+        "line",
+        "onset",
+        "s a diagnosis",
+    )
     print(markdown(head, [_sums(name, part) for name, part in parts.items() if part]), end="\n\n")
 
 
 def _sums(name: str, scores: Sequence[Score]) -> tuple[str, ...]:
     lines, onsets = [s.line for s in scores if s.line is not None], [s.onset for s in scores if s.onset is not None]
-    return (
-        name, str(len(scores)), str(sum(s.rank is not None for s in scores)), str(sum(s.in_top for s in scores)),
-        str(sum(s.rank == 1 for s in scores)), str(sum(s.localised for s in scores)), f"{sum(lines)} of {len(lines)}",
-        f"{sum(onsets)} of {len(onsets)}", f"{sum(s.seconds for s in scores) / len(scores):.2f}",
-    )  # fmt: skip
+    counts = (
+        len(scores),
+        sum(s.rank is not None for s in scores),
+        sum(s.in_top for s in scores),
+        sum(s.warned for s in scores),
+        sum(s.rank == 1 for s in scores),
+        sum(s.localised for s in scores),
+    )
+    shares = (f"{sum(marks)} of {len(marks)}" for marks in (lines, onsets))
+    seconds = sum(s.seconds for s in scores) / len(scores)
+    return (name, *map(str, counts), *shares, f"{seconds:.2f}")
 
 
 def print_alarms(quiet: dict[str, list[Alarms]], *, with_held_back: bool) -> None:
@@ -107,8 +124,8 @@ def print_alarms(quiet: dict[str, list[Alarms]], *, with_held_back: bool) -> Non
             part = [run for run in runs if run.held_back == held_back]
             if part:
                 accused = sum(bool(run.false) for run in part)
-                rows.append((f"{kind}, {label}", str(len(part)), str(accused)))
-    print(markdown(("nothing is wrong", "runs", "accused"), rows), end="\n\n")
+                rows.append((f"{kind}, {label}", str(len(part)), str(accused), str(sum(run.notes > 0 for run in part))))
+    print(markdown(("nothing is wrong", "runs", "accused", "with a note"), rows), end="\n\n")
     for kind, runs in quiet.items():
         for run in runs:
             for text in run.false if with_held_back or not run.held_back else ():

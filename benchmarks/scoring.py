@@ -21,6 +21,7 @@ class Score:
 
     Attributes:
         rank: the place of the first finding that tells the cause, from 1; consequences count with their cause.
+        warned: one of the first three findings tells the cause, and is a warning or an error.
         localised: one of the first three findings names the right node, or one next to it.
         line: one of the first three findings names the faulty line, if that line runs within a step.
         onset: the finding that tells the cause names the first recorded step that the mistake touches.
@@ -31,6 +32,7 @@ class Score:
     name: str
     held_back: bool
     rank: int | None
+    warned: bool
     localised: bool
     line: bool | None
     onset: bool | None
@@ -44,11 +46,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Alarms:
-    """What was said of a run in which nothing is wrong; every warning and error is a false alarm."""
+    """What was said of a run in which nothing is wrong; every warning and error is a false alarm.
+
+    Of level info, "worth knowing", there are ``notes``.
+    """
 
     name: str
     held_back: bool
     false: tuple[str, ...]
+    notes: int
     seconds: float
 
 
@@ -63,6 +69,7 @@ def judge(case: Case, folder: Path) -> Score:
         name=case.name,
         held_back=case.held_back,
         rank=rank,
+        warned=any(found.level != "info" and tells(case, found) for found in first),
         localised=any({found.node, *found.nodes} & near for found in first),
         line=any(_names_line(case, found) for found in first) if case.line.in_step else None,
         onset=_onset(case, trial, findings),
@@ -80,7 +87,7 @@ def accusations(name: str, trial: Trial, held_back: bool) -> Alarms:
     """What a recorded trial in which nothing is wrong is accused of."""
     findings, seconds = _diagnosed(trial)
     false = [f"{f.level} {f.rule} at {f.node or 'no node'}: {f.summary}" for f in findings if f.level != "info"]
-    return Alarms(name, held_back, tuple(false), seconds)
+    return Alarms(name, held_back, tuple(false), sum(f.level == "info" for f in findings), seconds)
 
 
 def recorded(name: str, train: Callable[[Lab], None], folder: Path, *, fixed: bool) -> Trial:

@@ -42,7 +42,10 @@ the right node or one directly connected to it. A false alarm is any warning or 
 So of mistakes that no rule was tuned to, expect half to be told, and the place of two in three. The new set is harder
 than those before: three authors were asked for what was not there yet, in other architectures and manners of coding.
 What they saw of the rules: names and first sentences, for the answers; two of them, unintended, parts of this page,
-after their mistakes had been chosen. A diagnosis took 0.11 s (mean). A line is right if it is the one to be edited;
+after their mistakes had been chosen. And who wrote the rules of jumps (`loss-jump`, `data-shift`, `settings-change`)
+had read the names of the new runs and their final losses. Of those told, 134 of 142 (held back: 24 of 28) are told by a
+warning or an error; the others by a note of level info, of which 33 of the 258 runs without a mistake have one, too.
+A diagnosis took 0.11 s (mean). A line is right if it is the one to be edited;
 mistakes in setting up a run have none within a step, and are left out there.
 
 A `LiveDoctor` works in a process of its own: beside a training that records every tenth step, the training process
