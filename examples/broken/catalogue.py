@@ -10,14 +10,18 @@ from types import ModuleType
 
 from stepscope.examples.broken import (
     attention,
+    attentive,
     blocks,
     codes,
     depth,
     dimensions,
     generative,
     healthy_codes,
+    healthy_pictures,
     healthy_readers,
     healthy_sequences,
+    healthy_texts,
+    healthy_trainings,
     healthy_vectors,
     held_back,
     inputs,
@@ -27,14 +31,19 @@ from stepscope.examples.broken import (
     modes,
     numerics,
     outputs,
+    pictures,
     pipelines,
+    players,
     rates,
+    readers,
     recurrent,
     reinforced,
     signals,
     singular,
+    trainings,
     updates,
     validation,
+    vectors,
     wiring,
 )
 from stepscope.examples.broken.case import HELD_BACK, Case
@@ -59,7 +68,13 @@ def _unread(*, healthy: bool) -> tuple[ModuleType, ...]:
 THEMES = (
     outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
     recurrent, depth, singular, codes, reinforced, pipelines, validation, dimensions, blocks, midway,
+    attentive, pictures, players, readers, trainings, vectors,
     *_unread(healthy=False),
+)  # fmt: skip
+
+HEALTHY_THEMES = (
+    healthy_vectors, healthy_sequences, healthy_codes, healthy_readers, healthy_pictures, healthy_texts,
+    healthy_trainings,
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
@@ -68,9 +83,7 @@ BROKEN: dict[str, Case] = {
 """Runs with one mistake each."""
 
 HEALTHY: dict[str, Callable[[Lab], None]] = {
-    name: train
-    for module in (healthy_vectors, healthy_sequences, healthy_codes, healthy_readers, *_unread(healthy=True))
-    for name, train in _runs_of(module).items()
+    name: train for module in (*HEALTHY_THEMES, *_unread(healthy=True)) for name, train in _runs_of(module).items()
 }
 """Runs without any."""
 

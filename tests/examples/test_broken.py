@@ -34,9 +34,9 @@ def test_a_case_says_what_it_is(case: Case) -> None:
     assert text.endswith(f"bug: {case.name}") and not text.lstrip().startswith("#")
 
 
-def test_enough_runs_and_a_third_held_back() -> None:
+def test_enough_runs_and_a_good_part_held_back() -> None:
     assert len(BROKEN) >= 40 and len(HEALTHY) >= 20
-    assert 0.25 < len(UNREAD) / (len(BROKEN) + len(HEALTHY)) < 0.42
+    assert 0.2 < len(UNREAD) / (len(BROKEN) + len(HEALTHY)) < 0.42
 
 
 def test_the_wanted_rules_exist() -> None:
