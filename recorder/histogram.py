@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from functools import lru_cache
 
+import numpy as np
 import torch
 
 from stepscope.recorder.moments import may_wait_for, pieces
@@ -21,6 +22,7 @@ from stepscope.store.records import (
 ZERO = 1024
 """The raw code of zero; those before it are ten bits of a number."""
 _RAW_BINS = ZERO + 1
+_SHIFT = np.uint32(22)
 _MINUS_ZERO = ZERO >> 1
 _OWN_CALL = 1 << 14
 """On a GPU, rows longer than this are counted by themselves: so few bins fit the memory that threads share."""
@@ -86,6 +88,8 @@ def _bincount(codes: torch.Tensor, bins: int) -> torch.Tensor:
 
 def raw_codes(part: torch.Tensor) -> torch.Tensor:
     """The top ten bits of float32 numbers; those of zero are among the codes of the smallest numbers."""
+    if part.device.type == "cpu":  # numpy shifts unsigned numbers, and needs no mask
+        return torch.from_numpy((part.numpy().view(np.uint32) >> _SHIFT).view(np.int32))
     return (part.view(torch.int32) >> 22).bitwise_and_(1023)
 
 

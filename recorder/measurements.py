@@ -37,6 +37,12 @@ class _Pending:
     rows: list[Row]
     kind: _Kind
     owned: bool
+    held: bool
+
+    @property
+    def bytes(self) -> int:
+        """What the tensor takes of the memory, if it waits."""
+        return 0 if self.held else self.tensor.numel() * self.tensor.element_size()
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -72,13 +78,19 @@ class Measurements:
         batch_dim: int | None,
         neuron_limit: int,
         owned: bool = False,
+        held: bool = False,
+        at_once: bool = False,
     ) -> None:
         """Let a tensor wait to be measured. The tensor is kept alive until then, not its graph.
 
-        ``owned``: the recorder made it and nobody writes to it.
+        ``owned``: the recorder made it and nobody writes to it. ``held``: its memory was taken before.
+        ``at_once``: it is about to be changed, or dropped. A small one is copied, to be measured with others.
         """
         if tensor.__class__ is not torch.Tensor or tensor.is_nested:
             tensor = elements(tensor)
+        is_large = 2 * tensor.numel() > _stack_limit(tensor)
+        if at_once and not is_large and not owned:
+            tensor, owned = tensor.clone(), True
         version = _UNCOUNTED if tensor.is_inference() else tensor._version
         key = id(tensor)
         waiting = self._by_identity.get(key)
@@ -86,14 +98,17 @@ class Measurements:
             waiting.rows.append((named, quantity))
             return
         kind = (tensor.dtype, tensor.shape, batch_dim, neuron_limit, tensor.device, tensor.layout)
-        pending = _Pending(weakref.ref(tensor), tensor.detach(), version, [(named, quantity)], kind, owned)
+        pending = _Pending(weakref.ref(tensor), tensor.detach(), version, [(named, quantity)], kind, owned, held)
+        if at_once and is_large:
+            self._measure(kind, [pending])
+            return
         alike = self._alike.get(kind)
         if alike is None:
             alike = self._alike[kind] = []
         alike.append(pending)
         self._unplaced.append(pending)
         self._by_identity[key] = pending
-        self._bytes += tensor.numel() * tensor.element_size()
+        self._bytes += pending.bytes
         if self._bytes > self._most_pending:
             self.flush()
 
@@ -144,7 +159,7 @@ class Measurements:
             kind[2],
             kind[3],
             self.sample_indices,
-            tensors[0].numel() * tensors[0].element_size() * len(alike),
+            sum([pending.bytes for pending in alike]),
         )
         if _may_wait(tensors[0]) and self.held.take(group.bytes + group.bytes_of_results, Rank.TENSORS):
             kept = tuple([settled(pending.tensor, owned=pending.owned) for pending in alike])
@@ -167,10 +182,13 @@ def _parts(group: list[_Pending]) -> Iterable[list[_Pending]]:
     if not group:
         return
     first = group[0].tensor
-    limit = _STACK_LIMIT if first.device.type == "cpu" else _DEVICE_STACK_LIMIT
-    per_part = max(1, limit // max(1, first.numel()))
+    per_part = max(1, _stack_limit(first) // max(1, first.numel()))
     for start in range(0, len(group), per_part):
         yield group[start : start + per_part]
+
+
+def _stack_limit(tensor: torch.Tensor) -> int:
+    return _STACK_LIMIT if tensor.device.type == "cpu" else _DEVICE_STACK_LIMIT
 
 
 def _may_wait(tensor: torch.Tensor) -> bool:

@@ -10,6 +10,7 @@ import torch
 from stepscope.recorder.call_places import OPTIMIZER_STEP
 from stepscope.recorder.elements import elements
 from stepscope.recorder.guard import Faults, guarded
+from stepscope.recorder.memory import Rank
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_state import states_of
 
@@ -25,7 +26,7 @@ class OptimizerWatch:
     """
 
     def __init__(self, session: StepSession, optimizers: Mapping[str, torch.optim.Optimizer]) -> None:
-        self.matrices: list[tuple[Named, torch.Tensor]] = []
+        self._matrices: list[tuple[Named, torch.Tensor]] = []
         self._session = session
         self._optimizers = optimizers
         self._handles: list[Any] = []
@@ -38,15 +39,23 @@ class OptimizerWatch:
     def faults(self) -> Faults:
         return self._session.faults
 
-    def keep_before(self, named: Named, tensor: torch.Tensor, before: torch.Tensor) -> None:
-        """Keep a parameter's value from before the update."""
+    def keep_before(self, named: Named, tensor: torch.Tensor, before: torch.Tensor) -> bool:
+        """Keep a parameter's value from before the update; whether beyond the step, too, for its spectral norm."""
         if named.type != "parameter":
-            return
+            return False
         if self._session.options.updates:
             self._before[id(tensor)] = (named, tensor, before)
         matrix = elements(before)
-        if matrix.dim() >= 2 and matrix.numel() and matrix.is_floating_point() and matrix.layout == torch.strided:
-            self.matrices.append((named, matrix.reshape(matrix.shape[0], -1)))
+        is_matrix = matrix.dim() >= 2 and matrix.is_floating_point() and matrix.layout == torch.strided
+        if not is_matrix or not matrix.numel() or not self._session.held.take(matrix.nbytes, Rank.TENSORS):
+            return False
+        self._matrices.append((named, matrix.reshape(matrix.shape[0], -1)))
+        return True
+
+    def take_matrices(self) -> list[tuple[Named, torch.Tensor]]:
+        """The values of the matrices from before the update, whose memory is taken; they are kept no longer here."""
+        matrices, self._matrices = self._matrices, []
+        return matrices
 
     def start(self, named: Mapping[int, Named], *, hooks: bool) -> None:
         """Begin to look; without ``hooks``, somebody else calls ``before_step`` and ``after_step``."""
@@ -97,17 +106,18 @@ class OptimizerWatch:
             if named is None or parameter.grad is None or id(parameter) in self._have_gradient:
                 continue
             self._have_gradient.add(id(parameter))
-            # A copy: the optimizer, or zero_grad, may write to it before the step ends. What an optimizer uses is
+            # At once: the optimizer, or zero_grad, may write to it before the step ends. What an optimizer uses is
             # recorded as it is, even if nobody took the loss scale out.
             self._session.leaves.before_use(parameter, named)
             gradient = parameter.grad.detach()
-            gradient = gradient.clone() if used else self._session.gradients.scale.unscaled_leaf(gradient)
-            self._session.measure_later(gradient, named, "gradient")
+            if not used:
+                gradient = self._session.gradients.scale.unscaled_leaf(gradient)
+            self._session.measure_later(gradient, named, "gradient", at_once=used)
 
     def _take_updates(self) -> None:
         for named, parameter, before in self._before.values():
             if parameter.requires_grad or self._is_optimized(parameter):
-                self._session.measure_later(parameter.detach() - before, named, "update", owned=True)
+                self._session.measure_later(parameter.detach() - before, named, "update", owned=True, at_once=True)
 
     def _is_optimized(self, parameter: torch.Tensor) -> bool:
         return any(

@@ -23,7 +23,7 @@ from stepscope.recorder.job import StepJob, to_host
 from stepscope.recorder.leaf_gradients import LeafGradients
 from stepscope.recorder.loose_weights import LooseWeights
 from stepscope.recorder.measurements import Measurements
-from stepscope.recorder.memory import Holding, Memory, Rank
+from stepscope.recorder.memory import Holding, Memory
 from stepscope.recorder.module_watch import ModuleWatch
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_watch import OptimizerWatch
@@ -155,7 +155,7 @@ class StepSession(Listener):
             places=self.trace.places,
             named_nodes=self.trace.named,
             measured=to_host(self.measurements.done),
-            spectral=self._matrices(),
+            spectral=self.optimizers.take_matrices(),
             sample_indices=self.measurements.sample_indices,
             categories=self.categories,
             facts=self.facts,
@@ -163,11 +163,6 @@ class StepSession(Listener):
             calls=self.calls.found,
             marks=self.trace.marks,
         )
-
-    def _matrices(self) -> list[tuple[Named, torch.Tensor]]:
-        """The matrices to be decomposed, as long as there is room for them."""
-        matrices, self.optimizers.matrices = self.optimizers.matrices, []
-        return [(named, matrix) for named, matrix in matrices if self.held.take(matrix.nbytes, Rank.TENSORS)]
 
     def _tell_loose(self) -> None:
         if found := self._loose.facts():
@@ -277,15 +272,26 @@ class StepSession(Listener):
 
     # ------------------------------------------------------------------ measuring
 
-    def measure_later(self, tensor: torch.Tensor, named: Named, quantity: str, *, owned: bool = False) -> None:
-        """Let one row of the record wait to be measured; ``owned`` if the recorder made the tensor."""
+    def measure_later(
+        self,
+        tensor: torch.Tensor,
+        named: Named,
+        quantity: str,
+        *,
+        owned: bool = False,
+        held: bool = False,
+        at_once: bool = False,
+    ) -> None:
+        """Let one row of the record wait to be measured; the rest is as in ``Measurements.add``."""
         limit = self.options.neurons
         if named.type in ("parameter", "buffer"):
             limit = self.options.parameter_neurons if quantity == "value" or "gradient" in quantity else 0
         dimension = named.batch_dim
         if dimension is not None and (tensor.dim() <= dimension or tensor.numel() == 0):
             dimension = None
-        self.measurements.add(tensor, named, quantity, batch_dim=dimension, neuron_limit=limit, owned=owned)
+        self.measurements.add(
+            tensor, named, quantity, batch_dim=dimension, neuron_limit=limit, owned=owned, held=held, at_once=at_once
+        )
 
     def _on_named(self, tensor: torch.Tensor, named: Named) -> None:
         if tensor.is_meta:
@@ -300,8 +306,8 @@ class StepSession(Listener):
         self._weights[key] = named, weight
         # A copy: the value before the update, also if the optimizer writes to it within the step.
         before = weight.tensor.detach().clone()
-        self.measure_later(before, named, "value", owned=True)
-        self.optimizers.keep_before(named, weight.tensor, before)
+        is_matrix = self.optimizers.keep_before(named, weight.tensor, before)
+        self.measure_later(before, named, "value", owned=True, held=is_matrix)
 
     def watched_leaves(self) -> Iterable[tuple[Named, torch.Tensor]]:
         """The watched parameters, with their names."""
