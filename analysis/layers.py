@@ -14,6 +14,7 @@ from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 
 _CLASSES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
+_RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,17 @@ def layers(view: View) -> list[Layer]:
                 kernel = math.prod(info.shape[2:])
                 inputs = info.shape[0] if "Transpose" in module.module_class else info.shape[1]
                 found.append(Layer(module.path, module.module_class, weight, info.shape, max(1, inputs * kernel)))
+    return sorted(found, key=lambda layer: view.position[layer.module])
+
+
+def recurrent_layers(view: View) -> list[Layer]:
+    """The weights by which recurrent layers read their input, in data-flow order."""
+    found = []
+    for module in view.trial.network:
+        for info in module.parameters if module.module_class in _RECURRENT and module.path in view.nodes else ():
+            weight = info.names[0]
+            if info.name in ("weight_ih", "weight_ih_l0") and weight in view.nodes:
+                found.append(Layer(module.path, module.module_class, weight, info.shape, info.shape[1]))
     return sorted(found, key=lambda layer: view.position[layer.module])
 
 

@@ -13,7 +13,7 @@ from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
-from stepscope.analysis.layers import Layer, layers, rms
+from stepscope.analysis.layers import Layer, gradient_of, layers, recurrent_layers, rms
 from stepscope.analysis.loss_inputs import is_floating
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
@@ -31,7 +31,9 @@ class InputScale(Rule):
 
     How it is measured: the root mean square of a floating input, in the median of the training steps. It counts only
     where the first layer really gets it like that: the size of its output must be what its weights make of such an
-    input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it.
+    input (a division by 255 inside ``forward`` is seen by that), and a normalisation in front takes care of it. Of a
+    recurrent layer, whose outputs have bounds, the gradient of the weights that read the input tells: it is that of
+    their bias times the input.
     The same for an input whose standard deviation is a small part of its mean: all samples look alike, then.
     And one whose mean and deviation are exactly the same in every batch was normalised by its own batch.
     Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
@@ -63,7 +65,7 @@ class InputScale(Rule):
     stretch: float = 5.0
 
     def check(self, view: View) -> Iterable[Finding]:
-        known = {layer.module: layer for layer in layers(view)}
+        known = {layer.module: layer for layer in (*layers(view), *recurrent_layers(view))}
         for place in view.flow.of_type("input"):
             sinks = [known[link.place.node] for link in view.flow.sinks.get(place, ()) if link.place.node in known]
             history = view.history(place.node, role=place.role)
@@ -158,6 +160,8 @@ class InputScale(Rule):
 
 def _arrives(view: View, size: float, layer: Layer) -> bool:
     """Whether the layer's output is as large as its weights make of an input of this size, within a factor of 30."""
+    if layer.weight.rpartition(".")[2].startswith("weight_ih"):
+        return _arrives_at_gates(view, size, layer)
     output, weight = view.history(layer.module), view.history(layer.weight)
     if not len(output) or not len(weight):
         return False
@@ -166,3 +170,12 @@ def _arrives(view: View, size: float, layer: Layer) -> bool:
     expected = math.hypot(expected, float(rms(bias)[0]) if len(bias) else 0.0)
     ratio = float(rms(output)[0]) / max(expected, 1e-30)
     return 1 / 30 < ratio < 30
+
+
+def _arrives_at_gates(view: View, size: float, layer: Layer) -> bool:
+    """The same of a recurrent layer: the gradient of its weight against that of its bias, in the first step."""
+    weight, bias = gradient_of(view, layer.weight), gradient_of(view, layer.weight.replace("weight_ih", "bias_ih"))
+    if weight is None or bias is None or not len(weight) or not len(bias):
+        return False
+    own, unit = float(weight.of("norm")[0]) / math.sqrt(layer.fan_in), float(bias.of("norm")[0])
+    return 1 / 30 < own / (unit * size) < 30 if unit > 0 and size > 0 else own == 0  # gates that are all shut or open

@@ -1,0 +1,39 @@
+"""Rules about what a net is given: raw numbers, drifting ones, one word in place of all others, what counts once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from support.short_runs import findings, only, record
+
+
+class _Reader(nn.Module):
+    def __init__(self, kind: type[nn.Module], divide: bool) -> None:
+        super().__init__()
+        self.read, self.head, self.divide = kind(1, 8, batch_first=True), nn.Linear(8, 1), divide
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.read((x - 2000) / 500 if self.divide else x)[0][:, -1])
+
+
+@pytest.mark.parametrize("divide", [False, True])
+@pytest.mark.parametrize("kind", [nn.LSTM, nn.GRU, nn.RNN])
+def test_raw_numbers_into_a_recurrent_layer(kind: type[nn.Module], divide: bool, tmp_path: Path) -> None:
+    model = _Reader(kind, divide)
+
+    def prices(number: int) -> tuple[torch.Tensor, ...]:
+        phase = 6 * torch.rand(16, 1, generator=torch.Generator().manual_seed(number))
+        wave = torch.sin(phase + 0.5 * torch.arange(11))[:, :, None]
+        return 2000 + 500 * wave[:, :10], wave[:, 10]
+
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), prices)
+    if divide:
+        assert not findings(trial, "input-scale")
+    else:
+        found = only(trial, "input-scale")
+        assert (found.node, found.nodes) == ("input", ("model.read",))
