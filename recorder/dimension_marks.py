@@ -38,8 +38,10 @@ def note_product(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, An
     if len(args) < 2 or not all(isinstance(arg, torch.Tensor) and arg.dim() > 1 for arg in args[:2]):
         return ""
     first, second = (_summed(trace, arg) for arg in args[:2])
-    is_other = first == -2 or second == -1 if first is None or second is None else False
-    return "over queries" if is_other else ""
+    if first is not None and second is not None:
+        return ""  # neither is the one that weighs the other
+    # A product sums over the last dimension of its first factor, and over the last but one of its second.
+    return "over queries" if first == -2 or second == -1 else ""
 
 
 def note_join(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:

@@ -13,6 +13,12 @@ ELEMENTWISE = frozenset(
     ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "poisson_nll_loss", "kl_div"]
 )
 """Losses that compare element by element, and broadcast without asking."""
+_SAME_ROWS = frozenset(
+    ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
+)
+"""What leaves the rows of a table as they are: the dimensions that were joined in front are still those."""
+_SAME_SHAPE = frozenset(["log", "add", "clamp", "clamp_min", "mul", "neg"])
+"""What a logarithm of probabilities may be made with, element by element: no dimension becomes another one."""
 
 
 def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
@@ -67,9 +73,3 @@ def _joined(trace: Trace, tensor: torch.Tensor) -> tuple[int, int] | None:
         parents = trace.parents[node]
         node = parents[0] if len(parents) == 1 and trace.operations[node] in _SAME_ROWS else None
     return None if node is None else trace.joined[node]
-
-
-_SAME_ROWS = frozenset(
-    ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
-)
-_SAME_SHAPE = frozenset(["log", "add", "clamp", "clamp_min", "mul", "neg"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -13,6 +14,10 @@ from stepscope.analysis.parameters import Parameter, gather, has_gradient, liste
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import SourceLine
+
+_DETACHING = frozenset(["detach", "detach_", "data", "numpy"])
+"""What takes a tensor off the graph as it is; other cuts (``argmax``, a comparison) make something else of it."""
 
 
 @dataclass(frozen=True)
@@ -34,8 +39,9 @@ class GradientCut(Rule):
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
     same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
     nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
-    Besides: a recurrent cell whose state is cut off between all calls of a step; random numbers drawn with computed
-    parameters (``sample()`` instead of ``rsample()``) that go into a layer.
+    Besides: a recurrent cell, or another module that is called on its own state, whose state is cut off between all
+    calls of a step (worth knowing only, where each call has a loss: truncated on purpose, maybe); random numbers drawn
+    with computed parameters (``sample()`` instead of ``rsample()``) that go into a layer.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -57,20 +63,25 @@ class GradientCut(Rule):
         yield from self._between_calls(view)
 
     def _between_calls(self, view: View) -> Iterable[Finding]:
-        """A recurrent cell whose state is cut off at each call of a step: it can learn no memory."""
+        """A module that is called again and again on its own state, which is cut off each time: it learns no memory."""
         for path, module in view.modules.items():
-            places = [place for place in view.flow.of_node(path) if place.role.startswith("call ")]
-            pairs = list(pairwise(sorted(places, key=lambda place: int(place.role[5:]))))
-            links = [_link(view, one, two) for one, two in pairs]
-            if not module.module_class.endswith("Cell") or len(links) < 2 or any(links) or None in links:
+            calls = _calls(view, path)
+            between = [(one, two) for one, two in pairwise(calls) if _is_made_of(view, one, two)]
+            if len(between) < 2 or len(between) < len(calls) - 1 or not _all_cut(view, between):
+                continue
+            is_cell = module.module_class.endswith("Cell")
+            line = _line_between(view, between)
+            if not is_cell and (line is None or not all(_learns(view, call) for call in calls)):
                 continue
             summary = (
                 f"No gradient flows from one call of {path} to the one before: its state is cut off at each of the "
-                f"{len(places)} calls of a step (detach, or made anew), so that it cannot learn what to remember."
+                f"{len(calls)} calls of a step (detach, or made anew), so that it cannot learn what to remember."
             )
+            wasted = all(_reads(view, call) and not _reaches_loss(view, call) for call in calls[:-1])
             yield self.finding(
-                view, path, "warning", summary, step=view.training[0].number,
-                source=line_of_cut(view, *pairs[0]), confidence=0.85,
+                view, path, "warning" if is_cell or wasted else "info", summary, step=view.training[0].number,
+                source=line or view.flow.vertices[calls[1][0]].source, confidence=0.85,
+                nodes=[name for name in [path.rpartition(".")[0]] if name in view.nodes],
             )  # fmt: skip
 
     def _cuts(self, view: View) -> Iterable[Finding]:
@@ -189,10 +200,53 @@ def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> I
                 yield _Cut(place, link.place)
 
 
-def _link(view: View, one: Place, two: Place) -> bool | None:
-    """Whether a gradient can flow from one place to the next one; None if that is not made of it."""
-    found = [link.differentiable for link in view.flow.sources.get(two, ()) if link.place == one]
-    return any(found) if found else None
+def _calls(view: View, path: str) -> list[list[Place]]:
+    """What each call of a module gave, in the order of the calls; nothing of one that is called once."""
+    found: dict[int, list[Place]] = defaultdict(list)
+    for place in view.flow.of_node(path) if view.training else ():
+        number = place.role.removeprefix("call ").partition(".")[0]
+        if place.role.startswith("call ") and number.isdecimal():
+            found[int(number)].append(place)
+    return [found[number] for number in sorted(found)]
+
+
+def _is_made_of(view: View, one: list[Place], two: list[Place]) -> bool:
+    return any(link.place in one for place in two for link in view.flow.sources.get(place, ()))
+
+
+def _all_cut(view: View, between: list[tuple[list[Place], list[Place]]]) -> bool:
+    """Whether no gradient passes from any call to the one before."""
+    return not any(
+        link.differentiable
+        for one, two in between
+        for place in two
+        for link in view.flow.sources.get(place, ())
+        if link.place in one
+    )
+
+
+def _line_between(view: View, between: list[tuple[list[Place], list[Place]]]) -> SourceLine | None:
+    """The line that cuts off the state on purpose, between all of the calls; what was drawn or chosen is no state."""
+    sites = [site for site in sites_of(view, "cut") if site.operation in _DETACHING]
+    of_pairs = [
+        [site.source for site in sites if not site.before.isdisjoint(one) and not site.after.isdisjoint(two)]
+        for one, two in between
+    ]
+    return of_pairs[0][0] if all(of_pairs) else None
+
+
+def _learns(view: View, call: list[Place]) -> bool:
+    return any(link.differentiable for place in call for link in view.flow.sources.get(place, ()))
+
+
+def _reads(view: View, call: list[Place]) -> bool:
+    """Whether a call gets something of the input, besides its state."""
+    sources = [link.place for place in call for link in view.flow.sources.get(place, ())]
+    return any(view.flow.vertices[source].type == "input" for source in sources)
+
+
+def _reaches_loss(view: View, call: list[Place]) -> bool:
+    return not view.flow.downstream(call, differentiable=True).isdisjoint(view.losses)
 
 
 def _depth(view: View, cut: _Cut) -> tuple[int, int, str]:
