@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -218,6 +219,9 @@ class TestCurves:
         figure, caption = over_steps(group["healthy"], None, selection)
         assert [trace["meta"] for trace in figure["data"] if trace["showlegend"]] == ["model.head", "loss"]
         assert figure["layout"]["yaxis"]["type"] == "log" and "2 nodes" in caption
+        assert "Dashed: long and validation." in caption
+        alone = over_steps(group["healthy"], None, replace(selection, kind="train"))[1]
+        assert "2 nodes" in alone and "Dashed" not in alone
         assert shown_nodes(group["healthy"], Selection(pinned=("nobody",)))  # something rather than nothing
 
     def test_the_heat_map_is_the_series_of_all_nodes(self, group: Group) -> None:

@@ -60,9 +60,17 @@ def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Fig
     log = selection.log if selection.log is not None else wants_log(curve.values for curve in curves)
     figure = history(curves, selection.step, log=log, legend="right")
     names = nodes[0].name if len(nodes) == 1 else f"{len(nodes)} nodes"
+    return figure, f"{what} of {names}. Click to go to a step.{_dashed(curves)}{_without_zeros(curves, log=log)}"
+
+
+def _dashed(curves: list[Curve]) -> str:
+    kinds = dict.fromkeys(curve.kind for curve in curves if curve.kind and not curve.dotted)
+    return f" Dashed: {' and '.join(kinds)}." if kinds else ""
+
+
+def _without_zeros(curves: list[Curve], *, log: bool) -> str:
     zeros = log and any((curve.values == 0).any() for curve in curves)
-    more = " Zeros have no place on this axis." if zeros else ""
-    return figure, f"{what} of {names}. Click to go to a step.{more}"
+    return " Zeros have no place on this axis." if zeros else ""
 
 
 def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
