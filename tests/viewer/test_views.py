@@ -199,6 +199,7 @@ class TestCurves:
         selection = Selection(trial="healthy", step=10, pinned=("model.head", "loss"))
         lines = over_steps(group["healthy"], None, selection)[0]["data"]
         assert [line["name"] for line in lines if line["showlegend"]] == ["model.head", "loss, mean"]
+        assert over_steps(group["healthy"], None, replace(selection, pinned=("loss",)))[1].startswith("mean of loss.")
 
     def test_the_histogram_counts_every_element(self, group: Group) -> None:
         now = at(group, trial="sick", step=220, node="model.blocks.1.attn", iteration=0)
@@ -235,7 +236,7 @@ class TestCurves:
     def test_the_heat_map_of_two_trials_is_their_ratio(self, group: Group) -> None:
         selection = Selection(trial="healthy", compare="sick", mode="heat", statistic="norm", step=10)
         figure, caption = over_steps(group["healthy"], group["sick"], selection)
-        assert "as a multiple of sick's" in caption
+        assert "as a multiple of sick's" in caption and "Gaps: not recorded, or not finite" in caption
         first = [row[0] for row in figure["data"][0]["customdata"] if row[0] is not None]
         assert first == pytest.approx([1.0] * len(first))
 

@@ -50,11 +50,13 @@ def _question(selection: Selection, node: Node) -> Question:
 def _lines(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figure, str]:
     curves: list[Curve] = []
     nodes = shown_nodes(trial, selection)
-    for index, node in enumerate(nodes):
-        question = _question(selection, node)
-        alone = "" if question.statistic == shown_statistic(selection.statistic, selection.sample) else ", mean"
+    questions = [_question(selection, node) for node in nodes]
+    statistics = {question.statistic for question in questions}
+    wanted = statistics.pop() if len(statistics) == 1 else shown_statistic(selection.statistic, selection.sample)
+    for index, (node, question) in enumerate(zip(nodes, questions, strict=True)):
+        alone = "" if question.statistic == wanted else f", {question.statistic}"
         curves += pair(trial, other, question, node.name + alone, LINES[index % len(LINES)])
-    what = _what(selection)
+    what = _what(wanted, selection.quantity)
     if not curves:
         return empty(f"no {what} was recorded of these nodes; choose others, or another quantity"), ""
     log = selection.log if selection.log is not None else wants_log(curve.values for curve in curves)
@@ -80,7 +82,8 @@ def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figu
     if not shown or not len(steps):
         return empty(f"nothing was recorded of the {selection.quantity}"), ""
     values = heat_values(trial, shown, steps, selection)
-    text = f"{_what(selection)} of {len(shown)} nodes in data-flow order, at {len(steps)} steps"
+    what = _what(shown_statistic(selection.statistic, selection.sample), selection.quantity)
+    text = f"{what} of {len(shown)} nodes in data-flow order, at {len(steps)} steps"
     if len(shown) < len(nodes):
         text += f" (the first {len(shown)} of {len(nodes)} nodes)"
     if other is not None:
@@ -88,6 +91,8 @@ def _heat(trial: Trial, other: Trial | None, selection: Selection) -> tuple[Figu
             values = values / heat_values(other, shown, steps, selection)
         text += f", as a multiple of {other.name}'s"
     log = selection.log if selection.log is not None else wants_log([np.abs(values)])
+    if not np.isfinite(values).all() or (log and (values == 0).any()):
+        text += ". Gaps: not recorded, or not finite" + (", or zero" if log else "")
     names = [node.name for node in shown]
     figure = heat_map(names, steps.tolist(), values, selection.step, log=log, ratio=other is not None)
     return figure, text + ". Click to go there."
@@ -115,6 +120,5 @@ def _thinned(steps: NDArray[np.int64]) -> NDArray[np.int64]:
     return steps[np.linspace(0, len(steps) - 1, _MOST_STEPS).astype(np.int64)]
 
 
-def _what(selection: Selection) -> str:
-    statistic = shown_statistic(selection.statistic, selection.sample)
-    return statistic if selection.quantity == "value" else f"{statistic} of the {selection.quantity}"
+def _what(statistic: str, quantity: str) -> str:
+    return statistic if quantity == "value" else f"{statistic} of the {quantity}"
