@@ -29,6 +29,8 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
         return ""
     if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
         return "broadcast"
+    if name == "poisson_nll_loss" and kwargs.get("log_input", args[2] if len(args) > 2 else True) is False:
+        return "no exponential"
     ignored = kwargs.get("ignore_index", -100)
     if isinstance(ignored, int) and ignored >= 0 and prediction.dim() == 2 and target.dim() == 1:
         return f"ignores: ignore_index={ignored}"

@@ -164,6 +164,7 @@ class Call:
     * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions; ``ignores``: one that leaves a class out, ``cross_entropy(ignore_index=0)``.
+    * ``no exponential``: a loss of counts that takes the prediction as it is, ``poisson_nll_loss(log_input=False)``.
     * ``dropout``: a call of dropout, no module, that is active while nothing is trained; ``high dropout``,
       ``momentum``: one that drops most, or a batch normalisation of an unusual momentum: ``dropout(p=0.9)``.
     * ``square``: an arithmetic operation that makes a square of a row and a column of the same length.

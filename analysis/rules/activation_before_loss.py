@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.bounds import RESHAPES, maker, same_numbers
+from stepscope.analysis.baseline import count_classes
+from stepscope.analysis.bounds import maker, same_numbers
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
-from stepscope.analysis.lines import line_of_node
+from stepscope.analysis.lines import line_of_node, sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.rule import Rule
@@ -57,6 +58,18 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
         "error", "kl_div wants logarithms of probabilities", "Use logsigmoid or log_softmax for its input."
     ),
     ("kl_div", "linear"): _Clash("error", "kl_div wants logarithms of probabilities", "Use log_softmax before it."),
+    **{
+        ("ctc_loss", operation): _Clash(
+            "error", "ctc_loss wants logarithms of probabilities", "Give it log_softmax(2) of the raw scores."
+        )
+        for operation in ("softmax", "sigmoid", "linear", "conv1d", "relu")
+    },
+    **{
+        ("poisson_nll_loss", operation): _Clash(
+            "warning", "the loss takes the exponential itself", "Give it the raw output, or log_input=False."
+        )
+        for operation in ("exp", "softplus", "relu")
+    },
     ("binary_cross_entropy_with_logits", "tanh"): _Clash(
         "warning", "the loss wants logits of any size, not -1 to 1", _RAW
     ),
@@ -74,10 +87,17 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
     ),
 }
 
+_WANTS_LOGARITHMS = frozenset(["nll_loss", "ctc_loss", "kl_div"])
+_AFFINE = frozenset(
+    ["linear", "conv1d", "conv2d", "conv3d", "addmm", "baddbmm", "matmul", "bmm", "einsum", "embedding"]
+)
+"""What may give any number: that of these all lie between 0 and 1 may be chance."""
+_SIGMOIDS = frozenset(["reciprocal", "rdiv", "rtruediv", "truediv", "div", "rsub", "hardsigmoid", "clamp"])
+"""What a sigmoid may be made with by hand."""
 _SEVERAL = _Clash(
     "error", "a softmax shares one among the classes, but samples have several, or none", "Use sigmoid, one a class."
 )
-_MISSING = ("linear",)
+_MISSING = ("linear", "conv1d")
 """Nothing is too much before the loss, but something is missing: the line of the loss is the one to look at."""
 
 
@@ -88,13 +108,14 @@ class ActivationBeforeLoss(Rule):
     Symptom: training is slow and stops at a high loss; a classifier is never sure of anything.
 
     How it is measured: the loss's operation and the operation that made its prediction are looked up in a table of
-    pairs that do not go together. Where the last operation only moves numbers (a view, a squeeze), a softmax is known
-    by its numbers: none is negative, and those of each sample add up to 1.
+    pairs that do not go together. Activations by hand, or behind reshapes, are known by their numbers: all lie between
+    0 and 1, and those of each sample add up to 1 (softmax), or the loss wants logarithms, which are never above 0.
 
-    Causes: softmax or sigmoid as the last layer, together with a loss that works on logits.
+    Causes: softmax or sigmoid as the last layer, together with a loss that works on logits; probabilities for a loss
+    that wants their logarithms (nll_loss, kl_div, ctc_loss).
 
-    Remedy: give cross_entropy and binary_cross_entropy_with_logits the raw output of the last layer; give nll_loss a
-    log_softmax.
+    Remedy: give cross_entropy and binary_cross_entropy_with_logits the raw output of the last layer; give nll_loss and
+    ctc_loss a log_softmax.
 
     Source: the documentation of PyTorch's losses; no threshold.
     """
@@ -105,15 +126,16 @@ class ActivationBeforeLoss(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         seen: set[tuple[Place, Place]] = set()
+        plain = {place for site in sites_of(view, "no exponential") for place in site.after}
         for comparison in comparisons(view):
             place = maker(view, comparison.prediction)
-            if (comparison.loss, place) in seen:
+            if (comparison.loss, place) in seen or comparison.loss in plain:
                 continue
             seen.add((comparison.loss, place))
             operation = view.flow.vertices[place].operation
-            if operation in RESHAPES and _adds_up_to_one(view, comparison):
-                operation = "softmax"
             clash = _CLASHES.get((comparison.operation, operation))
+            if clash is None and (holds := _held(view, comparison, operation)):
+                clash = _CLASHES.get((comparison.operation, holds))
             if comparison.operation == "binary_cross_entropy" and operation == "softmax":
                 clash = _SEVERAL if _has_several(view, comparison) else None
             if clash is not None:
@@ -155,13 +177,24 @@ def _has_several(view: View, comparison: Comparison) -> bool:
     return comparison.shape[1] > 1 and largest(history.over_batch("mean", "batch_std")) > 1e-3
 
 
+def _held(view: View, comparison: Comparison, operation: str) -> str:
+    """Which activation's numbers a loss is given, by the numbers alone; empty if they may be anything."""
+    history = view.history(comparison.prediction.node, role=comparison.prediction.role)
+    if operation in _AFFINE or not len(history):
+        return ""
+    low, high = smallest(history.of("min")), largest(history.of("max"))
+    if not 0 <= low < high <= 1:
+        return ""
+    if comparison.operation in _WANTS_LOGARITHMS or _adds_up_to_one(view, comparison):
+        return "softmax"
+    return "sigmoid" if operation in _SIGMOIDS else ""
+
+
 def _adds_up_to_one(view: View, comparison: Comparison) -> bool:
-    """Whether every sample's values are probabilities: not negative, with the mean of one class's share."""
-    if len(comparison.shape) != 2 or comparison.shape[1] < 2:
+    """Whether every sample's values have the mean of one class's share, as probabilities do."""
+    if len(comparison.shape) < 2 or comparison.shape[1] < 2:
         return False
     history = view.history(comparison.prediction.node, role=comparison.prediction.role)
-    if not len(history) or smallest(history.of("min")) < 0:
-        return False
     means, spread = history.over_batch("mean", "batch_mean"), history.over_batch("mean", "batch_std")
-    share = 1 / comparison.shape[1]
+    share = 1 / count_classes(comparison.shape, comparison.target_shape)
     return bool(largest(np.abs(means - share)) < 1e-4 * share and largest(spread) < 1e-4 * share)
