@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import Layer, layers
 from stepscope.analysis.optimizers import settings
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_LEAST = 10
 
 
 @dataclass(frozen=True)
@@ -20,7 +26,9 @@ class ShrinkingWeights(Rule):
     Symptom: outputs become constant, the loss settles high, whatever the learning rate.
 
     How it is measured: the norm of each layer's weight in the last training step against that of the first; it counts
-    if most layers lost most of it. Or the optimizer's settings say that decay takes too much in every step.
+    if most layers lost most of it. Or the optimizer's settings say that decay takes too much in every step. Optimizers
+    that add the decay to the gradient and then rescale both (Adam, RMSprop, Adagrad and their kin) are judged by their
+    sum: decay times weight against the gradient, in the median of the layers, from the second third on.
 
     Causes: a weight decay (or L2 term) that is too large for the learning rate, or counted once in the loss and once in
     the optimizer.
@@ -33,6 +41,9 @@ class ShrinkingWeights(Rule):
         share: of the layers.
         taken: the part of the weights that is taken away in a step (learning rate times weight decay, as the settings
             of the optimizer say). Source: at 0.01 weights forget in a hundred steps; 1e-3 times 1e-2 is usual.
+        decoupled: a decay from here on is one of AdamW, which is meant to be multiplied by the learning rate. Source:
+            recipes have 0.01 to 0.1 for AdamW, 1e-5 to 5e-4 for an L2 term (Loshchilov and Hutter 2019).
+        against: the decay as a part of the gradient it is added to, from which on it drives the weights.
     """
 
     name = "shrinking-weights"
@@ -42,12 +53,18 @@ class ShrinkingWeights(Rule):
     left: float = 0.3
     share: float = 0.6
     taken: float = 0.01
+    decoupled: float = 0.005
+    against: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         known = [layer for layer in layers(view) if len(view.history(layer.weight)) >= 3]
         taken = max((_taken(group) for group in settings(view)), default=0.0)
         if known and taken >= self.taken:
             yield self._by_settings(view, known, taken)
+            return
+        mixed = self._mixed(view, known)
+        if mixed is not None:
+            yield mixed
             return
         parts = {layer: _left(view, layer) for layer in known}
         shrunk = [layer for layer in known if parts[layer] < self.left]
@@ -63,6 +80,27 @@ class ShrinkingWeights(Rule):
                 view, worst.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
                 nodes=[layer.weight for layer in shrunk if layer != worst],
             )  # fmt: skip
+
+    def _mixed(self, view: View, known: Sequence[Layer]) -> Finding | None:
+        """A decay that becomes most of the gradient, and is rescaled with it."""
+        decay = max((_added(group) for group in settings(view)), default=0.0)
+        parts = {layer: decay * part for layer in known if (part := _against_gradient(view, layer)) > 0}
+        usual = float(np.median(list(parts.values()))) if parts and decay >= self.decoupled else 0.0
+        if usual < self.against:
+            return None
+        worst = max(parts, key=lambda layer: parts[layer])
+        summary = (
+            f"Weight decay ({decay:g}) is added to the gradients and rescaled with them: it is {usual:.2g} times as "
+            f"large as they are (in the median of the layers), so that it drives the weights. This optimizer does not "
+            f"keep it apart, as AdamW does."
+        )
+        shown = [evidence(view.history(worst.weight, "gradient"), "norm", "the gradient, without the decay")]
+        return self.finding(
+            view, worst.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+            nodes=[layer.weight for layer in known if layer != worst],
+            causes="The weight decay of an AdamW recipe, given to an optimizer that takes it for an L2 term.",
+            remedy="Use AdamW (or decoupled_weight_decay=True), or a weight decay of 1e-5 to 1e-4.",
+        )  # fmt: skip
 
     def _by_settings(self, view: View, known: Sequence[Layer], taken: float) -> Finding:
         layer, *others = known
@@ -85,6 +123,24 @@ def _taken(group: dict[str, Any]) -> float:
         return 0.0
     rescaled = "betas" in group and not group.get("decoupled_weight_decay", False)
     return 0.0 if rescaled else float(rate) * float(decay)
+
+
+def _added(group: dict[str, Any]) -> float:
+    """The decay that is added to gradients which are then divided by their own size."""
+    rescales = any(name in group for name in ("betas", "alpha", "lr_decay", "rho"))  # alpha: RMSprop's
+    decay = group.get("weight_decay")
+    is_apart = group.get("decoupled_weight_decay", False) or "lambd" in group
+    return float(decay) if rescales and isinstance(decay, (int, float)) and not is_apart else 0.0
+
+
+def _against_gradient(view: View, layer: Layer) -> float:
+    """The norm of a weight over that of its gradient, in the median from the second third on; 0 if unknown."""
+    weight, gradient = view.history(layer.weight), view.history(layer.weight, "gradient")
+    if len(weight) != len(gradient) or len(weight) < _LEAST:
+        return 0.0
+    late = slice(len(weight) // 3, None)
+    ratio = median(weight.of("norm")[late] / np.maximum(gradient.of("norm")[late], 1e-30))
+    return ratio if math.isfinite(ratio) else 0.0
 
 
 def _left(view: View, layer: Layer) -> float:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from stepscope.analysis.embeddings import Embedding, embeddings, used_rows
+from stepscope.analysis.embeddings import Embedding, MostLookedUp, embeddings, most_looked_up, used_rows
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -14,6 +14,7 @@ _FEWEST_ROWS = 50
 """Small tables (of positions, of distances) cost nothing."""
 _FEWEST_TO_CHOOSE_FROM = 8
 """Of small tables one row alone may be meant: the segments of BERT are 0 in most of its uses."""
+_UNKNOWN = "A vocabulary that was written down in another way (case, cut, language) than the texts, or numbers cut off."
 _ALWAYS_ONE = "Positions, or other numbers, that are all the same: zeros_like(...), a wrong argument, a default."
 
 
@@ -25,7 +26,8 @@ class UnusedEmbeddings(Rule):
 
     How it is measured: an embedding's gradient is zero in each row that was not looked up. Of the rows of which an
     element was kept (64 elements, spread evenly), the share that got no gradient in any of up to two hundred recorded
-    training steps. If all rows but one are so, the table gives the same everywhere: a warning.
+    training steps. If all rows but one are so, the table gives the same everywhere: a warning. Or one row takes nearly
+    all look-ups of texts, among other words, and not only before or behind them, as padding does.
 
     Causes: positions that are all 0, a vocabulary size taken from elsewhere, tokens that are mapped to "unknown" or
     shifted, too few data.
@@ -35,6 +37,8 @@ class UnusedEmbeddings(Rule):
     Attributes:
         share: of the rows. Source: of ours; words are rare by nature, so this is worth knowing only.
         least: recorded training steps below which nothing is said.
+        one: the share of all look-ups that one row takes. Source: of ours; the most frequent word of a language has
+            less than a tenth, the empty squares of a board a half.
     """
 
     name = "unused-embeddings"
@@ -42,6 +46,7 @@ class UnusedEmbeddings(Rule):
     remedy = "Count the tokens that occur in the data, and make the table as large as that."
     share: float = 0.75
     least: int = 20
+    one: float = 0.85
 
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.training) < self.least:
@@ -51,8 +56,11 @@ class UnusedEmbeddings(Rule):
             used = used_rows(steps, embedding)
             unused = [row for row, is_used in used.items() if not is_used]
             only = [row for row, is_used in used.items() if is_used]
+            nearly = most_looked_up(view, steps, embedding) if len(only) != 1 else None
             if len(only) == 1 and len(used) == embedding.rows >= _FEWEST_TO_CHOOSE_FROM:
                 yield self._one(view, embedding, only[0])
+            elif nearly is not None and nearly.share >= self.one and used.get(nearly.row, True):
+                yield self._nearly_one(view, embedding, nearly)
             elif embedding.rows >= _FEWEST_ROWS and len(used) >= 8 and len(unused) >= self.share * len(used):
                 yield self._finding(view, embedding, len(unused), len(used))
 
@@ -65,6 +73,18 @@ class UnusedEmbeddings(Rule):
         return self.finding(
             view, embedding.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
             causes=_ALWAYS_ONE, remedy=f"Print what {embedding.module} is called with, for two different samples.",
+        )  # fmt: skip
+
+    def _nearly_one(self, view: View, embedding: Embedding, most: MostLookedUp) -> Finding:
+        summary = (
+            f"{most.share:.0%} of what {embedding.module} is asked for is row {most.row}, among other words: nearly "
+            f"every one is the same token, as if it were unknown."
+        )
+        shown = [evidence(view.history(most.place.node, role=most.place.role), "zero_fraction", "the share of zeros")]
+        return self.finding(
+            view, most.place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+            nodes=[embedding.module, embedding.weight], causes=_UNKNOWN,
+            remedy="Count how many words of a text the vocabulary has; write both down, and cut them, alike.",
         )  # fmt: skip
 
     def _finding(self, view: View, embedding: Embedding, unused: int, of: int) -> Finding:

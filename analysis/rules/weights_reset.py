@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -9,9 +10,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.parameters import IDENTITY, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_SUSPICIOUS, _MOST = 1.2, 20
 
 
 @dataclass(frozen=True)
@@ -22,7 +27,8 @@ class WeightsReset(Rule):
 
     How it is measured: between two recorded steps the norm of a weight can change by the updates in between at most.
     Steps count in which it changes by several times as many updates of the size that is seen on both sides, for at
-    least half of the trained weights at once; or in which it is, bit for bit, what it was before it moved away.
+    least half of the trained weights at once; or in which it is, bit for bit, what it was before it moved away. Where
+    the norm alone leaves it open, the way of the kept elements is held against their updates.
 
     Causes: a model or its weights made anew inside the loop of epochs, an old checkpoint that is loaded again, weights
     that are copied from another net.
@@ -58,7 +64,12 @@ class WeightsReset(Rule):
             return []
         moved, norms = np.nan_to_num(update.of("norm"), nan=np.inf), value.of("norm")
         possible = np.maximum(moved[:-1], moved[1:]) * np.diff(value.steps)
-        far = (np.abs(np.diff(norms)) > self.factor * possible) & (possible > 0)
+        times = np.abs(np.diff(norms)) / np.where(possible > 0, possible, np.inf)
+        near = np.flatnonzero((times > _SUSPICIOUS) & (times <= self.factor))[:_MOST]
+        pairs = {int(at): value.steps[at : at + 2].tolist() for at in near}
+        way = {at: _way(view, node, pair, float(possible[at])) for at, pair in pairs.items()}
+        far = times > self.factor
+        far[[at for at, ratio in way.items() if ratio > self.factor]] = True
         return [int(step) for step in value.steps[1:][far]]
 
     def _finding(self, view: View, steps: list[int], nodes: list[str]) -> Finding:
@@ -70,6 +81,17 @@ class WeightsReset(Rule):
         )
         shown = [evidence(view.history(nodes[0]), "norm", f"its norm jumps at step {first}")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=first, nodes=nodes[1:], confidence=0.8)
+
+
+def _way(view: View, node: str, numbers: list[int], possible: float) -> float:
+    """How many times what was possible a weight's kept elements moved between two recorded steps, for their part."""
+    steps = {step.number: step for step in view.training}
+    place = Place(node, view.nodes[node].roles[-1])
+    one, two = (neurons_of(steps[number], place) for number in numbers)
+    if one is None or two is None or one.samples.shape != two.samples.shape or not possible > 0:
+        return 0.0
+    part = math.sqrt(one.samples.size / one.total)
+    return float(np.linalg.norm(two.samples - one.samples)) / (part * possible)
 
 
 def _returns(view: View, node: str) -> list[int]:

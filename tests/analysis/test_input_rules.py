@@ -37,3 +37,26 @@ def test_raw_numbers_into_a_recurrent_layer(kind: type[nn.Module], divide: bool,
     else:
         found = only(trial, "input-scale")
         assert (found.node, found.nodes) == ("input", ("model.read",))
+
+
+@pytest.mark.parametrize("how", ["unknown", "cut off", "padded", "varied"])
+def test_one_word_in_place_of_all_others(how: str, tmp_path: Path) -> None:
+    table, head = nn.Embedding(60, 8), nn.Linear(8, 4)
+    model = nn.ModuleDict({"embed": table, "head": head})
+
+    def texts(number: int) -> tuple[torch.Tensor, ...]:
+        generator = torch.Generator().manual_seed(number)
+        topic = torch.randint(4, (24,), generator=generator)
+        words = 1 + 4 * torch.randint(14, (24, 30), generator=generator) + topic[:, None]
+        if how == "unknown":
+            words = words * (torch.rand(24, 30, generator=generator) < 0.06)
+        if how == "cut off":
+            words = (20 * words).clamp(max=59)
+        if how == "padded":
+            words = words * (torch.arange(30) < torch.randint(1, 4, (24, 1), generator=generator))
+        return words, topic
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(head(table(x).mean(1)), y), texts)
+    found = [finding for finding in findings(trial, "unused-embeddings") if finding.level == "warning"]
+    assert bool(found) == (how in ("unknown", "cut off"))
+    assert all("same token" in finding.summary and finding.node == "input" for finding in found)
