@@ -130,6 +130,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "saturated-activation": "anywhere",
     },
+    "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "batch-leak": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "softmax-over-batch": {
         **_LOSS,

@@ -62,6 +62,7 @@ from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
 from stepscope.analysis.rules.settings_change import SettingsChange
+from stepscope.analysis.rules.several_labels import SeveralLabels
 from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
@@ -91,6 +92,7 @@ RULES: dict[str, type[Rule]] = {
         NonFinite,
         UnreachableTargets,
         ActivationBeforeLoss,
+        SeveralLabels,
         UnchangedParameters,
         GradientCut,
         NoGradient,

@@ -83,6 +83,8 @@ class ImbalancedTargets(Rule):
         """Scores of classes that never occur: a net with more outputs than there are classes."""
         if comparison.operation not in _OF_CLASSES or len(comparison.shape) < 2:
             return
+        if comparison.shape == comparison.target_shape:
+            return  # a number for each class, not a class
         classes = count_classes(comparison.shape, comparison.target_shape)
         largest = float(np.max(view.history(target.node, role=target.role).of("max")))
         if 0 <= largest < self.asked * classes - 1 and classes > 2:

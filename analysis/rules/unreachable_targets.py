@@ -18,6 +18,9 @@ from stepscope.analysis.view import View, evidence
 
 _CLASSIFICATION = frozenset(["cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"])
 
+_LOGARITHMS = frozenset(["log_softmax", "logsigmoid"])
+_DISTANCES = frozenset(["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+
 
 @dataclass(frozen=True)
 class _Gap:
@@ -76,6 +79,8 @@ class UnreachableTargets(Rule):
         prediction = _history(view, comparison.prediction)
         target = _history(view, comparison.target)
         bounds = BOUNDS.get(operation) or _observed(operation, prediction)
+        if operation in _LOGARITHMS and comparison.operation not in _DISTANCES:
+            return  # logarithms are weighed with their targets, not compared
         if operation == "normalize" and view.flow.vertices[comparison.target].type == "calculated":
             return  # what it is held against was normalised, too, after it got its name
         if bounds is None or not len(target) or not len(prediction) or _is_scaled(view, comparison):
