@@ -49,6 +49,43 @@ def train(recorder: Recorder, steps: int, *, width: int = 64) -> None:
             optimizer.step()
 
 
+def test_spectral_norms_have_room_before_what_can_be_measured_at_once(tmp_path: Path) -> None:
+    """The weights take 0.3 of 1 MiB, all tensors of the step 4 MiB."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(256, 256), nn.Tanh(), nn.Linear(256, 16))
+    with recorder_with(tmp_path, MIB) as recorder:
+        recorder.watch(model, torch.optim.Adam(model.parameters()))
+        for _ in range(3):
+            with recorder.step():
+                model(torch.randn(512, 256)).square().mean().backward()
+            recorder.flush()
+    trial = open_trial(tmp_path / "trial")
+    for name, layer in (("0", model[0]), ("2", model[2])):
+        expected = torch.linalg.matrix_norm(layer.weight.detach(), 2).item()
+        assert trial.series(f"model.{name}.weight", statistic="spectral_norm").values == pytest.approx([expected] * 3)
+
+
+def test_what_is_measured_at_once_is_what_an_optimizer_used(tmp_path: Path) -> None:
+    """A gradient too large to be copied for others, and one that finds room, are the same numbers."""
+    found = []
+    for memory in (MIB, 256 * MIB):
+        torch.manual_seed(0)
+        model = nn.Linear(1024, 600)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        with recorder_with(tmp_path, memory, trial=str(memory)) as recorder:
+            recorder.watch(model, optimizer)
+            with recorder.step():
+                model(torch.randn(4, 1024)).square().mean().backward()
+                gradient = model.weight.grad
+                optimizer.step()
+                gradient.zero_()
+        step = open_trial(tmp_path / str(memory)).step(0)
+        tensors = (step.tensor("model.weight", quantity=quantity) for quantity in ("gradient", "update"))
+        found.append([tensor.statistics[name] for tensor in tensors for name in ("mean", "std", "norm")])
+    assert found[0] == found[1] and found[0][2] > 0
+    assert found[0][5] == pytest.approx(0.1 * found[0][2])
+
+
 @pytest.mark.supports("It is cheap, and says what it costs", "what waits for the writer is bounded: `max_memory`")
 @pytest.mark.filterwarnings("ignore::stepscope.recorder.RecorderWarning")
 def test_a_disk_that_does_not_move(disk: SlowDisk, tmp_path: Path) -> None:
