@@ -40,8 +40,8 @@ def _sales(number: int) -> _Batch:
 
 
 @broken(
-    rules=("input-scale", "extreme-features", "integer-input", "categories-as-numbers"),
-    words=("categor", "whole numbers", "one-hot", "embedding"), nodes=("input.shop", "model.body", "model.body.0"),
+    rules=("categories-as-numbers",), words=("categor", "whole numbers", "one-hot", "embedding"),
+    nodes=("input.shop", "model.body", "model.body.0"),
 )  # fmt: skip
 def shop_numbers_as_measurements(lab: Lab) -> None:
     """The number of a shop, 0 to 49, goes in as if it were a measurement, not as a category.
@@ -74,8 +74,8 @@ def _likes(number: int) -> _Batch:
 
 
 @broken(
-    rules=("constant-targets", "class-imbalance", "one-class-batches"),
-    words=("one class", "same target", "constant target", "targets are all", "target is always", "negative sampl"),
+    rules=("imbalanced-targets", "constant-data"),
+    words=("one class", "same target", "targets are all", "target is always", "negative sampl"),
     nodes=("target", "loss"),
 )  # fmt: skip
 def only_what_was_liked(lab: Lab) -> None:
@@ -106,9 +106,7 @@ def _rare_words(number: int) -> _Batch:
     return words, 3 * value[words].mean(1)
 
 
-@broken(
-    rules=("weight-decay",), words=("weight decay", "weight_decay", "decayed", "shrink"), nodes=("model.0.weight",),
-)  # fmt: skip
+@broken(rules=("shrinking-weights",), words=("weight decay", "weight_decay"), nodes=("model.0.weight",))
 def unseen_rows_decayed(lab: Lab) -> None:
     """Adam's weight_decay pulls at all rows of an embedding in every step, though a batch has few of them.
 
@@ -141,8 +139,8 @@ def _houses(number: int) -> _Batch:
 
 
 @broken(
-    rules=("target-scale", "loss-imbalance", "loss-balance", "dominated-loss"),
-    words=("outweigh", "dominat", "larger than the other"), nodes=("target", "loss", "mse_loss"),
+    rules=("loss-balance", "target-scale"), words=("outweigh", "dominat", "larger than the other"),
+    nodes=("target", "loss", "mse_loss"),
 )  # fmt: skip
 def prices_drown_the_styles(lab: Lab) -> None:
     """Of two tasks one has targets around 300, whose squared error is a thousand times the other's cross-entropy.
@@ -175,7 +173,7 @@ class _Weighed(nn.Module):
 
 
 @broken(
-    rules=("unbounded-loss",), words=("without end", "unbounded", "below zero", "negative", "no minimum", "weights of"),
+    rules=("unbounded-loss",), words=("without end", "unbounded", "below zero", "no minimum"),
     nodes=("loss", "model.weights"),
 )  # fmt: skip
 def learned_weights_of_the_losses(lab: Lab) -> None:
@@ -198,10 +196,7 @@ def learned_weights_of_the_losses(lab: Lab) -> None:
     lab.fit(model, data.draw(data.pixels()), loss_of, optimizer)
 
 
-@broken(
-    rules=("gradient-cut", "no-gradient"), words=("create_graph", "no gradient", "derivative", "detach"),
-    nodes=("loss", "model"),
-)  # fmt: skip
+@broken(rules=("gradient-cut",), words=("create_graph", "derivative", "detach"), nodes=("loss", "model"))
 def derivative_without_a_graph(lab: Lab) -> None:
     """The slope in an equation is taken with retain_graph instead of create_graph, and no gradient flows through it.
 
@@ -236,10 +231,7 @@ class _Spring(nn.Module):
         self.damping = nn.Parameter(torch.tensor(0.1))
 
 
-@broken(
-    rules=("no-gradient", "untrained-parameters", "unchanged-parameters", "gradient-cut", "unused-parameters"),
-    words=("item()", "no gradient"), nodes=("model.damping",),
-)  # fmt: skip
+@broken(rules=("no-gradient", "gradient-cut"), words=("item()",), nodes=("model.damping",))
 def damping_read_by_item(lab: Lab) -> None:
     """The unknown coefficient of an equation is read with ``.item()``, so that it is a mere number and never learned.
 
@@ -266,10 +258,7 @@ _SECOND_FILE = 110
 """The step from which batches come from the second file of a table."""
 
 
-@broken(
-    rules=("data-shift", "target-shift", "zero-targets"), words=("targets change", "zeros", "zero in"),
-    nodes=("target",), onset=_SECOND_FILE,
-)  # fmt: skip
+@broken(rules=("data-shift",), words=("targets change", "zeros", "zero in"), nodes=("target",), onset=_SECOND_FILE)
 def missing_targets_filled_with_zeros(lab: Lab) -> None:
     """In the second file half of the targets are missing, and were filled with zeros like all other holes.
 
@@ -290,7 +279,7 @@ def missing_targets_filled_with_zeros(lab: Lab) -> None:
 
 
 @broken(
-    rules=("data-shift", "input-shift", "feature-shift"), words=("inputs change", "columns", "features change"),
+    rules=("data-shift",), words=("inputs change", "columns", "features change"),
     nodes=("input",), onset=_SECOND_FILE + 3,
 )  # fmt: skip
 def columns_of_the_second_file(lab: Lab) -> None:
@@ -320,7 +309,7 @@ def columns_of_the_second_file(lab: Lab) -> None:
     )  # fmt: skip
 
 
-@broken(words=("exponent", "log_input", "logarithm"), nodes=("loss", "prediction"))
+@broken(rules=("activation-before-loss",), words=("exponent", "log_input"), nodes=("loss", "prediction"))
 def rates_exponentiated_twice(lab: Lab) -> None:
     """The net ends with an exponential, and poisson_nll_loss, whose log_input is True by default, takes another one.
 
@@ -340,10 +329,7 @@ def rates_exponentiated_twice(lab: Lab) -> None:
     lab.fit(model, batches, loss_of, lr=5e-3)
 
 
-@broken(
-    rules=("unbounded-loss", "negative-loss", "loss-sign"), words=("sign", "negative", "below zero", "opposite"),
-    nodes=("loss",),
-)  # fmt: skip
+@broken(rules=("loss-sign",), words=("wrong sign", "the sign", "negative", "below zero", "opposite"), nodes=("loss",))
 def correlation_minimised(lab: Lab) -> None:
     """The loss is the correlation itself instead of one minus it, so that the net learns the opposite of its target.
 
@@ -365,10 +351,7 @@ def _hours(number: int) -> tuple[torch.Tensor, torch.Tensor]:
     return 1.7e9 + second, (second * (2 * math.pi / 60)).sin().float()
 
 
-@broken(
-    rules=("dtype-range", "constant-input", "constant-features", "precision-loss"),
-    words=("float32", "precision", "resolution", "constant", "digits"), nodes=("input", "model.0"),
-)  # fmt: skip
+@broken(rules=("constant-data", "precision-loss"), words=("float32", "precision", "resolution"), nodes=("input",))
 def seconds_since_1970_in_float32(lab: Lab) -> None:
     """Seconds since 1970 are cast to float32, which knows them to 128 seconds only, before the minute is taken out.
 
