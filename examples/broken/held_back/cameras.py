@@ -53,8 +53,7 @@ class _Album:
 
 
 @broken(
-    rules=("constant-data", "unrelated-targets"),
-    words=("same image", "same sample", "same in every sample", "same for all samples", "identical", "copies"),
+    rules=("duplicate-samples", "constant-data"), words=("same image", "same sample", "identical", "copies"),
     nodes=("input",),
 )  # fmt: skip
 def one_buffer_for_all(lab: Lab) -> None:
@@ -70,7 +69,7 @@ def one_buffer_for_all(lab: Lab) -> None:
     lab.fit(model, album.batch, lambda x, y: F.cross_entropy(model(x), y), after=_validated(lab, model))
 
 
-@broken(words=("mixed", "mixup", "weigh", "other label", "swapped"), nodes=("loss",))
+@broken(words=("mixed", "mixup", "swapped", "other way round"), nodes=("loss", "cross_entropy"))
 def shares_of_a_mixture_swapped(lab: Lab) -> None:
     """Pictures are mixed by ``share`` and ``1 - share``, and their losses by ``1 - share`` and ``share``.
 
@@ -86,8 +85,8 @@ def shares_of_a_mixture_swapped(lab: Lab) -> None:
         share, other = shares.sample(), torch.randperm(len(x))
         scores = model(share * x + (1 - share) * x[other])
         first = share if lab.fixed else 1 - share
-        loss = first * F.cross_entropy(scores, y) + (1 - first) * F.cross_entropy(scores, y[other])
-        return loss  # bug: shares_of_a_mixture_swapped
+        one, two = F.cross_entropy(scores, y), F.cross_entropy(scores, y[other])
+        return first * one + (1 - first) * two  # bug: shares_of_a_mixture_swapped
 
     optimizer = torch.optim.AdamW(model.parameters(), 3e-3, weight_decay=0.05)
     lab.fit(model, data.draw(data.images()), loss_of, optimizer, after=_validated(lab, model))
@@ -147,11 +146,11 @@ def _knowing_backbone() -> nn.Sequential:
 
 
 @broken(
-    rules=("learning-rate", "settings-change", "loss-spike"), words=("learning rate", "lr ", "unfrozen", "unfreez"),
+    rules=("learning-rate", "settings-change"), words=("learning rate", "unfrozen", "unfreez"),
     nodes=("model", "model.body", "model.body.0.weight", "model.body.2.weight", "model.body.5.weight"), onset=100,
 )  # fmt: skip
 def unfrozen_with_the_rate_of_the_head(lab: Lab) -> None:
-    """At step 100 the pretrained body is unfrozen, and given to the optimizer with the rate of the head: it forgets all.
+    """At step 100 the pretrained body is unfrozen and given to the optimizer with the rate of the head: it forgets all.
 
     Source: Howard and Ruder (2018), discriminative fine-tuning; PyTorch forum, loss explodes after unfreezing layers.
     """
@@ -163,10 +162,8 @@ def unfrozen_with_the_rate_of_the_head(lab: Lab) -> None:
     def after(number: int) -> None:
         if number == 99:
             model["body"].requires_grad_(True)
-            rate = 3e-4 if lab.fixed else 3e-2
-            optimizer.add_param_group(
-                {"params": list(model["body"].parameters()), "lr": rate}
-            )  # set-up bug: unfrozen_with_the_rate_of_the_head
+            rate = 3e-4 if lab.fixed else 3e-2  # set-up bug: unfrozen_with_the_rate_of_the_head
+            optimizer.add_param_group({"params": list(model["body"].parameters()), "lr": rate})
 
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model["head"](model["body"](x)), y)
@@ -175,7 +172,7 @@ def unfrozen_with_the_rate_of_the_head(lab: Lab) -> None:
 
 
 @broken(
-    rules=("data-shift", "unrelated-targets"), words=("labels change", "targets change", "other labels"),
+    rules=("data-shift",), words=("labels change", "targets change", "other labels", "numbered otherwise"),
     nodes=("target", "loss"), onset=120,
 )  # fmt: skip
 def second_shard_numbers_classes_otherwise(lab: Lab) -> None:
@@ -255,8 +252,8 @@ def _fruits(number: int, seed: int = 0) -> _Batch:
 
 
 @broken(
-    words=("validation input", "differ between", "than in training", "channel", "colour", "color"), nodes=("input",),
-    onset=30,
+    rules=("data-shift",), words=("validation input", "differ between", "than in training", "channels", "colour"),
+    nodes=("input",), onset=30,
 )  # fmt: skip
 def validation_in_blue_green_red(lab: Lab) -> None:
     """The photos of the validation are read by another library, which gives blue first, then green, and red last.
@@ -307,7 +304,8 @@ def second_phase_never_clears_gradients(lab: Lab) -> None:
 
 
 @broken(
-    words=("average", "ema", "decay"), nodes=("average", "average.module"), onset=30,
+    rules=("stale-copy",), words=("moving average", "never follows", "hardly follows"),
+    nodes=("average", "average.module"), onset=30,
 )  # fmt: skip
 def average_of_ten_thousand_steps(lab: Lab) -> None:
     """The moving average that is validated has a decay of 0.9999, as in long trainings: it still is what it began as.
@@ -359,9 +357,7 @@ class _Textures(nn.Module):
         return self.head(pooled)
 
 
-@broken(
-    words=("mean over", "average", "channel", "pool", "dimension"), nodes=("model", "model.head"),
-)  # fmt: skip
+@broken(words=("mean over", "channels", "pool", "wrong dimension", "another dimension"), nodes=("model", "model.head"))
 def averaged_over_the_channels(lab: Lab) -> None:
     """The 16 channels are averaged where the 16 places were meant, which leaves nothing but where there is something.
 
