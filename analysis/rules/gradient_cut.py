@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
-from itertools import pairwise
 
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers, sites_of
+from stepscope.analysis.lost_losses import computed, lost_losses
+from stepscope.analysis.own_state import cut_state
 from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import SourceLine
 
-_DETACHING = frozenset(["detach", "detach_", "data", "numpy"])
-"""What takes a tensor off the graph as it is; other cuts (``argmax``, a comparison) make something else of it."""
+_AS_TENSORS = "Add the losses as tensors: sum(losses), or torch.stack(losses).mean(); no item(), no torch.tensor()."
 
 
 @dataclass(frozen=True)
@@ -39,9 +37,10 @@ class GradientCut(Rule):
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
     same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
     nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
-    Besides: a recurrent cell, or another module that is called on its own state, whose state is cut off between all
-    calls of a step (worth knowing only, where each call has a loss: truncated on purpose, maybe); random numbers drawn
-    with computed parameters (``sample()`` instead of ``rsample()``) that go into a layer.
+    Besides: losses that are computed, but are no part of what ``backward`` is called on; a recurrent cell, or another
+    module that is called on its own state, whose state is cut off between all calls of a step (worth knowing only,
+    where each call has a loss: truncated on purpose, maybe); random numbers drawn with computed parameters
+    (``sample()`` instead of ``rsample()``) that go into a layer.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -64,25 +63,18 @@ class GradientCut(Rule):
 
     def _between_calls(self, view: View) -> Iterable[Finding]:
         """A module that is called again and again on its own state, which is cut off each time: it learns no memory."""
-        for path, module in view.modules.items():
-            calls = _calls(view, path)
-            between = [(one, two) for one, two in pairwise(calls) if _is_made_of(view, one, two)]
-            if len(between) < 2 or len(between) < len(calls) - 1 or not _all_cut(view, between):
-                continue
-            is_cell = module.module_class.endswith("Cell")
-            line = _line_between(view, between)
-            if not is_cell and (line is None or not all(_learns(view, call) for call in calls)):
-                continue
-            summary = (
-                f"No gradient flows from one call of {path} to the one before: its state is cut off at each of the "
-                f"{len(calls)} calls of a step (detach, or made anew), so that it cannot learn what to remember."
-            )
-            wasted = all(_reads(view, call) and not _reaches_loss(view, call) for call in calls[:-1])
-            yield self.finding(
-                view, path, "warning" if is_cell or wasted else "info", summary, step=view.training[0].number,
-                source=line or view.flow.vertices[calls[1][0]].source, confidence=0.85,
-                nodes=[name for name in [path.rpartition(".")[0]] if name in view.nodes],
-            )  # fmt: skip
+        for path in view.modules:
+            state = cut_state(view, path)
+            if state is not None:
+                summary = (
+                    f"No gradient flows from one call of {path} to the one before: its state is cut off at each of the "
+                    f"{state.calls} calls of a step (detach, or made anew), so that it cannot learn what to remember."
+                )
+                yield self.finding(
+                    view, path, "warning" if state.is_sure else "info", summary, step=view.training[0].number,
+                    source=state.source, confidence=0.85,
+                    nodes=[name for name in [path.rpartition(".")[0]] if name in view.nodes],
+                )  # fmt: skip
 
     def _cuts(self, view: View) -> Iterable[Finding]:
         without = [parameter for parameter in trainable(view) if not has_gradient(view, parameter.node)]
@@ -97,6 +89,34 @@ class GradientCut(Rule):
         for cut, parameters in _joined(view, cuts):
             yield self._finding(view, cut, parameters)
         yield from self._torn(view, without, towards_loss)
+        told = {parameter for group in cuts.values() for parameter in group}
+        yield from self._lost(view, [parameter for parameter in without if parameter not in told])
+
+    def _lost(self, view: View, without: list[Parameter]) -> Iterable[Finding]:
+        """Losses that are computed but are no part of what ``backward`` is called on."""
+        lost = lost_losses(view, without)
+        if lost is None:
+            return
+        nodes, driven = [parameter.node for parameter in lost.parameters], lost.driven.node
+        if lost.is_new_tensor:
+            made = view.flow.vertices[lost.driven].operation
+            summary = (
+                f"{driven}, which backward() is called on, is a new tensor{f' (made by {made})' if made else ''}: "
+                f"it requires a gradient (requires_grad) but passes none on to {listed(lost.terms)}, so that "
+                f"{len(nodes)} trainable parameters ({listed(nodes)}) get none in {len(view.training)} training steps."
+            )
+        else:
+            summary = (
+                f"{listed(lost.terms)} is no part of the loss that backward() is called on ({driven}), or only as a "
+                f"number (item()): {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient from it."
+            )
+        first = lost.driven if lost.is_new_tensor else lost.first
+        yield self.finding(
+            view, first.node, "error" if lost.is_new_tensor else "warning", summary,
+            [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")], step=view.training[0].number,
+            nodes=[*(term for term in lost.terms if term != first.node), *nodes],
+            source=view.flow.vertices[first].source, remedy=_AS_TENSORS,
+        )  # fmt: skip
 
     def _drawn(self, view: View) -> Iterable[Finding]:
         """Random numbers whose parameters learn, and that a part of the net goes on with: their gradient is lost."""
@@ -121,8 +141,8 @@ class GradientCut(Rule):
         if not inputs or any(place in towards_loss for place in inputs):
             return
         reached = view.flow.downstream(inputs)
-        ends = [place for place in _computed(view, reached) if not view.flow.sinks.get(place)]
-        starts = [place for place in _computed(view, towards_loss) if _is_start(view, place)]
+        ends = [place for place in computed(view, reached) if not view.flow.sinks.get(place)]
+        starts = [place for place in computed(view, towards_loss) if _is_start(view, place)]
         mine = [
             parameter.node for parameter in without if set(view.flow.of_node(parameter.node)) & view.flow.upstream(ends)
         ]
@@ -165,12 +185,6 @@ def _is_layer(view: View, place: Place) -> bool:
     return view.flow.vertices[place].type == "calculated" and "parameter" in sources
 
 
-def _computed(view: View, places: set[Place]) -> list[Place]:
-    """What of these was computed, in the order of the data."""
-    found = [place for place in places if view.flow.vertices[place].type == "calculated"]
-    return sorted(found, key=lambda place: view.position.get(place.node, 0))
-
-
 def _is_start(view: View, place: Place) -> bool:
     """Whether a module's output was made of parameters alone, as far as the recording knows."""
     sources = [view.flow.vertices[link.place].type for link in view.flow.sources.get(place, ())]
@@ -198,55 +212,6 @@ def _cuts_after(view: View, parameter: Parameter, towards_loss: set[Place]) -> I
         for link in view.flow.sinks.get(place, ()):
             if not link.differentiable and link.place in towards_loss:
                 yield _Cut(place, link.place)
-
-
-def _calls(view: View, path: str) -> list[list[Place]]:
-    """What each call of a module gave, in the order of the calls; nothing of one that is called once."""
-    found: dict[int, list[Place]] = defaultdict(list)
-    for place in view.flow.of_node(path) if view.training else ():
-        number = place.role.removeprefix("call ").partition(".")[0]
-        if place.role.startswith("call ") and number.isdecimal():
-            found[int(number)].append(place)
-    return [found[number] for number in sorted(found)]
-
-
-def _is_made_of(view: View, one: list[Place], two: list[Place]) -> bool:
-    return any(link.place in one for place in two for link in view.flow.sources.get(place, ()))
-
-
-def _all_cut(view: View, between: list[tuple[list[Place], list[Place]]]) -> bool:
-    """Whether no gradient passes from any call to the one before."""
-    return not any(
-        link.differentiable
-        for one, two in between
-        for place in two
-        for link in view.flow.sources.get(place, ())
-        if link.place in one
-    )
-
-
-def _line_between(view: View, between: list[tuple[list[Place], list[Place]]]) -> SourceLine | None:
-    """The line that cuts off the state on purpose, between all of the calls; what was drawn or chosen is no state."""
-    sites = [site for site in sites_of(view, "cut") if site.operation in _DETACHING]
-    of_pairs = [
-        [site.source for site in sites if not site.before.isdisjoint(one) and not site.after.isdisjoint(two)]
-        for one, two in between
-    ]
-    return of_pairs[0][0] if all(of_pairs) else None
-
-
-def _learns(view: View, call: list[Place]) -> bool:
-    return any(link.differentiable for place in call for link in view.flow.sources.get(place, ()))
-
-
-def _reads(view: View, call: list[Place]) -> bool:
-    """Whether a call gets something of the input, besides its state."""
-    sources = [link.place for place in call for link in view.flow.sources.get(place, ())]
-    return any(view.flow.vertices[source].type == "input" for source in sources)
-
-
-def _reaches_loss(view: View, call: list[Place]) -> bool:
-    return not view.flow.downstream(call, differentiable=True).isdisjoint(view.losses)
 
 
 def _depth(view: View, cut: _Cut) -> tuple[int, int, str]:

@@ -144,11 +144,10 @@ def _is_rate_over(view: View) -> bool:
 
 
 def _has_backward(view: View) -> bool:
-    """Whether gradients of calculated tensors were recorded."""
-    return any(
-        node.type in ("calculated", "loss") and any(name.startswith("gradient") for name in node.quantities)
-        for node in view.nodes.values()
-    )
+    """Whether gradients were recorded of a calculated tensor that parameters can learn from."""
+    places = (place for place in view.flow.of_type("calculated", "loss") if has_gradient(view, place.node))
+    behind = view.flow.upstream(places, differentiable=True)
+    return any(view.flow.vertices[place].type == "parameter" for place in behind)
 
 
 def _is_used_zero(view: View, parameter: Parameter) -> bool:
