@@ -87,6 +87,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "classes-as-numbers": {},
     "settings-change": {**_BLOW_UP, **_SIGNAL, "shrinking-weights": "anywhere", "overfitting": "anywhere"},
     "data-shift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "unrelated-targets": "anywhere"},
+    "input-drift": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere", "overfitting": "anywhere"},
     "extreme-batch": {**_BLOW_UP, "dead-units": "anywhere", "learning-rate": "anywhere"},
     "optimizer-settings": {**_BLOW_UP, "learning-rate": "anywhere", "dead-units": "anywhere"},
     "clamped-weights": {

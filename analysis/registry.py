@@ -37,6 +37,7 @@ from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.growing_targets import GrowingTargets
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
+from stepscope.analysis.rules.input_drift import InputDrift
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
@@ -106,6 +107,7 @@ RULES: dict[str, type[Rule]] = {
         DeadUnits,
         ExplodingGradient,
         InputScale,
+        InputDrift,
         LearningRate,
         Overfitting,
         SaturatedActivation,

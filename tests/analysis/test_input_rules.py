@@ -60,3 +60,27 @@ def test_one_word_in_place_of_all_others(how: str, tmp_path: Path) -> None:
     found = [finding for finding in findings(trial, "unused-embeddings") if finding.level == "warning"]
     assert bool(found) == (how in ("unknown", "cut off"))
     assert all("same token" in finding.summary and finding.node == "input" for finding in found)
+
+
+@pytest.mark.parametrize("how", ["scaled", "noise", "copies", "agent"])
+def test_samples_that_are_changed_in_place(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    store, labels = torch.randn(128, 8), torch.randint(4, (128,))
+    model = nn.Linear(8, 4)
+
+    def load(number: int) -> tuple[torch.Tensor, ...]:
+        rows = slice(32 * (number % 4), 32 * (number % 4) + 32)
+        points = store[rows]
+        if how == "agent":  # what it sees goes its own way, to and fro
+            points.add_(0.05 * torch.randn(8))
+        if how == "scaled":
+            points.sub_(0.1).div_(0.7)
+        if how == "noise":
+            points.add_(torch.randn(32, 8))
+        return (points + torch.randn(32, 8) if how == "copies" else points.clone()), labels[rows]
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), load, steps=24)
+    found = findings(trial, "input-drift")
+    assert [(f.node, f.step, f.level) for f in found] == (
+        [("input", 4, "warning")] if how in ("scaled", "noise") else []
+    )
