@@ -71,7 +71,7 @@ class StepSession(Listener):
         self._terms = LossTerms(self.register)
         self._attention = AttentionWatch(self.register, faults, self.calls)
         names = watched.names()
-        self._loose = LooseWeights(names.tensors, watched.optimizers)
+        self._loose = LooseWeights(names.tensors, watched.optimizers, self.register, watched.models)
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
         self._weights: dict[int, tuple[Named, WatchedTensor]] = {}
         self._stack = ExitStack()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,8 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
+_LEAST = 3
+
 
 @dataclass(frozen=True)
 class UnregisteredParameters(Rule):
@@ -21,9 +24,13 @@ class UnregisteredParameters(Rule):
 
     How it is measured: in recorded training steps, a torch function was called inside a watched module's ``forward``
     with a parameter that requires a gradient, but is in no module of the watched models and in no watched optimizer.
+    Or with a tensor that requires a gradient and is no ``nn.Parameter``, but is an attribute of a watched module, and
+    never changes. One that no module keeps is worth knowing only, if it is the same, and unchanged, in all steps, and
+    does not hold one entry a sample.
 
     Causes: modules or parameters in a plain list or dict instead of ``nn.ModuleList``, ``nn.ModuleDict`` or
-    ``nn.ParameterList``; a module that is made anew in every ``forward``.
+    ``nn.ParameterList``; a module that is made anew in every ``forward``; ``torch.randn(..., requires_grad=True)`` in
+    place of an ``nn.Parameter``.
 
     Remedy: register them: ``self.layers = nn.ModuleList(layers)``.
 
@@ -36,11 +43,44 @@ class UnregisteredParameters(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         known = [(step, _loose(step)) for step in view.training]
-        found = [(step, loose) for step, loose in known if loose]
+        found = [(step, loose) for step, loose in known if any("tensor" not in entry for entry in loose)]
         if found and len(found) * 2 > len(known):
             yield self._finding(view, *found[0])
+        yield from self._tensors(view, [loose for _, loose in known])
 
-    def _finding(self, view: View, step: Step, loose: list[dict[str, Any]]) -> Finding:
+    def _tensors(self, view: View, known: list[list[dict[str, Any]]]) -> Iterable[Finding]:
+        """Tensors that are no parameters, the same and unchanged in all steps."""
+        every: dict[int, list[dict[str, Any]]] = defaultdict(list)
+        for entry in (entry for loose in known for entry in loose if "tensor" in entry):
+            every[entry["tensor"]].append(entry)
+        told: set[tuple[str, str]] = set()
+        for entries in every.values():
+            first = entries[0]
+            name = (str(first["module"]), str(first["attribute"]))
+            is_same = all(entry["version"] == first["version"] and entry["sum"] == first["sum"] for entry in entries)
+            is_usual = len(entries) >= _LEAST and len(entries) * 2 > len(known)
+            if is_usual and is_same and _may_learn(first) and name not in told:
+                told.add(name)  # a list of them is one mistake
+                yield self._of_tensor(view, first)
+
+    def _of_tensor(self, view: View, entry: dict[str, Any]) -> Finding:
+        node, shape = str(entry["module"]), tuple(entry["shape"])
+        name = f"{node}.{entry['attribute']}" if node else f"A tensor {shape} that {entry['operation']} uses"
+        summary = (
+            f"{name} requires a gradient, but is no parameter (nn.Parameter)"
+            f"{f', {shape} in ' + str(entry['operation']) if node else ''}: it is not registered with a module and in "
+            f"no optimizer, and stays the same in {len(view.training)} training steps."
+        )
+        used = [place.node for place in view.flow.of_node(node)] if node else []
+        return self.finding(
+            view, node if used else next((loss.node for loss in view.objectives), ""), "error" if node else "info",
+            summary, step=view.training[0].number, confidence=0.95 if node else 0.6,
+            causes="torch.randn(..., requires_grad=True) in place of an nn.Parameter.",
+            remedy="Make it an nn.Parameter before the optimizer is made, or add it to a parameter group of its own.",
+        )  # fmt: skip
+
+    def _finding(self, view: View, step: Step, every: list[dict[str, Any]]) -> Finding:
+        loose = [entry for entry in every if "tensor" not in entry]
         modules = list(dict.fromkeys(str(entry["module"]) for entry in loose))
         shapes = listed(f"{tuple(entry['shape'])} in {entry['operation']}" for entry in loose)
         summary = (
@@ -51,6 +91,11 @@ class UnregisteredParameters(Rule):
         return self.finding(
             view, modules[0], "error", summary, shown, step=step.number, nodes=modules[1:], confidence=0.95
         )
+
+
+def _may_learn(entry: dict[str, Any]) -> bool:
+    """Whether a tensor is an attribute of a module, or known to be the same, and no zeros that are to be changed."""
+    return bool(entry["module"]) or bool(entry["sum"]) or (entry["sum"] == 0 and entry["shape"] in ([], [1]))
 
 
 def _loose(step: Step) -> list[dict[str, Any]]:
