@@ -69,7 +69,7 @@ class InputScale(Rule):
         for place in view.flow.of_type("input"):
             sinks = [known[link.place.node] for link in view.flow.sinks.get(place, ()) if link.place.node in known]
             history = view.history(place.node, role=place.role)
-            if not sinks or not len(history):
+            if not sinks or not len(history) or _is_looked_up(view, place):
                 continue
             size = median(rms(history))
             level = self._level(view, size) or self._of_offset(view, history)
@@ -156,6 +156,12 @@ class InputScale(Rule):
             view, place.node, level, summary, shown,
             step=int(history.steps[0]), nodes=[layer.module], confidence=0.8,
         )  # fmt: skip
+
+
+def _is_looked_up(view: View, place: Place) -> bool:
+    """Whether an embedding reads it: what goes elsewhere, too, is a mask that was made of it."""
+    modules = (view.modules.get(link.place.node) for link in view.flow.sinks.get(place, ()))
+    return any(module is not None and module.module_class.startswith("Embedding") for module in modules)
 
 
 def _arrives(view: View, size: float, layer: Layer) -> bool:

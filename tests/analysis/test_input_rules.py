@@ -84,3 +84,36 @@ def test_samples_that_are_changed_in_place(how: str, tmp_path: Path) -> None:
     assert [(f.node, f.step, f.level) for f in found] == (
         [("input", 4, "warning")] if how in ("scaled", "noise") else []
     )
+
+
+class _Masked(nn.Module):
+    """A mean over words that are no padding, whose mask is made anew, kept, or sometimes left out."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.embed, self.head, self.how = nn.Embedding(60, 8), nn.Linear(8, 4), how
+        self.mask: torch.Tensor | None = None
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if self.mask is None or self.how != "kept":
+            self.mask = (x != 0).float()[:, :, None]
+        if self.how == "by lot" and torch.rand(()) < 0.5:
+            return self.head(self.embed(x).mean(1))
+        return self.head((self.embed(x) * self.mask).sum(1) / self.mask.sum(1))
+
+
+@pytest.mark.parametrize("how", ["kept", "anew", "by lot"])
+def test_a_mask_that_is_kept_from_the_first_batch(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Masked(how)
+
+    def texts(number: int) -> tuple[torch.Tensor, ...]:
+        topic = torch.randint(4, (24,))
+        words = 1 + 4 * torch.randint(14, (24, 10)) + topic[:, None]
+        return words * (torch.arange(10) < torch.randint(1, 10, (24, 1))), topic
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), texts)
+    found = findings(trial, "ignored-input")
+    assert [finding.level for finding in found] == (["warning"] if how == "kept" else [])
+    assert all("self.embed(x) * self.mask" in finding.source.text for finding in found if finding.source) or not found
+    assert not findings(trial, "input-scale")
