@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
-from stepscope.analysis.finding import Finding
-from stepscope.analysis.optimizers import settings
+from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
+from stepscope.analysis.neurons import neurons_of
+from stepscope.analysis.optimizers import held_by, settings
 from stepscope.analysis.parameters import learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import STATISTICS, SourceLine
 
-_LEAST = 10
+_LEAST, _MOST, _NEAR, _ALWAYS = 10, 20, 0.02, 0.9
+_KNOWN = [STATISTICS.index(name) for name in ("mean", "std", "norm")]
 
 
 @dataclass(frozen=True)
@@ -27,6 +33,11 @@ class OptimizerReset(Rule):
     times the weight that a first step gives it (``1 - beta1`` for Adam, 1 for SGD), in (almost) all recorded steps and
     for all parameters, nothing is left of the steps before.
 
+    Or: no watched optimizer ever makes a step, and yet the weights it holds go on changing. Another one moves them: one
+    that is made anew, as a rule. Where the kept elements of a weight move by whole numbers of Adam's learning rate, 1,
+    -1 or none for each step, whatever their gradients, this is certain: so far goes the first step of an Adam. So it is
+    where zeros of a parameter's shape are made outside of the model in every step.
+
     Causes: the optimizer is made inside the loop, its state is cleared or loaded from an old checkpoint in every step.
 
     Remedy: make the optimizer once, before the loop, and leave its state alone.
@@ -35,6 +46,8 @@ class OptimizerReset(Rule):
         share: of the steps. Source: one where no step before had a gradient is the first one only.
         tolerance: of the equality, relative. Source: rounding of float32 norms; gradients that happen to agree with
             their running mean in size do so once in a while, to a percent.
+        whole: the share of an element's moves that are whole numbers of learning rates, up to a fiftieth. Source: of
+            moves at random a twenty-fifth are.
     """
 
     name = "optimizer-reset"
@@ -43,12 +56,36 @@ class OptimizerReset(Rule):
     remedy = "Make the optimizer once, before the loop, and leave its state alone."
     share: float = 0.95
     tolerance: float = 1e-3
+    whole: float = 0.9
 
     def check(self, view: View) -> Iterable[Finding]:
+        moved = [node for node, names in held_by(view).items() if names and _moves(view, node)]
+        if moved and not any(len(view.history(node, "update")) for node in held_by(view)):
+            yield self._by_another(view, moved)
+            return
         shares = {node: self._share(view, node) for node in learning(view)}
         known = {node: share for node, share in shares.items() if np.isfinite(share)}
         if known and min(known.values()) >= self.share:
             yield self._finding(view, list(known))
+
+    def _by_another(self, view: View, moved: list[str]) -> Finding:
+        whole = float(np.median([_whole_moves(view, node) for node in moved]))
+        made = _states_made(view)
+        summary = (
+            f"The watched optimizer never makes a step, but {len(moved)} of its parameters go on changing: another one "
+            f"moves them. If that new optimizer is made in the loop, the state of the optimizer is lost in every step."
+        )
+        if made is not None:
+            summary += " So it is: the state of each parameter is made anew in (almost) all of them."
+        elif whole >= self.whole:
+            summary += (
+                f" So it is: {whole:.0%} of the moves are whole learning rates, as an Adam's first step makes them."
+            )
+        level: Level = "warning" if made is not None or whole >= self.whole else "info"
+        return self.finding(
+            view, moved[0], level, summary, [evidence(view.history(moved[0]), "norm", "it changes all the same")],
+            step=view.training[0].number, nodes=moved[1:], confidence=0.9, source=made,
+        )  # fmt: skip
 
     def _share(self, view: View, node: str) -> float:
         """The share of steps in which the momentum is that of a first step; NaN if nothing can be said."""
@@ -78,6 +115,44 @@ class OptimizerReset(Rule):
         return self.finding(
             view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:], confidence=0.9
         )
+
+
+def _moves(view: View, node: str) -> bool:
+    """Whether a parameter changes in most of the recorded steps in which it has a gradient."""
+    values = view.history(node).statistics
+    return (
+        len(values) >= _LEAST
+        and len(view.history(node, "gradient")) >= _LEAST
+        and bool(np.mean((values[1:, _KNOWN] != values[:-1, _KNOWN]).any(axis=1)) > 0.5)
+    )
+
+
+def _states_made(view: View) -> SourceLine | None:
+    """The line at which zeros are made of a parameter's shape in (almost) all steps, and no gradient asks for them."""
+    lines: Counter[SourceLine] = Counter()
+    for step in view.training[:_MOST]:
+        graph = step.graph((step.iterations or (0,))[-1])
+        zeros = [call for call in graph.calls if call.kind == "cut" and call.operation == "zeros_like" and call.before]
+        made = [call.source for call in zeros if all(graph.vertices[i].type == "parameter" for i in call.before)]
+        lines.update(set(made))
+    line, count = lines.most_common(1)[0] if lines else (None, 0)
+    return line if count >= _ALWAYS * min(_MOST, len(view.training)) else None
+
+
+def _whole_moves(view: View, node: str) -> float:
+    """The share of the kept elements' moves between recorded steps that are whole numbers of an Adam's rate."""
+    group = next((group for group in settings(view) if "betas" in group and not group.get("weight_decay")), None)
+    place = Place(node, view.nodes[node].roles[-1])
+    kept = [(step.number, neurons_of(step, place)) for step in view.training[:_MOST]]
+    values = [(number, found.samples.ravel().astype(np.float64)) for number, found in kept if found is not None]
+    if group is None or len(values) < 2 or not group["lr"]:
+        return 0.0
+    shares = [
+        float(np.mean(np.abs(times - np.round(times)) < _NEAR))
+        for (before, one), (after, two) in pairwise(values)
+        if (times := np.abs(two - one) / float(group["lr"])).max() <= after - before + 0.1 and times.max() > 1 - _NEAR
+    ]
+    return float(np.mean(shares)) if shares else 0.0
 
 
 def _first_weights(view: View) -> dict[str, float]:

@@ -49,3 +49,29 @@ def test_an_average_of_the_weights_that_is_not_swapped_back(tmp_path: Path) -> N
     loss_of = lambda x, y: F.cross_entropy(model(x), y)  # noqa: E731
     trial = record(tmp_path, model, loss_of, blob_batches, optimizer=optimizer, train=train, every=2, steps=44)
     assert only(trial, "weights-reset").step == 30
+
+
+@pytest.mark.parametrize(("how", "level"), [("Adam", "warning"), ("SGD", "info"), ("watched", ""), ("seldom", "")])
+def test_an_optimizer_that_is_made_in_the_loop(how: str, level: str, tmp_path: Path) -> None:
+    model = mlp(8, 32, 4)
+    done = 0
+
+    def train(loss: torch.Tensor, optimizer: Any) -> None:
+        nonlocal done
+        done += 1
+        if how == "Adam":
+            optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+        if how == "SGD":
+            optimizer = torch.optim.SGD(model.parameters(), 0.1, momentum=0.9)
+        loss.backward()
+        if how != "seldom" or done % 4 == 0:
+            optimizer.step()
+            optimizer.zero_grad()
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, train=train)
+    found = findings(trial, "optimizer-reset")
+    assert [finding.level for finding in found] == ([level] if level else [])
+    assert all("never makes a step" in finding.summary for finding in found)
+    if how == "Adam":
+        assert found[0].source is not None
+        assert found[0].source.text == "optimizer.step()"
