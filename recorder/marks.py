@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
 
 from stepscope.recorder.dimension_marks import note_division, note_join, note_product, note_softmax
+from stepscope.recorder.place_marks import mark_of_places, note_slice
 from stepscope.recorder.reshapes import mixes_samples, scrambles
 from stepscope.recorder.trace import Trace
+from stepscope.recorder.whole_marks import note_meeting, note_whole
 
 _Arguments = tuple[Any, ...]
 _Named = dict[str, Any]
@@ -63,8 +66,11 @@ def _of_batch_norm(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: 
     return "" if _SLOW <= momentum < _FAST else f"momentum: momentum={momentum:.2g}"
 
 
-def _of_arithmetic(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
-    """A row and a column of the same length, which become a square."""
+def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    """A row and a column of the same length, which become a square; a table of places that is added along samples."""
+    note_meeting(name, made, args, trace)
+    if made.dim() == 3:
+        return mark_of_places(made, args, trace) if name in ("add", "radd", "iadd") else ""
     if (
         made.dim() != 2
         or len(args) < 2
@@ -95,7 +101,9 @@ _LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     **dict.fromkeys(["matmul", "bmm"], note_product),
     **dict.fromkeys(["gru", "lstm", "rnn_tanh", "rnn_relu"], _of_recurrence),
     **dict.fromkeys(["dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"], _of_dropout),
-    **dict.fromkeys(["sub", "rsub", "add", "radd", "mul", "rmul"], _of_arithmetic),
+    **{name: partial(_of_arithmetic, name) for name in ("sub", "rsub", "add", "radd", "iadd", "mul", "rmul")},
+    **dict.fromkeys(["max", "min", "amax", "amin", "sum", "mean", "median"], note_whole),
+    "getitem": note_slice,
     **dict.fromkeys(["normal", "bernoulli", "multinomial", "poisson"], _of_draw),
 }
 MARKED = frozenset(_LOOKS)

@@ -34,12 +34,13 @@ class BatchLeak(Rule):
     Symptom: training works somehow, but worse than it should; results depend on what else is in the batch; a net with
     a causal mask sees the future.
 
-    How it is measured: on the way to a loss, a ``view`` or ``reshape`` turns ``(batch, a, ...)`` into
-    ``(a, batch, ...)``, or does so to another dimension: neither moves a number. What joins or splits dimensions in
-    place is right, and so are the shifts of relative positions, which pad first. Or: a recurrent layer, or an
-    attention, reads the first dimension as time, while that is what the loss counts its samples by. A recurrent layer
-    that starts from the state of another step is worth knowing: other sequences may get in by it. Other leaks over
-    the batch show only in ``probe(model, batch)``, which asks the model itself.
+    How it is measured: on the way to a loss, a ``view`` or ``reshape`` turns ``(batch, a, ...)`` into ``(a, batch,
+    ...)``, or does so to another dimension: neither moves a number. What joins or splits dimensions in place is right,
+    and so are the shifts of relative positions, which pad first. Or: a recurrent layer, or an attention, reads the
+    first dimension as time, while that is what the loss counts its samples by. Or: the first rows of a table of places
+    are added along the batch, one for each sample. A recurrent layer that starts from the state of another step is
+    worth knowing: other sequences may get in by it. Other leaks over the batch show only in ``probe(model, batch)``,
+    which asks the model itself.
 
     Causes: ``view`` or ``reshape`` instead of ``transpose`` or ``permute``; a layer without ``batch_first=True``.
 
@@ -68,6 +69,7 @@ class BatchLeak(Rule):
             after = [p for p in _ordered(view, (p for site in sites for p in site.after)) if p in towards_loss]
             if before and after:
                 yield self._torn(view, sites[0], before, after)
+        yield from self._placed(view)
         for place in _time_first(view):
             yield from self._over_samples(view, place)
         yield from self._carried(view)
@@ -85,6 +87,25 @@ class BatchLeak(Rule):
                 source=site.source, causes="The state is kept as truncated backpropagation does, on shuffled data.",
                 remedy="Start each batch from a state of zeros, or give it batches that continue each other.",
             )  # fmt: skip
+
+    def _placed(self, view: View) -> Iterable[Finding]:
+        """Encodings of places that tell samples apart, since the batch lies where they expect the time."""
+        for site in sites_of(view, "along first"):
+            size = int(site.operation.partition("(")[2].rstrip(")"))
+            known = [(place, view.shape(place, view.training[-1])) for place in _ordered(view, site.before)]
+            data = [place for place, shape in known if shape and _lies_first(view, place, shape, size)]
+            if data:
+                summary = (
+                    f"Positional encodings are added to {data[-1].node} along the batch: the first {size} rows of a "
+                    f"table, one for each sample and the same at all its moments. They tell samples apart, not moments."
+                )
+                nodes = [*_ordered(view, site.before), *_ordered(view, site.after)]
+                yield self.finding(
+                    view, data[-1].node, "warning", summary, step=view.training[0].number, confidence=0.9,
+                    nodes=[name for name in dict.fromkeys(p.node for p in nodes) if name != data[-1].node],
+                    source=site.source, causes="An encoding written for time first, given the batch first.",
+                    remedy="Take the first x.shape[1] places and add them along dimension 1: table[None, :x.shape[1]].",
+                )  # fmt: skip
 
     def _torn(self, view: View, site: Site, before: list[Place], after: list[Place]) -> Finding:
         text = _MIXED if site.kind == "mix" else _SCRAMBLED
@@ -139,6 +160,12 @@ class BatchLeak(Rule):
         )
         shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across samples")]
         return self.finding(view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.85)
+
+
+def _lies_first(view: View, place: Place, shape: Shape, size: int) -> bool:
+    """Whether the first dimension alone is that of the batch, and has this size."""
+    batches = {t.batch_dim for t in view.training[-1].layout.tensors if t.node == place.node and t.role == place.role}
+    return batches == {0} and shape[0] == size and len(shape) > 1 and shape[1] != size
 
 
 def _is_along_second(view: View, tokens: Place, shape: tuple[int, ...]) -> bool:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.parameters import listed
@@ -27,6 +28,8 @@ class BroadcastTarget(Rule):
     ``var(p) + var(t) + (mean(p) - mean(t))²``, in every training step. Losses of torch are told by the shapes that
     they were given, if one has fewer dimensions: singletons on both sides are meant. In code of one's own, an addition,
     subtraction or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
+    A reduction without a dimension, ``max()`` say, broadcasts, too: one number of the whole batch is added to what each
+    sample has, and no gradient comes back from there, so that it is a part of the targets.
 
     Causes: a last dimension of size one on one side only.
 
@@ -55,6 +58,29 @@ class BroadcastTarget(Rule):
         yield from called
         if not compared and not called:  # else the squares found are these
             yield from self._squares(view)
+        yield from self._of_whole(view)
+
+    def _of_whole(self, view: View) -> Iterable[Finding]:
+        """One number of a whole batch, the greatest say, that is added to what each sample has of its own."""
+        losses = set(view.losses)
+        sites = {site.source: site for site in sites_of(view, "whole batch")}  # one for each line
+        for site in sites.values():
+            made = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
+            loss = next((place for place in site.after if place in losses), None)
+            if loss is None or not made or any(_learns_from(view, place, loss) for place in made):
+                continue
+            first = max(made, key=lambda place: view.position.get(place.node, 0))
+            summary = (
+                f"{site.operation}() without a dimension makes one number of the whole batch out of {first.node}, "
+                f"and it is added to what each sample has of its own: all get the same one as a part of their target."
+            )
+            nodes = [place.node for place in (*site.after, *made) if place != first]
+            yield self.finding(
+                view, first.node, "warning", summary, step=view.training[0].number, confidence=0.9,
+                nodes=list(dict.fromkeys(nodes)), source=site.source,
+                causes=f"{site.operation}() over everything, where the one of each sample is meant.",
+                remedy=f"Give it the dimension: .{site.operation}(1).values, or .amax(1).",
+            )  # fmt: skip
 
     def _called(self, view: View) -> Iterable[Finding]:
         """Losses of torch that were given shapes with another number of dimensions, which grow."""
@@ -120,6 +146,10 @@ class BroadcastTarget(Rule):
             view, comparison.loss.node, "error", summary, shown, step=int(loss.steps[0]), confidence=0.97,
             nodes=[comparison.prediction.node, comparison.target.node],
         )  # fmt: skip
+
+
+def _learns_from(view: View, place: Place, loss: Place) -> bool:
+    return any(link.differentiable for link in view.flow.sources.get(loss, ()) if link.place == place)
 
 
 def _grows(comparison: Comparison) -> bool:
