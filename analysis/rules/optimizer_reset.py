@@ -118,13 +118,9 @@ class OptimizerReset(Rule):
 
 
 def _moves(view: View, node: str) -> bool:
-    """Whether a parameter changes in most of the recorded steps in which it has a gradient."""
-    values = view.history(node).statistics
-    return (
-        len(values) >= _LEAST
-        and len(view.history(node, "gradient")) >= _LEAST
-        and bool(np.mean((values[1:, _KNOWN] != values[:-1, _KNOWN]).any(axis=1)) > 0.5)
-    )
+    """Whether a parameter changes between most of the recorded steps."""
+    values = view.history(node).statistics[:, _KNOWN]
+    return len(values) >= _LEAST and bool(np.mean((values[1:] != values[:-1]).any(axis=1)) > 0.5)
 
 
 def _states_made(view: View) -> SourceLine | None:
