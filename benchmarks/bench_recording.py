@@ -81,7 +81,8 @@ def main(arguments: list[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
     if options.memory:
-        memory.answer(*options.memory)
+        workload, contender = options.memory
+        memory.answer(workload, CONTENDERS[contender])
         return 0
     chosen = [workload for workload in WORKLOADS if any(word in workload.name for word in options.only)]
     rows, missed = [], []

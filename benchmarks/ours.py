@@ -39,6 +39,11 @@ def checked(workload: Workload, folder: Path) -> Contender:
     return _with_recorder("checked", workload, folder, Steps({-1}), health=True)
 
 
+def ours(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:
+    """``recorded`` or ``unrecorded``, as peers are made."""
+    return (recorded if is_due else unrecorded)(workload, folder)
+
+
 def recorded(workload: Workload, folder: Path) -> Contender:
     """Every step recorded: all modules, parameters, gradients, updates, optimizer states, 5 samples, 256 neurons."""
     return _with_recorder("recorded", workload, folder, Every(1))

@@ -69,13 +69,16 @@ class ComgraProbe:
         return hook
 
 
-def comgra(workload: Workload, folder: Path) -> Contender:
-    """Every step recorded."""
+NEVER = 10**9
+
+
+def comgra(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:
+    """Every step recorded, or none but the first."""
     from comgra.objects import DecisionMakerForRecordingsFrequencyPerType
     from comgra.recorder import ComgraRecorder
 
     training = workload.make()
-    decision = DecisionMakerForRecordingsFrequencyPerType(min_training_steps_difference=1)
+    decision = DecisionMakerForRecordingsFrequencyPerType(min_training_steps_difference=1 if is_due else NEVER)
     recorder = ComgraRecorder(folder, "comgra", "trial", decision, max_num_batch_size_to_record=5)
     for name, module in training.modules.items():
         recorder.track_module(name, module)

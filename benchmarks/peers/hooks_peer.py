@@ -16,8 +16,9 @@ from workloads import Workload
 class HandWritten:
     """Forward and tensor hooks with ``.item()``; one line of JSON a step."""
 
-    def __init__(self, modules: dict[str, nn.Module]) -> None:
+    def __init__(self, modules: dict[str, nn.Module], *, is_due: bool) -> None:
         self.found: dict[str, list[float]] = {}
+        self.is_due = is_due
         self._modules = modules
         for prefix, root in modules.items():
             for path, module in root.named_modules():
@@ -32,6 +33,8 @@ class HandWritten:
 
     def _hook(self, name: str) -> Any:
         def hook(module: nn.Module, args: Any, output: Any) -> None:
+            if not self.is_due:
+                return
             output = output[0] if isinstance(output, tuple) else output
             self._note(name, output)
             if output.requires_grad:
@@ -44,17 +47,18 @@ class HandWritten:
         self.found[name] = [tensor.mean().item(), tensor.std().item(), tensor.norm().item()]
 
 
-def hooks(workload: Workload, folder: Path) -> Contender:
-    """Three numbers a tensor, every step."""
+def hooks(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:
+    """Three numbers a tensor, every step or none."""
     training = workload.make()
-    watch = HandWritten(training.modules)
+    watch = HandWritten(training.modules, is_due=is_due)
     path = folder / "hooks.jsonl"
     file = path.open("w")
 
     def run() -> None:
         training.step(NoProbe())
-        watch.look_at_weights()
-        file.write(json.dumps(watch.found) + "\n")
-        watch.found = {}
+        if is_due:
+            watch.look_at_weights()
+            file.write(json.dumps(watch.found) + "\n")
+            watch.found = {}
 
     return Contender("hooks with .item()", run, file.flush, lambda: path.stat().st_size, file.close)

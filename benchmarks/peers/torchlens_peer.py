@@ -25,8 +25,8 @@ class WholeLoss(nn.Module):
         return self.loss
 
 
-def torchlens(workload: Workload, folder: Path) -> Contender:
-    """Every step traced; nothing is written to disk."""
+def torchlens(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:
+    """Every step traced, or none; nothing is written to disk."""
     import torchlens as lens
 
     training = workload.make()
@@ -34,6 +34,9 @@ def torchlens(workload: Workload, folder: Path) -> Contender:
     options = lens.options.CaptureOptions(save_grads="all", backward_ready=True, verbose=False)
 
     def run() -> None:
+        if not is_due:
+            training.step(NoProbe())
+            return
         trace = lens.trace(whole, unused, capture=options)
         training.optimizer.zero_grad()
         trace.log_backward(whole.loss)

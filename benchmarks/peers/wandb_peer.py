@@ -9,9 +9,11 @@ from ours import NoProbe, size_of
 from timing import Contender
 from workloads import Workload
 
+NEVER = 10**9
 
-def wandb_watch(workload: Workload, folder: Path) -> Contender:
-    """Every step logged."""
+
+def wandb_watch(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:
+    """Every step logged, or none."""
     os.environ["WANDB_SILENT"] = "true"
     os.environ["WANDB_ERROR_REPORTING"] = "false"
     import wandb
@@ -19,10 +21,11 @@ def wandb_watch(workload: Workload, folder: Path) -> Contender:
     training = workload.make()
     run_of_wandb = wandb.init(project="bench", dir=str(folder), mode="offline", settings=wandb.Settings(console="off"))
     for index, module in enumerate(training.modules.values()):
-        run_of_wandb.watch(module, log="all", log_freq=1, idx=index)
+        run_of_wandb.watch(module, log="all", log_freq=1 if is_due else NEVER, idx=index)
 
     def run() -> None:
         training.step(NoProbe())
-        run_of_wandb.log({"step": 1})
+        if is_due:
+            run_of_wandb.log({"step": 1})
 
     return Contender("wandb.watch", run, bytes_on_disk=lambda: size_of(folder / "wandb"), close=run_of_wandb.finish)
