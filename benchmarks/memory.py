@@ -37,7 +37,7 @@ def answer(workload_name: str, make: Callable[[Workload, Path], Contender]) -> N
 
 
 def _peak() -> int:
-    """Bytes. Not ``ru_maxrss`` where it can be helped: that begins with what the parent had when it started this one."""
+    """Bytes. Not ``ru_maxrss`` where it can be helped: that begins with what the parent process had."""
     status = Path("/proc/self/status")
     if not status.exists():
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
