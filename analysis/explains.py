@@ -132,6 +132,8 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "saturated-activation": "anywhere",
     },
     "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
+    "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
+    "hidden-end": {},
     "batch-leak": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "softmax-over-batch": {
         **_LOSS,

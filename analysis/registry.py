@@ -35,6 +35,7 @@ from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.growing_targets import GrowingTargets
+from stepscope.analysis.rules.hidden_end import HiddenEnd
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_drift import InputDrift
@@ -65,6 +66,7 @@ from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
 from stepscope.analysis.rules.settings_change import SettingsChange
 from stepscope.analysis.rules.several_labels import SeveralLabels
 from stepscope.analysis.rules.shared_modules import SharedModules
+from stepscope.analysis.rules.shifted_labels import ShiftedLabels
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
@@ -94,6 +96,8 @@ RULES: dict[str, type[Rule]] = {
         UnreachableTargets,
         ActivationBeforeLoss,
         SeveralLabels,
+        ShiftedLabels,
+        HiddenEnd,
         UnchangedParameters,
         GradientCut,
         NoGradient,

@@ -17,6 +17,10 @@ _SAME_ROWS = frozenset(
     ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
 )
 """What leaves the rows of a table as they are: the dimensions that were joined in front are still those."""
+_MOVES = frozenset(
+    ["", "flatten", "view", "reshape", "transpose", "permute", "unsqueeze", "getitem", "masked_fill", "masked_fill_"]
+)
+"""What may lie between a slice of time and a loss."""
 _SAME_SHAPE = frozenset(["log", "add", "clamp", "clamp_min", "mul", "neg"])
 """What a logarithm of probabilities may be made with, element by element: no dimension becomes another one."""
 
@@ -27,6 +31,8 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
     target = kwargs.get("target", args[1] if len(args) > 1 else None)
     if not isinstance(prediction, torch.Tensor) or not isinstance(target, torch.Tensor):
         return ""
+    for side in (prediction, target) if trace.starts else ():
+        _mark_start(trace, side)
     if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
         return "broadcast"
     if name == "poisson_nll_loss" and kwargs.get("log_input", args[2] if len(args) > 2 else True) is False:
@@ -37,6 +43,16 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
     if name == "nll_loss" and _is_over_another(prediction, trace):
         return "over another"
     return "other order" if _is_reversed(prediction, target, trace) else ""
+
+
+def _mark_start(trace: Trace, tensor: torch.Tensor) -> None:
+    """Mark the slice, if there is one, by which a side of a loss begins later than what it was cut from."""
+    node = trace.known(tensor)
+    while node is not None and node not in trace.starts:
+        parents, operation = trace.parents[node], trace.operations[node]
+        node = parents[0] if parents and operation in (_SAME_ROWS | _MOVES) else None
+    if node is not None:
+        trace.marks.setdefault(node, f"starts: {trace.starts[node]}")
 
 
 def _is_over_another(prediction: torch.Tensor, trace: Trace) -> bool:

@@ -1,4 +1,4 @@
-"""Encodings of places that are added along the batch: the first so many rows of a longer table, one for each sample."""
+"""Slices: where they begin; and encodings of places that are added along the batch, one row of a table a sample."""
 
 from __future__ import annotations
 
@@ -17,13 +17,27 @@ _FAR = 6
 
 
 def note_slice(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
-    """Remember what is the beginning of a longer table."""
+    """Remember what is the beginning of a longer table, and what begins later than the tensor that it was cut from."""
+    start = _start(args[1], args[0].dim())
+    if start:
+        trace.starts[trace.node(made)] = start
     index = args[1][0] if isinstance(args[1], tuple) and args[1] else args[1]
     if isinstance(index, slice) and not index.start and index.step is None and index.stop is not None:
         table = args[0]
         if made.dim() == table.dim() and 1 < made.shape[0] < table.shape[0] and not _is_of_data(trace, table):
             trace.beginnings.add(trace.node(made))
     return ""
+
+
+def _start(index: Any, dimensions: int) -> int:
+    """Where a slice of the second dimension begins, or of the first if there is none; 0 for its beginning."""
+    entries = index if isinstance(index, tuple) else (index,)
+    hidden = next((place for place, entry in enumerate(entries) if entry is Ellipsis), None)
+    if hidden is not None:
+        whole = (slice(None),) * (dimensions - len(entries) + 1)
+        entries = (*entries[:hidden], *whole, *entries[hidden + 1 :])
+    starts = [entry.start for entry in entries[:2] if isinstance(entry, slice) and isinstance(entry.start, int)]
+    return starts[-1] if starts and starts[-1] > 0 else 0
 
 
 def mark_of_places(made: torch.Tensor, args: tuple[Any, ...], trace: Trace) -> str:

@@ -161,6 +161,7 @@ class Call:
       a state which the step did not make.
     * ``along first``: the first rows of a longer table, added along the first dimension: ``add(32)``, its length.
     * ``whole batch``: a reduction of a table to one number that is then added to what each sample has of its own.
+    * ``starts``: a slice, on the way to a loss, that begins later than what it was cut from: ``getitem(1)``.
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
       dimension than the product behind it sums over; ``over another``: a loss of one over another than the classes.
     * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
