@@ -39,7 +39,7 @@ def dead_units(steps: Sequence[Step], place: Place, quantity: str) -> NDArray[np
             return None
         zero = kept.statistics[_ABS_MAX] == 0
         positions = np.arange(len(zero)) * kept.total // max(len(zero), 1)
-        unit = _unit_of(positions, tensor.shape[1:])
+        unit = unit_of(positions, tensor.shape[1:])
         alive = np.zeros(int(unit.max()) + 1, bool)
         np.logical_or.at(alive, unit, ~zero)
         seen = np.zeros(len(alive), bool)
@@ -49,7 +49,7 @@ def dead_units(steps: Sequence[Step], place: Place, quantity: str) -> NDArray[np
     return dead
 
 
-def _unit_of(positions: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
+def unit_of(positions: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:
     """The feature of each neuron: channels come first in images, features last in everything else."""
     if len(shape) >= 3:
         return positions // int(np.prod(shape[1:]))

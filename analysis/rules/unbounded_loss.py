@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import SMALL
+from stepscope.analysis.loss_inputs import SMALL, is_floating
+from stepscope.analysis.one_sided import OneSided, one_sided
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.shares import shares_without_sigmoid
 from stepscope.analysis.view import View, evidence
 
 
@@ -24,14 +27,24 @@ class UnboundedLoss(Rule):
     but approach a bound. Or the gradient of a well-known loss (a cross-entropy, a mean square) is negative in every
     step, and nothing else is in the objective.
 
+    Or, where nothing but a loss of one's own is minimised: the gradient of a feature of a layer has one sign for every
+    kept sample of every step that is looked at, the feature moves that way, away from all targets, and does not stop.
+    Nothing holds against it. Classes are left out: one that never occurs is pushed away for ever, and rightly so.
+
+    Or a layer's scores are taken for shares: within a sample their gradient has two values only, one for each answer of
+    the targets, whatever the scores are, and others in each sample. An overlap (Dice, IoU, Tversky) does that where no
+    sigmoid lies between; scores below zero can make it as large, or small, as they like.
+
     Causes: a term with the wrong sign, a likelihood of raw scores instead of log-probabilities, labels outside of 0 to
-    1 in a binary cross-entropy, a distance that is to grow without a margin.
+    1 in a binary cross-entropy, a distance that is to grow without a margin, a variance or a confidence that costs
+    nothing.
 
     Remedy: write down the smallest value that each term of the loss can have; give those without one a bound.
 
     Attributes:
         growth: times the size of the first losses (or 1). Source: a density would have to become that many nats
             sharper in the run.
+        way: how far such a feature must have moved. Source: 0.5 is that of a factor of 1.6 in a logarithm.
         speed: times the fall of the first half. Source: a loss that approaches a bound falls less in the second half.
     """
 
@@ -41,6 +54,7 @@ class UnboundedLoss(Rule):
     remedy = "Write down the smallest value that each term of the loss can have, and bound those that have none."
     growth: float = 10.0
     speed: float = 2.0
+    way: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.objectives) != 1:
@@ -49,9 +63,13 @@ class UnboundedLoss(Rule):
         if turned is not None:
             yield self._of_sign(view, turned)
             return
-        for curve in loss_curves(view):
-            if self._is_unbounded(curve):
-                yield self._finding(view, curve)
+        unbounded = [curve for curve in loss_curves(view) if self._is_unbounded(curve)]
+        yield from (self._finding(view, curve) for curve in unbounded)
+        if not unbounded and _is_of_its_own(view):
+            free = [found for found in one_sided(view, self.way) if _moves_away(view, found)]
+            yield from (self._of_one_side(view, found) for found in free[:1])
+        for place in shares_without_sigmoid(view):
+            yield self._of_shares(view, place)
 
     def _of_sign(self, view: View, term: Place) -> Finding:
         weight = view.history(term.node, "gradient", role=term.role)
@@ -62,6 +80,40 @@ class UnboundedLoss(Rule):
         shown = [evidence(view.history(term.node, role=term.role), "mean", "it is made to grow")]
         step, nodes = int(weight.steps[0]), [place.node for place in view.objectives]
         return self.finding(view, term.node, "error", summary, shown, step=step, nodes=nodes, confidence=0.9)
+
+    def _of_shares(self, view: View, place: Place) -> Finding:
+        history = view.history(place.node, role=place.role)
+        low, high = float(history.of("min")[0]), float(history.of("max")[0])
+        summary = (
+            f"The loss takes the scores of {place.node} ({low:.3g} to {high:.3g} in the first step) for shares of 0 to "
+            f"1: their gradient is the same whatever they are. Without a sigmoid (or softmax) they are no "
+            f"probabilities, and the loss can fall below zero."
+        )
+        (objective,) = view.objectives
+        return self.finding(
+            view, objective.node, "warning", summary, [evidence(history, "min", "scores below zero")],
+            step=view.training[0].number, nodes=[place.node], confidence=0.85,
+            causes="An overlap (Dice, IoU, Tversky, F1) of raw scores.",
+            remedy="Apply a sigmoid, or a softmax over the classes, before the overlap is computed.",
+        )  # fmt: skip
+
+    def _of_one_side(self, view: View, free: OneSided) -> Finding:
+        (objective,) = view.objectives
+        node = free.place.node
+        summary = (
+            f"The loss has no minimum in feature {free.feature} of {node}: its gradient has one sign for every sample, "
+            f"in every step, so that it moves on without end (by {free.way:+.3g} so far); nothing has a price there, "
+            f"as the log of a variance, or of a confidence, would."
+        )
+        shown = [
+            evidence(view.history(node), "abs_max", "it moves on"),
+            evidence(view.history(objective.node, role=objective.role), "mean", "the loss"),
+        ]
+        return self.finding(
+            view, objective.node, "warning", summary, shown, step=view.training[0].number, nodes=[node], confidence=0.8,
+            causes="A variance, a scale or a confidence that makes the loss small, and costs nothing.",
+            remedy="Add what it costs: the log of the variance (of the scale), or a penalty on low confidence.",
+        )  # fmt: skip
 
     def _is_unbounded(self, curve: Curve) -> bool:
         if len(curve) < LEAST_POINTS:
@@ -78,6 +130,21 @@ class UnboundedLoss(Rule):
         )
         shown = [evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.3g}")]
         return self.finding(view, curve.place.node, "error", summary, shown, step=below, confidence=0.85)
+
+
+def _is_of_its_own(view: View) -> bool:
+    """Whether no loss has a well-known formula, and none is given classes."""
+    sources = {link.place for loss in view.losses for link in view.flow.sources.get(loss, ())}
+    targets = [place for place in sources if view.flow.vertices[place].type in ("target", "input")]
+    known = any(view.flow.vertices[loss].operation in SMALL for loss in view.losses)
+    return not known and all(is_floating(view, place) for place in targets)
+
+
+def _moves_away(view: View, free: OneSided) -> bool:
+    """Whether a feature ends farther from the targets than it began: else it may only be on its way."""
+    targets = [view.history(place.node, role=place.role) for place in view.flow.of_type("target")]
+    centres = [median(history.of("mean")) for history in targets if len(history)]
+    return all(abs(free.end - centre) > abs(free.end - free.way - centre) for centre in centres)
 
 
 def _turned(view: View) -> Place | None:

@@ -1,0 +1,69 @@
+"""Rules about losses of one's own that have no minimum, or nothing that holds against them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from support.short_runs import Batch, curve, findings, mlp, only, record
+
+
+def _curves(number: int) -> Batch:
+    return curve(outputs=1, seed=number)
+
+
+@pytest.mark.parametrize("how", ["free variance", "free confidence", "variance", "far targets", "counts"])
+def test_what_makes_a_loss_small_and_costs_nothing(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(6, 32, 2, activation=nn.Tanh)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        mean, other = model(x).chunk(2, dim=1)
+        if how == "free confidence":
+            return (other.sigmoid() * (mean - y).abs()).mean()
+        if how == "far targets":
+            return (mean - y).square().mean() + (other - y).square().mean()
+        if how == "counts":
+            return (mean.exp() - y.round().clamp(min=0) * mean).mean() + other.square().mean()
+        return ((mean - y).square() * (-other).exp() + (other if how == "variance" else 0)).mean()
+
+    def batches(number: int) -> Batch:
+        points, values = _curves(number)
+        return points, values + 20 * (how == "far targets")
+
+    found = findings(record(tmp_path, model, loss_of, batches, steps=40), "unbounded-loss")
+    assert ["no minimum in feature 1 of model.2" in finding.summary for finding in found] == [True] * how.startswith(
+        "free"
+    )
+
+
+def _scenes(number: int) -> Batch:
+    masks = torch.zeros(8, 1, 10, 10)
+    generator = torch.Generator().manual_seed(number)
+    for index, (top, left) in enumerate(torch.randint(0, 6, (8, 2), generator=generator).tolist()):
+        masks[index, 0, top : top + 4, left : left + 4] = 1
+    return masks + 0.5 * torch.randn(masks.shape, generator=generator), masks
+
+
+@pytest.mark.parametrize("how", ["raw overlap", "overlap", "absolute error", "quantile"])
+def test_scores_that_are_taken_for_shares(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 1, 3, padding=1))
+
+    def loss_of(x: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        share = model(x).sigmoid() if how == "overlap" else model(x)
+        if how == "absolute error":
+            return (share - mask).abs().mean()
+        if how == "quantile":
+            return torch.maximum(0.3 * (mask - share), 0.7 * (share - mask)).mean()
+        common = (share * mask).sum((1, 2, 3))
+        return (1 - (2 * common + 1) / (share.sum((1, 2, 3)) + mask.sum((1, 2, 3)) + 1)).mean()
+
+    trial = record(tmp_path, model, loss_of, _scenes, lr=3e-3, steps=20)
+    if how == "raw overlap":
+        assert "sigmoid" in only(trial, "unbounded-loss").summary
+    else:
+        assert not findings(trial, "unbounded-loss")
