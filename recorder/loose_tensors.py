@@ -14,7 +14,9 @@ _LARGEST = 1 << 20
 
 def is_loose(argument: Any) -> bool:
     """Whether this is a plain tensor that nothing was computed for, and that requires a gradient."""
-    return argument.__class__ is torch.Tensor and argument.requires_grad and argument.grad_fn is None
+    if argument.__class__ is not torch.Tensor or not argument.requires_grad:
+        return False
+    return not argument._is_view() and argument.grad_fn is None  # of views, to ask for it may be an error
 
 
 def holder_of(tensor: torch.Tensor, models: Mapping[str, nn.Module]) -> tuple[str, str]:
