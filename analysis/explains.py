@@ -69,7 +69,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "dead-units": "anywhere",
         "learning-rate": "anywhere",
     },
-    "unrelated-targets": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},
+    "unrelated-targets": {
+        **_LOSS,
+        "overfitting": "anywhere",
+        "constant-output": "anywhere",
+        "learning-rate": "anywhere",
+    },
     "duplicate-samples": {"overfitting": "anywhere"},
     "extreme-features": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere"},
     "batch-norm-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "small-batch-norm": "anywhere"},
@@ -134,6 +139,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "hidden-end": {},
+    "likelihood-sign": {
+        **_BLOW_UP,
+        "unbounded-loss": "anywhere",
+        "learning-rate": "anywhere",
+        "weight-scale": "anywhere",
+    },
     "batch-leak": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "softmax-over-batch": {
         **_LOSS,

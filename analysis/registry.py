@@ -42,6 +42,7 @@ from stepscope.analysis.rules.input_drift import InputDrift
 from stepscope.analysis.rules.input_scale import InputScale
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
+from stepscope.analysis.rules.likelihood_sign import LikelihoodSign
 from stepscope.analysis.rules.loss_balance import LossBalance
 from stepscope.analysis.rules.loss_divergence import LossDivergence
 from stepscope.analysis.rules.loss_jump import LossJump
@@ -98,6 +99,7 @@ RULES: dict[str, type[Rule]] = {
         SeveralLabels,
         ShiftedLabels,
         HiddenEnd,
+        LikelihoodSign,
         UnchangedParameters,
         GradientCut,
         NoGradient,

@@ -11,6 +11,7 @@ import torch
 from stepscope.recorder.dimension_marks import note_division, note_join, note_product, note_softmax
 from stepscope.recorder.place_marks import mark_of_places, note_slice
 from stepscope.recorder.reshapes import mixes_samples, scrambles
+from stepscope.recorder.sign_marks import mark_of_sum, note_factor
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.whole_marks import note_meeting, note_whole
 
@@ -69,6 +70,8 @@ def _of_batch_norm(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: 
 def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
     """A row and a column of the same length, which become a square; a table of places that is added along samples."""
     note_meeting(name, made, args, trace)
+    if name in ("mul", "rmul"):
+        note_factor(made, args, trace)
     if made.dim() == 3:
         return mark_of_places(made, args, trace) if name in ("add", "radd", "iadd") else ""
     if (
@@ -81,6 +84,15 @@ def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Nam
     samples = made.shape[0]
     shapes = {tuple(args[0].shape), tuple(args[1].shape)}
     return "square" if samples > 1 and shapes == {(samples,), (samples, 1)} else ""
+
+
+def _of_division(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    note_factor(made, args, trace)
+    return mark_of_sum(made, trace) or note_division(made, args, kwargs, trace)
+
+
+def _of_sum(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
+    return note_whole(made, args, kwargs, trace) or mark_of_sum(made, trace)
 
 
 def _of_draw(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
@@ -97,12 +109,13 @@ _LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     "pad": lambda made, args, kwargs, trace: "pad",
     "batch_norm": _of_batch_norm,
     **dict.fromkeys(["softmax", "log_softmax", "normalize"], note_softmax),
-    **dict.fromkeys(["div", "truediv", "itruediv"], note_division),
+    **dict.fromkeys(["div", "truediv", "itruediv"], _of_division),
     **dict.fromkeys(["matmul", "bmm"], note_product),
     **dict.fromkeys(["gru", "lstm", "rnn_tanh", "rnn_relu"], _of_recurrence),
     **dict.fromkeys(["dropout", "alpha_dropout", "dropout1d", "dropout2d", "dropout3d"], _of_dropout),
     **{name: partial(_of_arithmetic, name) for name in ("sub", "rsub", "add", "radd", "iadd", "mul", "rmul")},
-    **dict.fromkeys(["max", "min", "amax", "amin", "sum", "mean", "median"], note_whole),
+    **dict.fromkeys(["max", "min", "amax", "amin", "median"], note_whole),
+    **dict.fromkeys(["sum", "mean"], _of_sum),
     "getitem": note_slice,
     **dict.fromkeys(["normal", "bernoulli", "multinomial", "poisson"], _of_draw),
 }

@@ -39,6 +39,7 @@ class Trace:
         self.summed: dict[int, int] = {}  # node -> the dimension, from the end, that a softmax was taken over
         self.joined: dict[int, tuple[int, int]] = {}  # node -> the two dimensions that became its first
         self.beginnings: set[int] = set()  # the first rows of a longer table that was not computed
+        self.turned: set[int] = set()  # what was multiplied with a negative number
         self.starts: dict[int, int] = {}  # a slice of time -> the place at which it begins
         self.wholes: dict[int, int] = {}  # node -> the reduction of a whole table to one number that it comes from
         self.named: dict[int, int] = {}  # node -> index of the named tensor

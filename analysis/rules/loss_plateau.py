@@ -11,6 +11,7 @@ import numpy as np
 from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -45,7 +46,7 @@ class LossPlateau(Rule):
     least_steps: int = 50
 
     def check(self, view: View) -> Iterable[Finding]:
-        if len(view.objectives) != 1:
+        if len(view.objectives) != 1 or _is_of_policy(view):
             return
         constants = [baseline.constant for baseline in baselines(view) if math.isfinite(baseline.constant)]
         flat = [curve for curve in loss_curves(view) if self._is_flat(curve, min(constants, default=math.nan))]
@@ -71,3 +72,9 @@ class LossPlateau(Rule):
         )
         shown = [evidence(curve.history, "mean", f"{curve.start:.3g} to {curve.end:.3g}")]
         return self.finding(view, curve.place.node, "warning", summary, shown, step=int(curve.steps[0]), confidence=0.7)
+
+
+def _is_of_policy(view: View) -> bool:
+    """Whether the loss is a log-probability times data: its gradient counts, its size says nothing."""
+    sites = [site for kind in ("plus log", "minus log") for site in sites_of(view, kind)]
+    return any("weighted" in site.operation and not site.after.isdisjoint(view.objectives) for site in sites)
