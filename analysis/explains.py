@@ -139,6 +139,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "hidden-end": {},
+    "own-backward": {
+        **_BLOW_UP,
+        **_SIGNAL,
+        "dead-units": "anywhere",
+        "saturated-activation": "anywhere",
+        "constant-output": "anywhere",
+    },
     "likelihood-sign": {
         **_BLOW_UP,
         "unbounded-loss": "anywhere",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -15,6 +16,7 @@ from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import MADE, comparisons, is_floating
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.relation import are_related, gather_pairs, go_together
+from stepscope.analysis.renumbered import answers, how_renumbered
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -23,8 +25,9 @@ from stepscope.store import Step
 _MOST_STEPS = 120
 _MOST_FEATURES = 64
 _MOST_SAMPLES = 500
-_SPARSE = 0.9
-"""The share of zeros from which the nearest neighbours of an input are those with the fewest other numbers."""
+_SPARSE, _KNOWN = 0.9, 0.6
+"""The share of zeros from which the nearest neighbours of an input are those with the fewest other numbers;
+the part of a constant answer's loss below which the training's data are known."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +43,12 @@ class UnrelatedTargets(Rule):
     inputs, whose neighbours say little, it is worth knowing only. Besides: of two sides
     of a loss, ``(a, b)`` was flattened on one and ``(b, a)`` on the other.
 
-    Causes: inputs shuffled without their targets, files sorted in two ways, an index off by one, labels drawn anew.
+    In steps that only evaluate, and are worse than a constant answer although the training is far better: if the net's
+    answers for the kept samples are wrong in one and the same way (all by the same difference, or another number for
+    each class), then the labels are numbered in another way than those of the training.
+
+    Causes: inputs shuffled without their targets, files sorted in two ways, an index off by one, labels drawn anew;
+    classes that are numbered by the folders, or words, that happen to be there.
 
     Remedy: look at some samples with their targets by hand; shuffle indices, not arrays.
 
@@ -58,6 +66,7 @@ class UnrelatedTargets(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._in_another_order(view)
+        yield from self._numbered_otherwise(view)
         known = {baseline.loss: baseline for baseline in baselines(view) if np.isfinite(baseline.constant)}
         for curve in loss_curves(view):
             baseline = known.get(curve.place)
@@ -81,6 +90,35 @@ class UnrelatedTargets(Rule):
                 source=site.source, causes="(batch, time) was flattened on one side, (time, batch) on the other.",
                 remedy="Bring both into the same order, by a transpose, before they are flattened.",
             )  # fmt: skip
+
+    def _numbered_otherwise(self, view: View) -> Iterable[Finding]:
+        """Evaluations whose labels are those of the training, in another numbering."""
+        ends = {curve.place: curve.end for curve in loss_curves(view)}
+        for comparison in (c for c in comparisons(view) if len(c.shape) == 2 and len(c.target_shape) == 1):
+            constant = math.log(max(comparison.shape[1], 2))
+            if comparison.target is None or not ends.get(comparison.loss, constant) < _KNOWN * constant:
+                continue
+            for kind in sorted({step.kind for step in view.steps} - view.training_kinds):
+                steps = [step for step in view.steps if step.kind == kind]
+                known = steps[len(steps) // 3 :]  # the first ones may be wrong in any way
+                chosen, wanted = answers(known, comparison.prediction, comparison.target)
+                how = how_renumbered(chosen, wanted)
+                if how:
+                    yield self._renumbered(view, comparison.target, comparison.loss, kind, how, steps[0].number)
+
+    def _renumbered(self, view: View, target: Place, loss: Place, kind: str, how: str, step: int) -> Finding:
+        summary = (
+            f"The labels of kind {kind!r} are numbered in another way than those of the training: {how}. The net may "
+            f"be right, and the {kind} labels wrong."
+        )
+        every = view.history(loss.node, role=loss.role, training=False)
+        return self.finding(
+            view, target.node, "warning", summary, [evidence(every, "mean", f"the loss of kind {kind!r}", kind)],
+            step=step, nodes=[loss.node], confidence=0.85,
+            causes="Classes that are numbered by the folders, files or words that are there: one is missing, or sorted "
+            "in another way.",
+            remedy="Number the classes once, for the training, and use that table for all other data.",
+        )  # fmt: skip
 
     def _look(self, view: View, curve: Curve, constant: float) -> Iterable[Finding]:
         compared = [c for c in comparisons(view) if c.loss == curve.place and c.target is not None]
