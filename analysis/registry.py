@@ -58,6 +58,7 @@ from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.optimizer_reset import OptimizerReset
 from stepscope.analysis.rules.optimizer_settings import OptimizerSettings
 from stepscope.analysis.rules.overfitting import Overfitting
+from stepscope.analysis.rules.own_backward import OwnBackward
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
 from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
@@ -100,6 +101,7 @@ RULES: dict[str, type[Rule]] = {
         ShiftedLabels,
         HiddenEnd,
         LikelihoodSign,
+        OwnBackward,
         UnchangedParameters,
         GradientCut,
         NoGradient,

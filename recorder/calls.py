@@ -24,6 +24,7 @@ _AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal",
 _DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
 
 
+_OF_TORCH = frozenset(["CheckpointFunctionBackward", "CompiledFunctionBackward", "BackwardHookFunctionBackward"])
 _LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"])
 _MOVES = frozenset(
     ["", "view", "reshape", "flatten", "unflatten", "squeeze", "unsqueeze", "transpose", "permute", "contiguous", "to",
@@ -62,7 +63,7 @@ def _between(job: StepJob) -> Iterable[FoundCall]:
     after = _named_after(job, sorted(kinds))
     for node, kind in sorted(kinds.items()):
         before = tuple(sorted((along_gradient if kind == "cut" else ancestors).behind(node)))
-        place = job.places[node]
+        place = job.places[node] or (_place_of_use(job, node) if kind == "own backward" else None)
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
         if place is not None and before and not is_logged:
             kind, _, argument = kind.partition(": ")
@@ -87,9 +88,22 @@ def _kinds(job: StepJob) -> dict[int, str]:
         is_cut = not carries[node] and any(carries[parent] for parent in parents)
         if is_cut and learns and operation != _READ:
             found[node] = "cut"
+        elif carries[node] and is_own_function(operation):
+            found[node] = "own backward"
         elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found
+
+
+def is_own_function(operation: str) -> bool:
+    """Whether an operation is the backward of a function that the user wrote; those of torch's own end in numbers."""
+    return operation.endswith("Backward") and operation not in _OF_TORCH
+
+
+def _place_of_use(job: StepJob, node: int) -> Place | None:
+    """Where something is first computed from a node."""
+    uses = (place for place, parents in zip(job.places, job.parents, strict=True) if node in parents and place)
+    return next(uses, None)
 
 
 def _follows_another(job: StepJob, node: int) -> bool:

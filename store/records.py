@@ -163,6 +163,7 @@ class Call:
     * ``whole batch``: a reduction of a table to one number that is then added to what each sample has of its own.
     * ``plus log``, ``minus log``: a single number that is made of one logarithm of probabilities, with this sign:
       ``mean(alone)``, or ``mean(weighted)`` with data.
+    * ``own backward``: a function of the user's own, ``class F(torch.autograd.Function)``, where its result is used.
     * ``starts``: a slice, on the way to a loss, that begins later than what it was cut from: ``getitem(1)``.
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
       dimension than the product behind it sums over; ``over another``: a loss of one over another than the classes.
