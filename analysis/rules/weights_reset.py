@@ -27,8 +27,9 @@ class WeightsReset(Rule):
 
     How it is measured: between two recorded steps the norm of a weight can change by the updates in between at most.
     Steps count in which it changes by several times as many updates of the size that is seen on both sides, for at
-    least half of the trained weights at once; or in which it is, bit for bit, what it was before it moved away. Where
-    the norm alone leaves it open, the way of the kept elements is held against their updates.
+    least half of the trained weights at once, or of a single weight by many times as much; or in which it is, bit for
+    bit, what it was before it moved away. Where the norm alone leaves it open, the way of the kept elements is held
+    against their updates.
 
     Causes: a model or its weights made anew inside the loop of epochs, an old checkpoint that is loaded again, weights
     that are copied from another net.
@@ -39,6 +40,8 @@ class WeightsReset(Rule):
         factor: times the largest update of both sides and the number of steps between them. Source: the triangle
             inequality gives 1; updates in between may have been larger than those that were recorded.
         share: of the trained weights.
+        alone: times what was possible, for weights that are fewer. Source: a norm that is kept by hand (a longest
+            length, a unit norm) takes back what the updates since added, which is once.
     """
 
     name = "weights-reset"
@@ -46,19 +49,26 @@ class WeightsReset(Rule):
     remedy = "Look for what runs at that step besides the optimizer: initialisation, loading, copying."
     factor: float = 3.0
     share: float = 0.5
+    alone: float = 20.0
 
     def check(self, view: View) -> Iterable[Finding]:
         weights = [p.node for p in trainable(view) if len(p.shape) > 1 and len(view.history(p.node, "update")) > 2]
-        jumps: dict[int, list[str]] = defaultdict(list)
+        jumps: dict[int, dict[str, float]] = defaultdict(dict)
         for node in weights:
-            for step in sorted({*self._jumps(view, node), *_returns(view, node)}):
-                jumps[step].append(node)
-        steps = sorted(step for step, nodes in jumps.items() if len(nodes) >= max(1, self.share * len(weights)))
+            for step in _returns(view, node):
+                jumps[step][node] = self.factor
+            for step, times in self._jumps(view, node):
+                jumps[step][node] = times
+        steps = sorted(step for step, nodes in jumps.items() if self._is_reset(nodes, len(weights)))
         if steps:
-            yield self._finding(view, steps, jumps[steps[0]])
+            first = jumps[steps[0]]
+            yield self._finding(view, steps, sorted(first, key=weights.index))
 
-    def _jumps(self, view: View, node: str) -> list[int]:
-        """The steps at whose start a weight is not where its optimizer had left it."""
+    def _is_reset(self, times: dict[str, float], weights: int) -> bool:
+        return len(times) >= max(1, self.share * weights) or max(times.values()) > self.alone
+
+    def _jumps(self, view: View, node: str) -> list[tuple[int, float]]:
+        """The steps at whose start a weight is not where its optimizer had left it, and how many times too far."""
         value, update = view.history(node), view.history(node, "update")
         if not np.array_equal(value.steps, update.steps):
             return []
@@ -66,11 +76,9 @@ class WeightsReset(Rule):
         possible = np.maximum(moved[:-1], moved[1:]) * np.diff(value.steps)
         times = np.abs(np.diff(norms)) / np.where(possible > 0, possible, np.inf)
         near = np.flatnonzero((times > _SUSPICIOUS) & (times <= self.factor))[:_MOST]
-        pairs = {int(at): value.steps[at : at + 2].tolist() for at in near}
-        way = {at: _way(view, node, pair, float(possible[at])) for at, pair in pairs.items()}
-        far = times > self.factor
-        far[[at for at, ratio in way.items() if ratio > self.factor]] = True
-        return [int(step) for step in value.steps[1:][far]]
+        for at in near.tolist():
+            times[at] = max(times[at], _way(view, node, value.steps[at : at + 2].tolist(), float(possible[at])))
+        return [(int(value.steps[at + 1]), float(times[at])) for at in np.flatnonzero(times > self.factor)]
 
     def _finding(self, view: View, steps: list[int], nodes: list[str]) -> Finding:
         first = steps[0]

@@ -75,6 +75,30 @@ def test_weights_that_are_reset(tmp_path: Path) -> None:
     assert finding.step == 20 and {finding.node, *finding.nodes} == {"model.0.weight", "model.2.weight"}
 
 
+def test_one_of_many_layers_that_is_made_anew(tmp_path: Path) -> None:
+    model = mlp(8, 16, 16, 16, 4)
+
+    def data(number: int) -> tuple[torch.Tensor, ...]:
+        if number == 30:
+            nn.init.normal_(model[2].weight, std=0.5)
+        return blob_batches(number)
+
+    finding = only(record(tmp_path, model, crossed(model), data, lr=0.003, steps=60), "weights-reset")
+    assert finding.step == 30 and (finding.node, finding.nodes) == ("model.2.weight", ())
+
+
+def test_a_norm_that_is_kept_by_hand_is_no_reset(tmp_path: Path) -> None:
+    model = mlp(8, 16, 16, 16, 4)
+
+    def data(number: int) -> tuple[torch.Tensor, ...]:
+        with torch.no_grad():
+            model[2].weight.div_(model[2].weight.norm(dim=1, keepdim=True))
+        return blob_batches(number)
+
+    trial = record(tmp_path, model, crossed(model), data, lr=0.03, steps=60)
+    assert findings(trial, "weights-reset") == []
+
+
 def test_large_steps_are_no_reset(tmp_path: Path) -> None:
     model = mlp(8, 16, 4)
     trial = record(tmp_path, model, crossed(model), blob_batches, lr=0.3, every=3, steps=60)
