@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -67,7 +67,7 @@ class MissingNonlinearity(Rule):
 
     def _is_alone(self, view: View, before: Place, after: Place, steps: Sequence[Step]) -> bool:
         """Whether a layer's output goes into one other layer only, and not to make a low-rank or separable one."""
-        readers = {link.place.node for link in view.flow.sinks.get(before, ())}
+        readers = {place.node for place in _readers(view, before)}
         return len(readers) == 1 and before.node != after.node and not _is_factor(view, before, after, steps[0])
 
     def _is_linear(self, step: Step, before: Place, after: Place) -> bool:
@@ -113,6 +113,15 @@ def _only_source(view: View, place: Place) -> Place | None:
         return None
     # Another name of the same tensor is no second layer.
     return None if before in list(view.flow.same_tensor(place)) and not _has_weight(view, place) else before
+
+
+def _readers(view: View, place: Place) -> Iterator[Place]:
+    """What takes a tensor, under whichever name: the output of a last module is that of its container, too."""
+    for link in view.flow.sinks.get(place, ()):
+        if place in view.flow.same_tensor(link.place):
+            yield from _readers(view, link.place)
+        else:
+            yield link.place
 
 
 def _layers_behind(view: View, places: Iterable[Place]) -> list[Place]:

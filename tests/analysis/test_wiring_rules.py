@@ -49,6 +49,24 @@ def test_layers_with_nothing_between(way: str, tmp_path: Path) -> None:
     assert [finding.rule for finding in told(tmp_path, model, images, "missing-nonlinearity")] == expected
 
 
+class Excited(nn.Module):
+    """Squeeze and excitation: what a convolution makes is averaged for a gate, and weighed with it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Sequential(nn.BatchNorm2d(8), nn.ReLU(), nn.Conv2d(8, 8, 3, padding=1))
+        self.gate = nn.Sequential(nn.Linear(8, 8), nn.ReLU(), nn.Linear(8, 8), nn.Sigmoid())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        change = self.inner(x)
+        return x + change * self.gate(change.mean((2, 3)))[..., None, None]
+
+
+def test_an_output_that_is_also_weighed_is_not_linear(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3), Excited(), *end(8))
+    assert told(tmp_path, model, images, "missing-nonlinearity") == []
+
+
 class Stack(nn.Module):
     """Layers one after the other, or heads beside each other."""
 
