@@ -139,6 +139,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "hidden-end": {},
+    "scrambled-input": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "own-backward": {
         **_BLOW_UP,
         **_SIGNAL,
@@ -177,7 +178,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
     },
     "frozen-parameters": {"unchanged-parameters": "anywhere", "untrained-parameters": "anywhere", **_LOSS},
-    "gradient-cut": {"no-gradient": "upstream", "loss-plateau": "anywhere", "ignored-input": "anywhere"},
+    "gradient-cut": {
+        "no-gradient": "upstream",
+        "posterior-collapse": "anywhere",
+        "loss-plateau": "anywhere",
+        "ignored-input": "anywhere",
+    },
     "ignored-input": {"constant-output": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "accumulated-gradients": {
         **_BLOW_UP,

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from support.short_runs import Batch, curve, findings, mlp, only, record
+from support.short_runs import Batch, blobs, curve, findings, mlp, only, record
 
 
 def _curves(number: int) -> Batch:
@@ -67,3 +67,25 @@ def test_scores_that_are_taken_for_shares(how: str, tmp_path: Path) -> None:
         assert "sigmoid" in only(trial, "unbounded-loss").summary
     else:
         assert not findings(trial, "unbounded-loss")
+
+
+@pytest.mark.parametrize("how", ["chunks", "two heads", "in use", "noise that is added"])
+def test_a_code_that_says_nothing_without_names(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    width = 4 if how == "two heads" else 8
+    model = nn.ModuleDict({"encode": mlp(16, 32, width), "other": mlp(16, 32, 4), "decode": mlp(4, 32, 16)})
+    price = 2.0 if how in ("chunks", "two heads") else 0.01
+
+    def loss_of(x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        given = model["encode"](x)
+        mean, spread = (given, model["other"](x)) if how == "two heads" else given.chunk(2, dim=1)
+        if how == "noise that is added":
+            return (model["decode"](mean + 0.5 * torch.randn_like(mean)) - x).square().mean() + 0 * spread.sum()
+        made = model["decode"](mean + (spread / 2).exp() * torch.randn_like(mean))
+        return (made - x).square().mean() + price * (mean.square() + spread.exp() - 1 - spread).sum(1).mean()
+
+    found = findings(
+        record(tmp_path, model, loss_of, lambda n: blobs(features=16, seed=n), steps=60), "posterior-collapse"
+    )
+    assert bool(found) == (how in ("chunks", "two heads"))
+    assert all(finding.node == "model.encode" for finding in found)
