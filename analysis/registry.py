@@ -65,6 +65,7 @@ from stepscope.analysis.rules.representation_collapse import RepresentationColla
 from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
+from stepscope.analysis.rules.scrambled_input import ScrambledInput
 from stepscope.analysis.rules.settings_change import SettingsChange
 from stepscope.analysis.rules.several_labels import SeveralLabels
 from stepscope.analysis.rules.shared_modules import SharedModules
@@ -102,6 +103,7 @@ RULES: dict[str, type[Rule]] = {
         HiddenEnd,
         LikelihoodSign,
         OwnBackward,
+        ScrambledInput,
         UnchangedParameters,
         GradientCut,
         NoGradient,

@@ -65,7 +65,8 @@ def _between(job: StepJob) -> Iterable[FoundCall]:
         before = tuple(sorted((along_gradient if kind == "cut" else ancestors).behind(node)))
         place = job.places[node] or (_place_of_use(job, node) if kind == "own backward" else None)
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
-        if place is not None and before and not is_logged:
+        is_of_data = kind in ("mix", "scramble") and after[node]  # before it got its name as an input
+        if place is not None and (before or is_of_data) and not is_logged:
             kind, _, argument = kind.partition(": ")
             operation = f"{job.operations[node]}({argument})" if argument else job.operations[node]
             yield FoundCall(kind, operation, place, before, tuple(sorted(after[node])))

@@ -67,8 +67,9 @@ class BatchLeak(Rule):
             sites = [site for site in torn if site.source == line]
             before = [p for p in _ordered(view, (p for site in sites for p in site.before)) if _is_data(view, p)]
             after = [p for p in _ordered(view, (p for site in sites for p in site.after)) if p in towards_loss]
-            if before and after:
-                yield self._torn(view, sites[0], before, after)
+            is_of_data = not any(site.before for site in sites)  # reshaped before it became an input
+            if after and (before or (is_of_data and view.flow.vertices[after[0]].type == "input")):
+                yield self._torn(view, sites[0], before or after, after)
         yield from self._placed(view)
         for place in _time_first(view):
             yield from self._over_samples(view, place)
