@@ -13,10 +13,11 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import elements, layers
+from stepscope.analysis.leftovers import Leftover, leftovers
 from stepscope.analysis.lines import line_of_step
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.optimizers import held_by
-from stepscope.analysis.parameters import is_unchanged, learning
+from stepscope.analysis.parameters import is_unchanged, learning, listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import NEURON_STATISTICS
@@ -51,6 +52,10 @@ class AccumulatedGradients(Rule):
     before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose
     starts anew now and then. The layers of each optimizer are judged together.
 
+    Or an optimizer uses the sum of what two losses gave, although one of them trains the parameters of another one that
+    lie before: its gradient was left over in a net that it only went through. It is a warning where both work against
+    each other, as those of a GAN do; else two losses may be meant.
+
     Causes: ``optimizer.zero_grad()`` is missing, sits outside the loop, or is called on another optimizer.
 
     Remedy: call ``optimizer.zero_grad()`` once a step, before ``backward()``.
@@ -59,6 +64,7 @@ class AccumulatedGradients(Rule):
         share: of the pairs of steps. Source: accumulation over 16 micro-batches still starts anew in every 16th step,
             15 of 16 are 0.94. Where an optimizer is watched, it must step wherever gradients arrive, besides.
         tolerance: of the equality, relative to the terms. Source: float32 rounding of long sums.
+        against: the cosine of both, in the median. Source: a critic is to lower what its generator wants to raise.
         times: without neighbouring steps: how many times its own sum the bias's gradient must be in the median.
             Clipping and averaging over devices only make it smaller.
     """
@@ -69,6 +75,7 @@ class AccumulatedGradients(Rule):
     share: float = 0.95
     tolerance: float = 5e-3
     times: float = 3.0
+    against: float = -0.3
 
     def check(self, view: View) -> Iterable[Finding]:
         judged: dict[tuple[str, ...], list[tuple[float, str]]] = {}
@@ -84,6 +91,27 @@ class AccumulatedGradients(Rule):
             if np.median([share for share, _ in shares]) >= self.share:
                 held = [node for node in learning(view) if holders.get(node, ()) == names]
                 yield self._finding(view, max(shares)[1], held)
+        left: dict[tuple[tuple[str, ...], str, str], list[Leftover]] = {}
+        for found in leftovers(view):
+            left.setdefault((found.optimizers, found.left, found.own), []).append(found)
+        yield from (self._left_over(view, group) for group in left.values())
+
+    def _left_over(self, view: View, group: list[Leftover]) -> Finding:
+        first, *others = group
+        other, own = (name.partition(":")[2] for name in (first.left, first.own))
+        against = float(np.median([found.against for found in group]))
+        summary = (
+            f"Gradients are left over: the optimizer of {listed(found.node for found in group)} uses the sum of what "
+            f"{own!r} and {other!r} gave (their cosine is {against:.2g}), but {other!r} trains the parameters of "
+            f"another optimizer, and only passed through. No zero_grad() lies between."
+        )
+        shown = [evidence(view.history(first.node, name), "norm", name) for name in (first.left, first.own, "gradient")]
+        return self.finding(
+            view, first.node, "warning" if against < self.against else "info", summary, shown,
+            step=view.training[0].number, nodes=[found.node for found in others], confidence=0.9,
+            source=line_of_step(view, "backward"), causes="All gradients are set to zero once, before both losses.",
+            remedy="Call zero_grad() of an optimizer right before backward() of its own loss.",
+        )  # fmt: skip
 
     def _share(self, sums: _Sums) -> float | None:
         """The share of neighbouring steps in which the gradient was carried on; None if too few can tell."""
