@@ -148,6 +148,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "hidden-end": {},
     "scrambled-input": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
+    "flipped-masks": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "own-backward": {
         **_BLOW_UP,
         **_SIGNAL,

@@ -29,6 +29,7 @@ from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
 from stepscope.analysis.rules.flat_scores import FlatScores
+from stepscope.analysis.rules.flipped_masks import FlippedMasks
 from stepscope.analysis.rules.frozen_parameters import FrozenParameters
 from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
@@ -104,6 +105,7 @@ RULES: dict[str, type[Rule]] = {
         LikelihoodSign,
         OwnBackward,
         ScrambledInput,
+        FlippedMasks,
         UnchangedParameters,
         GradientCut,
         NoGradient,

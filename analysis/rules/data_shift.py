@@ -25,7 +25,8 @@ class DataShift(Rule):
     How it is measured: mean and standard deviation of each input and target over the training steps; the medians of
     eight steps before and after a point. The standard deviation must become ``scale`` times as large or small, or the
     mean move by so many standard deviations, far beyond what both vary by; and the loss of the next steps be above all
-    of the eight before, by as much.
+    of the eight before, by as much. What becomes ``alone`` times as large or small for good is told whatever the loss
+    does: a normalisation may hide it.
 
     Causes: another file, another normalisation (raw bytes instead of parts of one), another transformation from that
     epoch on.
@@ -35,6 +36,8 @@ class DataShift(Rule):
     Attributes:
         scale: times the usual. Source: standardised data of healthy runs stay within a factor of two.
         deviations: times the median absolute deviation (1.4826 MAD) of the eight steps on both sides.
+        alone: as ``scale``, between the medians of all steps before and after. Source: of ours; bytes instead of parts
+            of one are 255 times as large.
     """
 
     name = "data-shift"
@@ -42,6 +45,7 @@ class DataShift(Rule):
     remedy = "Look at the batch of that step, and at what the loader does differently from there on."
     scale: float = 3.0
     deviations: float = 10.0
+    alone: float = 10.0
 
     def check(self, view: View) -> Iterable[Finding]:
         curves = list(loss_curves(view))
@@ -50,8 +54,12 @@ class DataShift(Rule):
                 continue
             history = view.history(name)
             place = self._shift(history)
-            if place is not None and self._suffers(curves[0], int(history.steps[place])):
-                yield self._finding(view, history, place)
+            if place is None:
+                continue
+            if self._suffers(curves[0], int(history.steps[place])):
+                yield self._finding(view, history, place, "the loss jumps")
+            elif self._stays(history, place):
+                yield self._finding(view, history, place, "so it stays")
 
     def _shift(self, history: History) -> int | None:
         """The position of the first step that is as different as that from those before it."""
@@ -72,6 +80,17 @@ class DataShift(Rule):
         jumps = np.abs(np.diff(std[inside])) + np.abs(np.diff(mean[inside]))
         return first + 1 + int(np.argmax(jumps))
 
+    def _stays(self, history: History, place: int) -> bool:
+        """Whether it is far from what it was up to the end."""
+        mean, std = history.of("mean"), history.of("std")
+        (mean_before, mean_after), (before, after) = (
+            (float(np.median(values[:place])), float(np.median(values[place:]))) for values in (mean, std)
+        )
+        ratio = max(after, 1e-12) / max(before, 1e-12)
+        return not 1 / self.alone < ratio < self.alone or abs(mean_after - mean_before) > self.alone * max(
+            before, 1e-12
+        )
+
     def _suffers(self, curve: Curve, step: int) -> bool:
         place = int(np.searchsorted(curve.steps, step))
         before, after = curve.values[max(0, place - _WINDOW) : place], curve.values[place : place + _WINDOW // 2]
@@ -80,7 +99,7 @@ class DataShift(Rule):
         spread = 1.4826 * float(np.median(np.abs(before - np.median(before))))
         return float(np.median(after)) > max(float(before.max()), float(np.median(before)) + self.deviations * spread)
 
-    def _finding(self, view: View, history: History, place: int) -> Finding:
+    def _finding(self, view: View, history: History, place: int, then: str) -> Finding:
         step = int(history.steps[place])
         what = "inputs" if view.nodes[history.node].type == "input" else "targets"
         mean, std = history.of("mean"), history.of("std")
@@ -90,7 +109,7 @@ class DataShift(Rule):
         )
         summary = (
             f"The {what} change at step {step}: {history.node} has a mean of {mean_after:.3g} and a standard deviation "
-            f"of {std_after:.3g} from there on, {mean_before:.3g} and {std_before:.3g} before; the loss jumps."
+            f"of {std_after:.3g} from there on, {mean_before:.3g} and {std_before:.3g} before; {then}."
         )
         shown = [evidence(history, "std", f"{std_before:.3g} to {std_after:.3g}")]
         return self.finding(view, history.node, "warning", summary, shown, step=step, confidence=0.85)

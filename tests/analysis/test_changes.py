@@ -42,9 +42,10 @@ class Run:
 Change = Callable[[Run, torch.Tensor, torch.Tensor], tuple[torch.Tensor, torch.Tensor]]
 
 
-def trained(folder: Path, change: Change) -> tuple[Finding, ...]:
-    """Train; from the step ``CHANGE`` on, ``change`` has its hand in each batch."""
+def trained(folder: Path, change: Change, *first: nn.Module) -> tuple[Finding, ...]:
+    """Train, with these layers first; from the step ``CHANGE`` on, ``change`` has its hand in each batch."""
     run = Run()
+    run.net = nn.Sequential(*first, *run.net)
     with Recorder(folder, trial="t", schedule=1, strict=True) as recorder:
         recorder.watch(run.net, run.optimizer)
         for number in range(STEPS):
@@ -104,6 +105,12 @@ def test_the_step_and_the_cause_of_a_change(tmp_path: Path, change: Change, rule
     assert findings[0].step is not None and CHANGE <= findings[0].step <= CHANGE + 2
     jumps = [one for tree in findings for one in tree.walk() if one.rule in ("loss-jump", "loss-spike")]
     assert all(one.step is not None and one.step >= CHANGE for one in jumps)
+
+
+def test_data_that_change_before_a_normalisation_that_hides_it(tmp_path: Path) -> None:
+    (finding,) = trained(tmp_path, lambda run, x, y: (20 * x, y), nn.BatchNorm1d(16, affine=False))
+    assert (finding.rule, finding.node, finding.step) == ("data-shift", "input", CHANGE)
+    assert finding.summary.endswith("so it stays.")
 
 
 def test_without_a_change_nothing_is_said(tmp_path: Path) -> None:
