@@ -94,6 +94,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "data-shift": {
         **_BLOW_UP,
         **_SIGNAL,
+        "extreme-batch": "anywhere",
         "input-scale": "anywhere",
         "target-scale": "anywhere",
         "unrelated-targets": "anywhere",
@@ -196,7 +197,6 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "ignored-input": {"constant-output": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "accumulated-gradients": {
         **_BLOW_UP,
-        "unchanged-parameters": "anywhere",
         "gan-balance": "anywhere",
         "learning-rate": "anywhere",
         "dead-units": "anywhere",
@@ -242,6 +242,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
     },
     "mode-collapse": {"constant-output": "anywhere"},
+    "oversmoothing": {**_LOSS, "vanishing-gradient": "anywhere", "exploding-gradient": "anywhere"},
     "representation-collapse": {"constant-output": "anywhere", "loss-plateau": "anywhere", "no-gradient": "anywhere"},
     "posterior-collapse": {"constant-output": "anywhere", "loss-plateau": "anywhere"},
     "dead-units": {**_SILENCE, "dead-units": "downstream"},
