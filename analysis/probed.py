@@ -33,6 +33,7 @@ class _Meaning(NamedTuple):
 _MEANINGS = {
     "batch": _Meaning("batch-leak", "warning"),  # a contrastive head may mix samples on purpose
     "time": _Meaning("future-leak", "error"),  # asked for only where the model must not look ahead
+    "gradient": _Meaning("own-backward", "warning"),  # a straight-through estimator is meant so
     "input": _Meaning("ignored-input", "warning"),  # worth knowing only, if another input has an effect
 }
 

@@ -15,6 +15,8 @@ from torch import nn
 
 from stepscope.recorder.errors import RecorderError
 from stepscope.recorder.outputs import tensors_with_roles
+from stepscope.recorder.probe_gradient import Slopes, in_double, slopes_of_modules
+from stepscope.recorder.probe_inputs import Arguments
 from stepscope.recorder.tracer import UNSEEN
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -69,6 +71,11 @@ class ProbeCopy:
                 for hook in hooks:
                     hook.remove()
         return [*seen, *_tensors("", output)]
+
+    def slopes(self, given: Arguments) -> list[Slopes]:
+        """The derivatives of every module, in float64."""
+        with same_random_numbers(), UNSEEN():
+            return list(slopes_of_modules(copy.deepcopy(self._model).double(), in_double(given)))
 
 
 @contextmanager

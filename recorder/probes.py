@@ -14,8 +14,10 @@ from stepscope.recorder.probe_changes import change_of, differs, first_change, o
 from stepscope.recorder.probe_copy import ProbeCopy, Seen
 from stepscope.recorder.probe_inputs import Arguments, arguments_of, changed, named_tensors, other_values
 
-ProbeName = Literal["batch", "input", "time"]
-PROBES: tuple[ProbeName, ...] = ("batch", "input", "time")
+ProbeName = Literal["batch", "input", "time", "gradient"]
+PROBES: tuple[ProbeName, ...] = ("batch", "input", "time", "gradient")
+_WRONG = 1e-3
+"""The part by which a derivative in float64 may differ from that of finite differences."""
 
 
 @dataclass(frozen=True)
@@ -61,6 +63,8 @@ def probe(
         batch: what it is called with: a tensor, a tuple or list of arguments, or a dict of arguments by name.
         probes: ``"batch"``: another sample's input changes a sample's output. ``"input"``: an argument changes nothing.
             ``"time"``: a later input changes an earlier output; ask for it where the model must not look ahead.
+            ``"gradient"``: the backward of a module is not the derivative of what it computes (a custom function, a
+            ``detach``); it asks each module in float64, and names the first one that is wrong by itself.
         batch_dim: the dimension of samples, of inputs and outputs.
         time_dim: the dimension of time, of inputs and outputs.
         tolerance: changes up to this part of a tensor's size (root mean square) are rounding.
@@ -85,6 +89,8 @@ def probe(
     for name in probes:
         if name == "batch":
             results.append(_over_batch(copy, given, plain, batch_dim, max(samples), tolerance))
+        elif name == "gradient":
+            results.append(_of_gradient(copy, given))
         elif name == "time":
             results.append(_over_time(copy, given, plain, batch_dim, time_dim, tolerance))
         else:
@@ -118,6 +124,26 @@ def _over_batch(
     summary = f"Changing the input of sample {chosen} changes what other samples give, by {value:.2g}{where}{said}."
     remedy = "Look for a reshape, softmax, norm or mean over the dimension of samples."
     return Probed("batch", True, module, value, summary, remedy)
+
+
+def _of_gradient(copy: ProbeCopy, given: Arguments) -> Probed:
+    """Inner modules come first, so that the first wrong one is wrong by itself, and not by a part of it."""
+    every = copy.slopes(given)
+    wrong = next((slopes for slopes in every if slopes.apart > _WRONG), None)
+    if wrong is None:
+        value = max((slopes.apart for slopes in every), default=0.0)
+        return Probed(
+            "gradient", False, "", value, f"The gradients of {len(every)} calls are those of what they compute."
+        )
+    where = wrong.path or "the model"
+    summary = (
+        f"The backward of {where} is not the derivative of what it computes: along one direction it says "
+        f"{wrong.backward:.3g}, where the outputs change by {wrong.forward:.3g}."
+    )
+    remedy = (
+        "Correct the backward of its custom function, or take out a detach; a straight-through estimator is meant so."
+    )
+    return Probed("gradient", True, wrong.path, wrong.apart, summary, remedy)
 
 
 def _over_time(copy: ProbeCopy, given: Arguments, plain: list[Seen], batch: int, dim: int, tolerance: float) -> Probed:
