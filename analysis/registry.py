@@ -59,6 +59,7 @@ from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.optimizer_reset import OptimizerReset
 from stepscope.analysis.rules.optimizer_settings import OptimizerSettings
 from stepscope.analysis.rules.overfitting import Overfitting
+from stepscope.analysis.rules.oversmoothing import Oversmoothing
 from stepscope.analysis.rules.own_backward import OwnBackward
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
@@ -157,6 +158,7 @@ RULES: dict[str, type[Rule]] = {
         GanBalance,
         RepresentationCollapse,
         ModeCollapse,
+        Oversmoothing,
         PosteriorCollapse,
         SchedulerRhythm,
         UnrelatedTargets,
