@@ -29,7 +29,7 @@ class HiddenEnd(Rule):
     Remedy: mask by the length of the text, not by the token; or let padding be a token of its own.
 
     Attributes:
-        least: fewer such places are not judged.
+        least: fewer such places are not judged. Source: of ours; by chance eight rows of words end alike seldom.
     """
 
     name = "hidden-end"

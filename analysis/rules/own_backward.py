@@ -32,7 +32,7 @@ class OwnBackward(Rule):
     Remedy: ``return grad_output * slope``; then check it with ``torch.autograd.gradcheck`` in float64.
 
     Attributes:
-        least: elements, over all steps, below which one sign may be chance.
+        least: elements, over all steps, below which one sign may be chance. Source: of ours.
     """
 
     name = "own-backward"
