@@ -89,3 +89,19 @@ def test_a_code_that_says_nothing_without_names(how: str, tmp_path: Path) -> Non
     )
     assert bool(found) == (how in ("chunks", "two heads"))
     assert all(finding.node == "model.encode" for finding in found)
+
+
+@pytest.mark.parametrize("how", ["without the volume", "with the volume", "rebuilt"])
+def test_what_shrinks_towards_one_point(how: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Linear(8, 8)
+
+    def loss_of(x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        if how == "rebuilt":
+            return (model(x) - x).square().mean()
+        volume = torch.linalg.slogdet(model.weight)[1] if how == "with the volume" else 0
+        return (model(x).square().sum(1) / 2).mean() - volume
+
+    found = findings(record(tmp_path, model, loss_of, lambda n: blobs(seed=n), steps=50), "representation-collapse")
+    assert [finding.node for finding in found] == (["model"] if how == "without the volume" else [])
+    assert all("no volume" in finding.summary for finding in found)
