@@ -95,8 +95,8 @@ class RepresentationCollapse(Rule):
         sizes = rms(history)
         summary = (
             f"{place.node} collapses: all it gives shrinks towards one point (in size from {sizes[0]:.2g} to "
-            f"{sizes[-1]:.2g}), and the loss, which compares it with no data, asks for nothing else: it knows no volume, "
-            f"and no negatives."
+            f"{sizes[-1]:.2g}), and the loss, which compares it with no data, asks for nothing else: it knows no "
+            f"volume and no negatives."
         )
         return self.finding(
             view, place.node, "warning", summary, [evidence(history, "std", "its spread over all elements")],
