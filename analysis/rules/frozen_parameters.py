@@ -13,6 +13,8 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import copies
 from stepscope.analysis.view import View, evidence
 
+_PROJECTION = 2
+"""So many random layers may be meant, as a projection."""
 _NOT_LOADED = "A checkpoint whose names are not those of the model, loaded with strict=False; or none at all."
 _PRINT = "Print what load_state_dict returns (missing and unexpected keys), and load with strict=True."
 
@@ -27,8 +29,8 @@ class FrozenParameters(Rule):
     error; some: worth knowing, as freezing a part of a net is common. So are most weights of a model that are frozen
     and held by none. Frozen weights, besides, whose bound, spread and centre are exactly what an initialisation gives
     (the uniform ones of torch's layers, Xavier's, He's, the normal ones of embeddings and transformers): nothing was
-    loaded into them. It is a warning if they are several layers in front of what learns; a single random projection,
-    or a random net that gives targets, may be meant.
+    loaded into them. It is a warning if they are more than two layers in front of what learns; a random projection, or
+    a random net that gives targets, may be meant.
 
     Causes: a net that was frozen before its new head was added, a loop that freezes too much, loaded weights; names in
     a checkpoint that are not those of the model (``module.``), and ``strict=False``.
@@ -82,7 +84,7 @@ class FrozenParameters(Rule):
         if not fresh or 2 * sum(weight.elements for weight in fresh) < sum(weight.elements for weight in given):
             return
         nodes = [weight.node for weight in given if weight in fresh]
-        is_in_front = len(nodes) > 1 and any(_is_in_front(view, weight.module.path) for weight in fresh)
+        is_in_front = len(nodes) > _PROJECTION and any(_is_in_front(view, weight.module.path) for weight in fresh)
         summary = (
             f"{len(nodes)} of {len(given)} frozen weights ({listed(nodes)}) are still their initial weights: bound, "
             f"spread and centre are those of a random initialisation. No checkpoint was loaded into them."

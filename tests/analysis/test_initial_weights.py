@@ -18,7 +18,7 @@ def _told(trial: Trial) -> list[str]:
 
 
 def _initialised(how: str) -> nn.Sequential:
-    body = mlp(8, 64, 64, last=[nn.ReLU()])
+    body = mlp(8, 64, 64, 64, last=[nn.ReLU()])
     for layer in body[::2]:
         if how == "xavier":
             nn.init.xavier_uniform_(layer.weight)
