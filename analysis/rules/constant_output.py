@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
@@ -46,6 +47,7 @@ class ConstantOutput(Rule):
             times the rounding of float32, so that what varies at all is left alone.
         faded: the prediction's spread as a part of the targets'. Source: regressions that learn end at 0.4 to 1 in our
             runs.
+        learned: a loss that has lost this part of its start is that of a net that learns: it has not faded.
         least_steps: shorter runs are not judged for having faded.
     """
 
@@ -53,6 +55,7 @@ class ConstantOutput(Rule):
     causes = "A softmax over a dimension of size one, dead units, a factor of zero, a mean over the batch dimension."
     remedy = "Look at the named node: its operation, the dimension it works on, and its weights."
     variation: float = 1e-4
+    learned: float = 0.5
     faded: float = 0.15
     least_steps: int = 100
 
@@ -73,7 +76,8 @@ class ConstantOutput(Rule):
             if first in behind:
                 continue
             yield self._finding(view, first, prediction, _variation(steps, first))
-        if not found and view.training[-1].number - view.training[0].number >= self.least_steps:
+        has_learned = fallen(view) > self.learned  # or has several losses, of which none tells
+        if not found and not has_learned and view.training[-1].number - view.training[0].number >= self.least_steps:
             yield from (self._faded(view, *pair) for pair in _fading(view, steps, self.faded))
 
     def _normalised_away(self, view: View) -> Iterator[Finding]:

@@ -86,10 +86,10 @@ class DataShift(Rule):
         (mean_before, mean_after), (before, after) = (
             (float(np.median(values[:place])), float(np.median(values[place:]))) for values in (mean, std)
         )
-        ratio = max(after, 1e-12) / max(before, 1e-12)
-        return not 1 / self.alone < ratio < self.alone or abs(mean_after - mean_before) > self.alone * max(
-            before, 1e-12
-        )
+        if not before > 0:
+            return False  # a mask of which nothing was needed so far, say
+        ratio = max(after, 1e-12) / before
+        return not 1 / self.alone < ratio < self.alone or abs(mean_after - mean_before) > self.alone * before
 
     def _suffers(self, curve: Curve, step: int) -> bool:
         place = int(np.searchsorted(curve.steps, step))

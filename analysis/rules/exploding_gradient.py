@@ -85,7 +85,8 @@ class ExplodingGradient(Rule):
             usual = median(norms[: len(norms) // 2])
             norms = np.where(norms > floor, norms, 0.0)
             # What only falls from a large start has not exploded: the loss may be close to zero by now.
-            high = np.flatnonzero((norms > self.time_ratio * usual) & (norms > 10 * largest(norms[:3])))
+            early = largest(norms[: max(3, len(norms) // 10)])
+            high = np.flatnonzero((norms > self.time_ratio * usual) & (norms > 10 * early))
             if usual > 0 and len(high):
                 found.append((int(history.steps[high[0]]), layer, float(norms[high[0]]), usual))
         if found:

@@ -103,8 +103,8 @@ class ImbalancedTargets(Rule):
         """A class of whole samples that ``ignore_index`` takes for padding."""
         inputs = {(view.shape(place, view.training[-1]) or (0,))[0] for place in view.flow.of_type("input")}
         sites = [site for site in sites_of(view, "ignores") if comparison.loss in site.after]
-        if not sites or not inputs & set(comparison.target_shape):
-            return  # padding of flattened sequences
+        if not sites or len(comparison.target_shape) != 1 or comparison.target_shape[0] not in inputs:
+            return  # padding of sequences
         ignored = float(sites[0].operation.partition("ignore_index=")[2].rstrip(")"))
         kept = list(_kept(view, target))
         share = kept.count(ignored) / max(len(kept), 1)

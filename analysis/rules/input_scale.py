@@ -46,6 +46,7 @@ class InputScale(Rule):
         large, small: sizes beyond which it counts. Source: a net with He initialisation keeps sizes, so that outputs
             start this far from the 1 that losses and later layers are made for; SageMaker's CheckInputImages has
             only a mean, of 0.2, and alarms on pixels from 0 to 1.
+        severe: a size that counts even if the loss falls; between ``large`` and this, as with ``smallish``.
         smallish, fall: sizes (or deviations, as a part of it) below this are worth knowing, and count if the loss has
             not lost this part of its start. Source: pixels that were divided by 255 twice have 0.002 to 0.004; quiet
             sounds can do with 0.01.
@@ -58,6 +59,7 @@ class InputScale(Rule):
     causes = "Pixels from 0 to 255, raw table columns, or a normalisation that was left out or done twice."
     remedy = "Subtract the mean and divide by the standard deviation of the training data."
     large: float = 10.0
+    severe: float = 20.0
     fall: float = 0.5
     smallish: float = 2e-2
     small: float = 1e-3
@@ -81,9 +83,9 @@ class InputScale(Rule):
 
     def _level(self, view: View, size: float) -> Level | None:
         """How bad an input of this size is; None if it is not."""
-        if size > self.large or 0 < size < self.small:
+        if size > self.severe or 0 < size < self.small:
             return "warning"
-        if not 0 < size < self.smallish:
+        if not (0 < size < self.smallish or size > self.large):
             return None
         return "warning" if fallen(view) < self.fall else "info"
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.curves import Curve
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.turned import turned_curves
 from stepscope.analysis.turns import DEVIATIONS, FACTOR, PART, Turn
@@ -35,6 +35,8 @@ class LossJump(Rule):
             as far, but come back.
         deviations: of the lower level (1.4826 MAD). Source: that of ``loss-spike``.
         part: of the first loss, so that the tail of a run that is almost done does not count. Source: of ours.
+        recovered: part of the new level below which its end is worth knowing only: harder data may be meant. Source:
+            of ours.
     """
 
     name = "loss-jump"
@@ -44,6 +46,7 @@ class LossJump(Rule):
     factor: float = FACTOR
     deviations: float = DEVIATIONS
     part: float = PART
+    recovered: float = 0.6
 
     def check(self, view: View) -> Iterable[Finding]:
         for curve, turn in turned_curves(view, factor=self.factor, deviations=self.deviations, part=self.part):
@@ -56,4 +59,5 @@ class LossJump(Rule):
             f"back: it is {curve.end:.3g} at the end."
         )
         shown = [evidence(curve.history, "mean", f"{turn.before:.3g} to {turn.after:.3g} at step {step}")]
-        return self.finding(view, curve.place.node, "warning", summary, shown, step=step, confidence=0.85)
+        level: Level = "info" if curve.end < self.recovered * turn.after else "warning"
+        return self.finding(view, curve.place.node, level, summary, shown, step=step, confidence=0.85)

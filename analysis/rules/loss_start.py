@@ -51,7 +51,9 @@ class LossStart(Rule):
                 continue
             start = float(history.of("mean")[0])
             factor = self.factor if baseline.is_classification else self.regression_factor
-            if math.isfinite(start) and start > factor * baseline.start and not is_sum(start, baseline):
+            if not math.isfinite(start) or start <= factor * baseline.start or is_sum(start, baseline):
+                continue
+            if not _is_beyond_scores(view, baseline, start):
                 yield self._finding(view, baseline, start)
 
     def _finding(self, view: View, baseline: Baseline, start: float) -> Finding:
@@ -68,6 +70,15 @@ class LossStart(Rule):
             view, baseline.prediction.node, level, summary, shown,
             step=int(history.steps[0]), confidence=0.8, nodes=[baseline.loss.node],
         )  # fmt: skip
+
+
+def _is_beyond_scores(view: View, baseline: Baseline, start: float) -> bool:
+    """Whether a classifier's loss is larger than its scores allow for one sample: then it is a sum over several.
+
+    A cross-entropy is at most the logarithm of the classes plus twice the largest score.
+    """
+    output = view.history(baseline.prediction.node, role=baseline.prediction.role)
+    return baseline.is_classification and start > 1.5 * (baseline.start + 2 * float(output.of("abs_max")[0]))
 
 
 def _has_other_targets(view: View, baseline: Baseline) -> bool:

@@ -17,6 +17,7 @@ from stepscope.analysis.parameters import (
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.module_never_called import is_unused
+from stepscope.analysis.twins import copies
 from stepscope.analysis.view import View, evidence
 
 
@@ -50,11 +51,13 @@ class NoGradient(Rule):
         if not any(has_gradient(view, parameter.node) for parameter in parameters):
             return
         towards_loss = view.flow.upstream(view.losses)
+        copied = {node for copy in copies(view) for node in copy.parameters}  # a moving average learns otherwise
         missing = [
             parameter
             for parameter in parameters
             if not has_gradient(view, parameter.node)
             and not is_unused(view, parameter)
+            and parameter.node not in copied
             and not any(place in towards_loss for place in view.flow.of_node(parameter.node))
         ]
         if missing:
