@@ -45,8 +45,8 @@ So of mistakes that no rule was tuned to, expect a third to a half to be told, a
 harder than those before: its authors are asked for what is not there yet, in other architectures and manners of coding,
 and a third of the newest begins in the midst of the training or shows in some steps only. What its three authors saw of
 the rules: names and first sentences, for the answers; parts of this page, unintended, after their mistakes had been
-written. Of those told, 184 of 196 (held back: 24 of 26) are told by a warning or an error, the others by a note of level
-info, of which 47 of the 356 runs without a mistake have one, too.
+written. Of those told, 184 of 196 (held back: 24 of 26) are told by a warning or an error, the others by a note of
+level info, of which 47 of the 356 runs without a mistake have one, too.
 
 The 15 false alarms of the newest set were looked at after that, and most of their rules mended (a linear probe on
 frozen layers, a moving average that is watched, losses that are sums, data that become harder on purpose); what is in
