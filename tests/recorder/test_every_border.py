@@ -106,6 +106,9 @@ def without_closure(function: Any) -> CodeType:
 def _hooks_that_stay_are_taken_off() -> Iterator[None]:
     yield
     take_off_everything()
+    with warnings.catch_warnings():  # files that a fault left open would be found while another test runs
+        warnings.simplefilter("ignore", ResourceWarning)
+        gc.collect()
 
 
 def take_off_everything() -> None:
