@@ -37,12 +37,8 @@ class _Pending:
     rows: list[Row]
     kind: _Kind
     owned: bool
-    held: bool
-
-    @property
-    def bytes(self) -> int:
-        """What the tensor takes of the memory, if it waits."""
-        return 0 if self.held else self.tensor.numel() * self.tensor.element_size()
+    bytes: int
+    """What the tensor takes of the memory if it waits; 0 if that was taken before."""
 
     def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
         """Whether this is the same tensor, unchanged, to be measured in the same way."""
@@ -88,7 +84,7 @@ class Measurements:
         """
         if tensor.__class__ is not torch.Tensor or tensor.is_nested:
             tensor = elements(tensor)
-        is_large = 2 * tensor.numel() > _stack_limit(tensor)
+        is_large = at_once and 2 * tensor.numel() > _stack_limit(tensor)
         if at_once and not is_large and not owned:
             tensor, owned = tensor.clone(), True
         version = _UNCOUNTED if tensor.is_inference() else tensor._version
@@ -98,8 +94,9 @@ class Measurements:
             waiting.rows.append((named, quantity))
             return
         kind = (tensor.dtype, tensor.shape, batch_dim, neuron_limit, tensor.device, tensor.layout)
-        pending = _Pending(weakref.ref(tensor), tensor.detach(), version, [(named, quantity)], kind, owned, held)
-        if at_once and is_large:
+        size = 0 if held else tensor.numel() * tensor.element_size()
+        pending = _Pending(weakref.ref(tensor), tensor.detach(), version, [(named, quantity)], kind, owned, size)
+        if is_large:
             self._measure(kind, [pending])
             return
         alike = self._alike.get(kind)
@@ -108,7 +105,7 @@ class Measurements:
         alike.append(pending)
         self._unplaced.append(pending)
         self._by_identity[key] = pending
-        self._bytes += pending.bytes
+        self._bytes += size
         if self._bytes > self._most_pending:
             self.flush()
 
