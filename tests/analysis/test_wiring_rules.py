@@ -67,6 +67,13 @@ def test_an_output_that_is_also_weighed_is_not_linear(tmp_path: Path) -> None:
     assert told(tmp_path, model, images, "missing-nonlinearity") == []
 
 
+@pytest.mark.parametrize("frozen", [True, False])
+def test_a_layer_on_top_of_a_frozen_one_probes_its_features(frozen: bool, tmp_path: Path) -> None:
+    trunk = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 8, 3)).requires_grad_(not frozen)
+    model = nn.Sequential(trunk, nn.Conv2d(8, 8, 1), *end(8))
+    assert len(told(tmp_path, model, images, "missing-nonlinearity")) == (0 if frozen else 1)
+
+
 class Stack(nn.Module):
     """Layers one after the other, or heads beside each other."""
 
