@@ -29,7 +29,7 @@ class MissingNonlinearity(Rule):
     them is not in the graph if it has no name, so the numbers decide: for ``y = W h + b`` the products of value and
     gradient agree, ``h . dh = (y - b) . dy``, for each kept sample. A tanh or GELU between them breaks that, a ReLU or
     dropout shows as zeros in ``dh``, and a leaky ReLU as a smaller ``dh`` where ``h`` is negative. Layers that first
-    narrow and then widen are a low-rank factor on purpose; one on top of a frozen one probes its features.
+    narrow and then widen are a low-rank factor on purpose.
 
     Causes: an activation that was forgotten, or replaced by ``nn.Identity``.
 
@@ -54,23 +54,12 @@ class MissingNonlinearity(Rule):
         for site in sites_of(view, "no activation") if steps else ():
             given = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
             one, two = (_layers_behind(view, places) for places in (given, site.after))
-            if (
-                len(one) == len(two) == 1
-                and one != two
-                and _learns(view, one[0])
-                and self._is_alone(view, one[0], two[0], steps)
-            ):
+            if len(one) == len(two) == 1 and one != two and self._is_alone(view, one[0], two[0], steps):
                 told.add(two[0])
                 yield self._finding(view, one[0], two[0])
         for place, vertex in view.flow.vertices.items():
             before = _only_source(view, place) if vertex.operation in _LINEAR else None
-            if (
-                before is None
-                or place in told
-                or not steps
-                or not _learns(view, before)
-                or _is_factor(view, before, place, steps[0])
-            ):
+            if before is None or place in told or not steps or _is_factor(view, before, place, steps[0]):
                 continue
             found = [self._is_linear(step, before, place) for step in steps]
             if all(found) and self._is_even(steps, before):
@@ -124,12 +113,6 @@ def _only_source(view: View, place: Place) -> Place | None:
         return None
     # Another name of the same tensor is no second layer.
     return None if before in list(view.flow.same_tensor(place)) and not _has_weight(view, place) else before
-
-
-def _learns(view: View, layer: Place) -> bool:
-    """Whether a layer is trained up to the end: a new one may be put on the features of a frozen one."""
-    steps = view.history(f"{layer.node}.weight", "gradient").steps
-    return bool(len(steps) and steps[-1] >= view.training[3 * len(view.training) // 4].number)
 
 
 def _readers(view: View, place: Place) -> Iterator[Place]:
