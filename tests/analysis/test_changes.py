@@ -20,7 +20,7 @@ from stepscope.analysis.registry import RULES
 from stepscope.analysis.section import Section, until_now
 from stepscope.analysis.turns import find_turn, points_of_interest
 from stepscope.recorder import Recorder
-from stepscope.store import open_trial
+from stepscope.store import Trial, open_trial
 
 CHANGE, STEPS = 150, 220
 
@@ -151,17 +151,28 @@ def test_what_comes_back_is_no_turn() -> None:
     assert find_turn(np.where(np.arange(200) == 90, 50.0, 1.0)) is None
 
 
-def test_what_counts_as_a_jump_can_be_set(tmp_path: Path) -> None:
+def losses_of(folder: Path, values: list[float]) -> Trial:
+    """A training whose loss is this, whatever the net does."""
     net = nn.Linear(2, 1)
-    with Recorder(tmp_path, trial="t", schedule=1) as recorder:
+    with Recorder(folder, trial="t", schedule=1) as recorder:
         recorder.watch(net)
-        for number in range(120):
+        for value in values:
             with recorder.step():
-                (0 * net(torch.ones(3, 2)).sum() + (2.0 if number < 80 else 5.0)).backward()
-    trial = open_trial(tmp_path / "t")
+                (0 * net(torch.ones(3, 2)).sum() + value).backward()
+    return open_trial(folder / "t")
+
+
+def test_what_counts_as_a_jump_can_be_set(tmp_path: Path) -> None:
+    trial = losses_of(tmp_path, [2.0] * 80 + [5.0] * 40)
     assert diagnose(trial, rules=["loss-jump"]) == ()
     (finding,) = diagnose(trial, rules=["loss-jump"], settings={"loss-jump": {"factor": 2.0}})
     assert finding.step == 80 and "from 2 to 5" in finding.summary
+
+
+@pytest.mark.parametrize(("end", "level"), [(9.0, "warning"), (4.0, "info")])
+def test_what_is_learned_anew_after_a_jump_is_worth_knowing(end: float, level: str, tmp_path: Path) -> None:
+    (finding,) = diagnose(losses_of(tmp_path, [1.0] * 80 + [10.0] * 20 + [end] * 30), rules=["loss-jump"])
+    assert (finding.step, finding.level) == (80, level)
 
 
 def test_points_of_interest() -> None:
