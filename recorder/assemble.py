@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.recorder.graphs import build_graphs
 from stepscope.recorder.job import StepJob
+from stepscope.recorder.loss_walk import factors
 from stepscope.recorder.row_groups import MeasuredRows, RowKey
 from stepscope.recorder.settle import settle
 from stepscope.recorder.spectral import SpectralNorms
@@ -25,6 +27,7 @@ from stepscope.store.records import (
     TensorInfo,
 )
 
+_MOST_FACTORS = 16
 _QUANTITY_ORDER = ("value", "gradient", BEFORE_CLIPPING, "update")
 
 
@@ -66,9 +69,15 @@ def assemble(job: StepJob, norms: SpectralNorms | None = None) -> StepRecord:
         graphs=build_graphs(job),
         samples=job.sample_indices,
         categories=job.categories,
-        facts=job.facts,
+        facts=_facts(job),
         dropped=tuple(row for row, place in enumerate(placed) if not place.group.is_complete),
     )
+
+
+def _facts(job: StepJob) -> dict[str, Any]:
+    """What was noted of the step, with the numbers that weigh the terms of its losses, if there are any."""
+    found = factors(job)
+    return {**job.facts, "loss_factors": found[:_MOST_FACTORS]} if found else job.facts
 
 
 def _sorted_rows(groups: list[MeasuredRows]) -> list[_Placed]:

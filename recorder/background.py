@@ -22,23 +22,24 @@ class Background:
 
     def __init__(self, on_fault: Callable[[Exception], None]) -> None:
         self._on_fault = on_fault
-        self._jobs: deque[_Job | None] = deque()
+        self._jobs: deque[tuple[_Job | None, bool]] = deque()
+        self._whole = 0
         self._changed = threading.Condition()
         self._thread: threading.Thread | None = None
         self._process = os.getpid()
 
-    def submit(self, job: _Job) -> None:
-        """Let a job be run."""
+    def submit(self, job: _Job, *, part: bool = False) -> None:
+        """Let a job be run. Nobody waits for those that are a ``part`` of one that is still to come."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="stepscope-writer", daemon=True)
             self._thread.start()
-        self._put(job)
+        self._put(job, part=part)
 
     def wait_for_others(self, seconds: float) -> float:
         """Wait while many jobs are waiting, so that a recording is never far behind; returns how long that took."""
         started = time.perf_counter()
         with self._changed:
-            self._changed.wait_for(lambda: len(self._jobs) < _WAITING_JOBS, seconds)
+            self._changed.wait_for(lambda: self._whole < _WAITING_JOBS, seconds)
         return time.perf_counter() - started
 
     def flush(self) -> None:
@@ -55,15 +56,17 @@ class Background:
             self._thread.join()
         self._thread = None
 
-    def _put(self, job: _Job | None) -> None:
+    def _put(self, job: _Job | None, *, part: bool = False) -> None:
         with self._changed:
-            self._jobs.append(job)
+            self._jobs.append((job, part))
+            self._whole += not part
             self._changed.notify_all()
 
     def _next(self) -> _Job | None:
         with self._changed:
             self._changed.wait_for(lambda: self._jobs)
-            job = self._jobs.popleft()
+            job, part = self._jobs.popleft()
+            self._whole -= not part
             self._changed.notify_all()
             return job
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from stepscope.recorder.frames import Place, calling_function, user_place
 
 BACKWARD, ZERO_GRAD, OPTIMIZER_STEP = "backward", "zero_grad", "optimizer step"
+EARLY_CLIPPING = "clipping before backward"
 
 
 class CallPlaces:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 from typing import NamedTuple
 
 from stepscope.recorder.edges import Ancestors
 from stepscope.recorder.frames import Place
 from stepscope.recorder.job import StepJob
+from stepscope.recorder.loss_walk import FACTOR, NO_GRADIENT, odd_terms
+from stepscope.recorder.lost_order import LOST_ORDER, find_lost_order
+from stepscope.recorder.makers import find_makers
+from stepscope.recorder.mixtures import SWAPPED, find_swapped_shares
+from stepscope.recorder.noised_inputs import NOISED, find_noised
+from stepscope.recorder.overwritten import find_overwritten
 
 _MOST = 64
 """Cuts of a step: a net that runs under ``no_grad`` beside the one that trains has many."""
-
-
 _READ = "grad"
 """Reading ``.grad`` of a tensor takes nothing of its value."""
-
-
 _PADDING = frozenset(["cat", "pad"])
 """What comes before a reshape that shifts rows on purpose, as relative positions do."""
 _AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "exp", "std", "acos", "asin", "atanh"])
 _DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
-
-
 _OF_TORCH = frozenset(["CheckpointFunctionBackward", "CompiledFunctionBackward", "BackwardHookFunctionBackward"])
 _LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"])
 _MOVES = frozenset(
@@ -31,6 +32,9 @@ _MOVES = frozenset(
      "float", "clone", "batch_norm", "dropout", "avg_pool1d", "avg_pool2d", "adaptive_avg_pool2d", "mean"]
 )  # fmt: skip
 """What makes no more of two linear layers than one: nothing, moves, means, and what is linear in evaluation."""
+
+_MODULES_OF = {"dropout": "Dropout", "by the batch": "BatchNorm"}
+"""Marks of calls that follow the mode of modules of these classes, and should be so only where something is trained."""
 
 
 class FoundCall(NamedTuple):
@@ -51,7 +55,14 @@ def find_calls(job: StepJob) -> list[FoundCall]:
         if after or not node:
             noted.append(FoundCall("attention" if node else "step", operation, place, (), after[:1]))
     between = sorted(dict.fromkeys(_between(job)), key=lambda call: not call.after)
-    return [*between[:_MOST], *noted]
+    return [*between[:_MOST], *_makers(job), *noted]
+
+
+def _makers(job: StepJob) -> Iterable[FoundCall]:
+    for node, index in find_makers(job):
+        place = job.places[node]
+        if place is not None:
+            yield FoundCall("made by", job.operations[node], place, (), (index,))
 
 
 def _between(job: StepJob) -> Iterable[FoundCall]:
@@ -65,7 +76,7 @@ def _between(job: StepJob) -> Iterable[FoundCall]:
         before = tuple(sorted((along_gradient if kind == "cut" else ancestors).behind(node)))
         place = job.places[node] or (_place_of_use(job, node) if kind == "own backward" else None)
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
-        is_of_data = kind in ("mix", "scramble") and after[node]  # before it got its name as an input
+        is_of_data = kind in ("mix", "scramble", NOISED) and after[node]  # before it got its name as an input
         if place is not None and (before or is_of_data) and not is_logged:
             kind, _, argument = kind.partition(": ")
             operation = f"{job.operations[node]}({argument})" if argument else job.operations[node]
@@ -80,6 +91,11 @@ def _kinds(job: StepJob) -> dict[int, str]:
     carries, named = job.carries_grad, job.named_nodes
     learns = any(carried and parents for carried, parents in zip(carries, job.parents, strict=True))
     found = {node: mark for node, mark in job.marks.items() if _counts(job, node, mark, learns)}
+    found |= odd_terms(job)
+    found |= dict.fromkeys(islice(find_swapped_shares(job), 1), SWAPPED)
+    found |= dict.fromkeys(find_noised(job), NOISED)
+    found = dict.fromkeys(find_lost_order(job), LOST_ORDER) | found
+    found |= dict(find_overwritten(job))
     for node, parents in enumerate(job.parents):
         if learns and _follows_another(job, node):
             found.setdefault(node, "no activation")
@@ -120,9 +136,11 @@ def _follows_another(job: StepJob, node: int) -> bool:
 
 def _counts(job: StepJob, node: int, mark: str, learns: bool) -> bool:
     """Whether a mark is odd where it stands."""
-    if mark == "dropout":  # of a module it is its mode; in training it is as it should be
+    if mark == NO_GRADIENT or mark.startswith(FACTOR):
+        return False  # of what a loss consists of: looked at there
+    if mark in _MODULES_OF:  # of a module it is its mode; in training it is as it should be
         index = job.named_nodes.get(node)
-        return not learns and (index is None or "Dropout" not in job.named[index].module_class)
+        return not learns and (index is None or _MODULES_OF[mark] not in job.named[index].module_class)
     padded = any(job.operations[parent] in _PADDING for parent in job.parents[node])
     return mark not in ("mix", "scramble") or not padded
 

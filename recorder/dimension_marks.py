@@ -6,12 +6,11 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.masked_scores import is_masked
 from stepscope.recorder.trace import Trace
+from stepscope.recorder.weighing_marks import follow_reshape, forgive
 
-_KEEPS = frozenset(["dropout", "to", "float", "type_as", "half", "bfloat16", "nan_to_num"])
-"""What leaves the dimensions of an attention's weights as they are."""
 _SUMS = frozenset(["sum", "norm", "vector_norm", "linalg_vector_norm", "linalg_norm"])
-_FAR = 4
 
 
 def note_softmax(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
@@ -19,8 +18,11 @@ def note_softmax(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, An
     dimension = kwargs.get("dim", args[1] if len(args) > 1 else None)
     if not isinstance(dimension, int):
         return ""
+    forgive(trace, args[0])
     trace.summed[trace.node(made)] = dimension if dimension < 0 else dimension - made.dim()
-    return "over samples" if dimension in (0, -made.dim()) and _is_table(made.shape) else ""
+    if dimension in (0, -made.dim()) and _is_table(made.shape):
+        return "over samples"
+    return "times mask" if is_masked(trace, args[0]) else ""
 
 
 def note_division(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
@@ -33,34 +35,13 @@ def note_division(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, A
     return "over samples" if is_sum and over == made.shape and by in (over[1:], (1, *over[1:])) else ""
 
 
-def note_product(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
-    """Weights that add up to one along another dimension than that over which the product sums."""
-    if len(args) < 2 or not all(isinstance(arg, torch.Tensor) and arg.dim() > 1 for arg in args[:2]):
-        return ""
-    first, second = (_summed(trace, arg) for arg in args[:2])
-    if first is not None and second is not None:
-        return ""  # neither is the one that weighs the other
-    # A product sums over the last dimension of its first factor, and over the last but one of its second.
-    return "over queries" if first == -2 or second == -1 else ""
-
-
 def note_join(made: torch.Tensor, args: tuple[Any, ...], kwargs: dict[str, Any], trace: Trace) -> str:
     """Remember which two dimensions a reshape joined in front; odd only if a loss's other side joined them reversed."""
+    follow_reshape(made, args[0], trace)
     before, after = args[0].shape, made.shape
     if len(before) > 1 and len(after) and after[0] == before[0] * before[1] and after[1:] == before[2:]:
         trace.joined[trace.node(made)] = (before[0], before[1])
     return ""
-
-
-def _summed(trace: Trace, tensor: torch.Tensor) -> int | None:
-    """Along which dimension a tensor's numbers were made to add up to one; None if they were not."""
-    node = trace.known(tensor)
-    for _ in range(_FAR):
-        if node is None or node in trace.summed:
-            break
-        parents = trace.parents[node]
-        node = parents[0] if trace.operations[node] in _KEEPS and parents else None
-    return None if node is None or trace.operations[node] != "softmax" else trace.summed.get(node)
 
 
 def _is_table(shape: torch.Size) -> bool:

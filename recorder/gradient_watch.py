@@ -35,7 +35,7 @@ class GradientWatch:
         self._hooked: list[OrderedDict[object, Any]] = []
         self._hooks: list[Any] = []
         self._group_hooks: list[Any] = []
-        self._arriving: list[tuple[list[Named], list[torch.Tensor]]] = []
+        self._arriving: list[tuple[list[Named], list[torch.Tensor | None]]] = []  # None: a custom function gave none
         self._found: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._probed: dict[tuple[int, str], tuple[list[Named], torch.Tensor]] = {}
         self._last: tuple[weakref.ref[torch.Tensor], int, list[Named]] | None = None
@@ -65,7 +65,9 @@ class GradientWatch:
             for names, gradients in self._arriving:
                 try:
                     while gradients:
-                        self._add(names, gradients.pop(0).detach())
+                        gradient = gradients.pop(0)
+                        if gradient is not None:
+                            self._add(names, gradient.detach())
                 except Exception as error:  # one is missing, the others are not
                     self.faults.report(error, "recording a gradient")
 
@@ -104,7 +106,7 @@ class GradientWatch:
         self._probed.clear()
 
     def _hook(self, tensor: torch.Tensor, names: list[Named]) -> None:
-        arriving: list[torch.Tensor] = []
+        arriving: list[torch.Tensor | None] = []
         self._arriving.append((names, arriving))
         if tensor._backward_hooks is not None:
             self._hooks.append(tensor.register_hook(arriving.append))
@@ -120,9 +122,10 @@ class GradientWatch:
         return leaf.register_hook(partial(self._keep_of_leaf, names))
 
     @guarded("recording a gradient")
-    def _keep_of_leaf(self, names: list[Named], gradient: torch.Tensor) -> None:
+    def _keep_of_leaf(self, names: list[Named], gradient: torch.Tensor | None) -> None:
         # A copy: autograd makes this very tensor the leaf's .grad, and adds the next gradient to it in place.
-        self._add(names, gradient.detach().clone())
+        if gradient is not None:
+            self._add(names, gradient.detach().clone())
 
     def _add(self, names: list[Named], gradient: torch.Tensor) -> None:
         key = (id(names), f"gradient:{self.loss_group}" if self.loss_group else "gradient")

@@ -7,12 +7,16 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.target_marks import HARDLY, mark_of_targets
+from stepscope.recorder.total_marks import LOG_OF_SUM, is_total
 from stepscope.recorder.trace import Trace
 
 ELEMENTWISE = frozenset(
     ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "soft_margin_loss", "poisson_nll_loss", "kl_div"]
 )
 """Losses that compare element by element, and broadcast without asking."""
+_BY_ELEMENTS = ELEMENTWISE | {"binary_cross_entropy", "binary_cross_entropy_with_logits"}
+_ZEROS = frozenset(["zeros", "zeros_like", "new_zeros"])
 _SAME_ROWS = frozenset(
     ["to", "float", "long", "contiguous", "clone", "log_softmax", "softmax", "sigmoid", "tanh", "relu", "squeeze"]
 )
@@ -33,16 +37,38 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
         return ""
     for side in (prediction, target) if trace.starts else ():
         _mark_start(trace, side)
-    if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
-        return "broadcast"
+    if mark := _of_sides(name, prediction, target, trace):
+        return mark
     if name == "poisson_nll_loss" and kwargs.get("log_input", args[2] if len(args) > 2 else True) is False:
         return "no exponential"
+    mark = mark_of_targets(name, args, kwargs)
+    if mark and not mark.startswith(HARDLY):
+        return mark
     ignored = kwargs.get("ignore_index", -100)
     if isinstance(ignored, int) and ignored >= 0 and prediction.dim() == 2 and target.dim() == 1:
         return f"ignores: ignore_index={ignored}"
     if name == "nll_loss" and _is_over_another(prediction, trace):
         return "over another"
-    return "other order" if _is_reversed(prediction, target, trace) else ""
+    if _is_reversed(prediction, target, trace):
+        return "other order"
+    if kwargs.get("reduction") == "sum":
+        return "summed"
+    return mark or _against_zeros(name, prediction, target, trace)
+
+
+def _of_sides(name: str, prediction: torch.Tensor, target: torch.Tensor, trace: Trace) -> str:
+    """What shapes tell, and what the prediction is made of."""
+    if name in ELEMENTWISE and _grows(prediction.shape, target.shape):
+        return "broadcast"
+    return LOG_OF_SUM if name == "binary_cross_entropy_with_logits" and is_total(prediction, trace) else ""
+
+
+def _against_zeros(name: str, prediction: torch.Tensor, target: torch.Tensor, trace: Trace) -> str:
+    """Whether several numbers of each sample are compared with zeros that the step has made."""
+    node = trace.known(target)
+    is_wide = prediction.dim() > 1 and prediction.shape == target.shape and prediction.shape[0] < prediction.numel()
+    is_made = node is not None and trace.operations[node] in _ZEROS
+    return "against zeros" if name in _BY_ELEMENTS and is_wide and is_made else ""
 
 
 def _mark_start(trace: Trace, tensor: torch.Tensor) -> None:

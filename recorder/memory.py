@@ -72,6 +72,8 @@ class Memory:
 class Holding:
     """What one step holds of the memory, from its first tensor until it is written or forgotten.
 
+    Training takes; training and the writer's thread give back.
+
     Attributes:
         patience: seconds that the step may still wait.
         is_complete: False once detail, or more, had no room.
@@ -84,21 +86,29 @@ class Holding:
         self.is_complete = True
         self.is_lost = False
         self._held = 0
+        self._lock = threading.Lock()
 
     def take(self, size: int, rank: Rank) -> bool:
         """Take some; waits a little if what other steps hold is in the way."""
-        taken = self.memory.take(size, rank)
+        taken = self.take_free(size, rank)
         if not taken and self.patience > 0 and self._held + size <= self.memory.limit * rank.value:
             self.patience -= self.memory.wait(size, rank, self.patience)
+            taken = self.take_free(size, rank)
+        return taken
+
+    def take_free(self, size: int, rank: Rank) -> bool:
+        """Take some if it is there now."""
+        with self._lock:
             taken = self.memory.take(size, rank)
-        if taken:
-            self._held += size
+            self._held += size if taken else 0
         return taken
 
     def give_back(self, size: int) -> None:
-        """Give a part back before the rest."""
-        self._held -= size
-        self.memory.give_back(size)
+        """Give a part back before the rest; nothing, once all was given back."""
+        with self._lock:
+            size = min(size, self._held)
+            self._held -= size
+            self.memory.give_back(size)
 
     def release(self) -> None:
         """Give back all of it."""

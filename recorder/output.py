@@ -7,6 +7,7 @@ import traceback
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 from stepscope.recorder.assemble import assemble
@@ -49,6 +50,7 @@ class TrialOutput:
         self.written = 0
         self.steps_left = writer.steps_left()
         self._steps = 0
+        self._ahead_seconds = 0.0
 
     @property
     def waited(self) -> float:
@@ -62,6 +64,17 @@ class TrialOutput:
     @property
     def name(self) -> str:
         return self._writer.name
+
+    def ahead(self, work: Callable[[], object]) -> None:
+        """Let a part of a step's work be done while the step is still under way."""
+        self._background.submit(partial(self._work_ahead, work), part=True)
+
+    def _work_ahead(self, work: Callable[[], object]) -> None:
+        started = time.thread_time()
+        try:
+            work()
+        finally:
+            self._ahead_seconds += time.thread_time() - started
 
     def step(self, job: StepJob) -> None:
         """Let a step be written; waits a little if many are waiting, and leaves it out if it has no room."""
@@ -88,7 +101,8 @@ class TrialOutput:
             self._steps += 1
         finally:
             job.held.release()
-            self._meter.step_written(job.kind, time.thread_time() - started)
+            self._meter.step_written(job.kind, time.thread_time() - started + self._ahead_seconds)
+            self._ahead_seconds = 0.0
 
     def scalars(self, points: Sequence[Point]) -> None:
         """Let points of curves be written."""

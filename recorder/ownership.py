@@ -20,15 +20,16 @@ def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
         tensor: a detached alias that the recorder holds.
         owned: whether the recorder itself made the tensor, and never writes to it.
     """
-    if owned:
-        return tensor
+    return tensor if owned or is_alone(tensor) else tensor.clone()
+
+
+def is_alone(tensor: torch.Tensor) -> bool:
+    """Whether nobody refers to a tensor's memory but this alias of it, and it keeps little else alive."""
     try:
         storage = tensor.untyped_storage()
         counted = torch._C._storage_Use_Count(storage._cdata) <= _ALONE
         # A small part of it would keep all of it alive.
         is_most = storage.nbytes() <= 2 * tensor.nbytes + _SMALL
-        if counted and is_most and storage.resizable() and not storage.is_shared():
-            return tensor
+        return counted and is_most and storage.resizable() and not storage.is_shared()
     except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
-        pass
-    return tensor.clone()
+        return False

@@ -6,7 +6,7 @@ import atexit
 import os
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
@@ -330,9 +330,15 @@ class Recorder:
             if self._meter.has_timed(kind or ""):
                 self._passing.grant(kind or "", self._unasked(current, kind or ""))
             return self._unrecorded
-        own_hooks = self._auto is None
         session = StepSession(
-            self._watched, self._options, self.faults, current, kind or "", self._memory, optimizer_hooks=own_hooks
+            self._watched,
+            self._options,
+            self.faults,
+            current,
+            kind or "",
+            self._memory,
+            self._work_ahead,
+            optimizer_hooks=self._auto is None,
         )
         try:
             session.start()
@@ -343,6 +349,11 @@ class Recorder:
             session.facts["because"] = "health check"
         self._session, self._current = session, Step(self, session, undecided=kind is None)
         return self._current
+
+    def _work_ahead(self, work: Callable[[], object]) -> None:
+        """Let a part of a step's work be done on the writer's thread, while the step goes on."""
+        if self._output is not None:
+            self._output.ahead(work)
 
     def _unasked(self, number: int, kind: str) -> int:
         """How many steps after this one are neither recorded nor looked at."""

@@ -35,7 +35,7 @@ def scrambles(before: Sequence[int], after: Sequence[int]) -> bool:
     """
     if len(before) < 3 or len(after) < 3 or before[0] != after[0]:
         return False
-    old, new = list(_spans(before[1:])), list(_spans(after[1:]))
+    old, new = list(spans(before[1:])), list(spans(after[1:]))
     lost = {outer // inner for inner, outer in old if outer > inner and (inner, outer) not in new}
     return any(
         outer // inner in lost and outer > inner and not any(_is_part(inner, outer, span) for span in old)
@@ -43,7 +43,8 @@ def scrambles(before: Sequence[int], after: Sequence[int]) -> bool:
     )
 
 
-def _spans(shape: Sequence[int]) -> Iterator[Span]:
+def spans(shape: Sequence[int]) -> Iterator[Span]:
+    """The spans of the dimensions of a shape, from the last one to the first."""
     inner = 1
     for size in reversed(shape):
         yield inner, inner * size

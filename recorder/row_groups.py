@@ -115,28 +115,38 @@ class Deferred:
     def __init__(self, group: Group, held: Holding) -> None:
         self._group: Group | None = group
         self._held = held
+        self._found: list[_Found] = []
+        self._faults: list[Exception] = []
 
     @property
     def group(self) -> Group | None:
         """What is to be measured; None once it was."""
         return self._group
 
-    def survey(self, faults: list[Exception], results: Measured | None) -> list[_Found]:
-        """Look at its elements, once, unless the results are known, and let go of its tensors."""
+    def look(self, results: Measured | None = None) -> None:
+        """Look at its elements, unless the results are known, and let go of its tensors. Only the first time counts."""
         group, self._group = self._group, None
         if group is None:
-            return []
+            return
         try:
             with torch.no_grad():
-                return _surveyed(group, faults, results)
+                self._found = _surveyed(group, self._faults, results)
         finally:
             self._held.give_back(group.bytes)
+
+    def take(self, faults: list[Exception]) -> list[_Found]:
+        """What was found, once."""
+        found, self._found = self._found, []
+        faults += self._faults
+        return found
 
 
 def measure_deferred(deferred: Sequence[Deferred], faults: list[Exception]) -> list[MeasuredRows]:
     """Measure groups, the small ones together."""
     known = _small_results([group for one in deferred if (group := one.group) is not None and group.is_small])
-    return _finished([found for one in deferred for found in one.survey(faults, known.get(id(one.group)))])
+    for one in deferred:
+        one.look(known.get(id(one.group)))
+    return _finished([found for one in deferred for found in one.take(faults)])
 
 
 def _small_results(groups: list[Group]) -> dict[int, Measured]:

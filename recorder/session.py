@@ -7,7 +7,7 @@ that holds no tensor of the user's.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from stepscope.recorder.attention import ATTENTION, AttentionWatch
-from stepscope.recorder.call_places import BACKWARD, CallPlaces
+from stepscope.recorder.call_places import BACKWARD, EARLY_CLIPPING, CallPlaces
+from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
 from stepscope.recorder.guard import Faults
@@ -28,6 +29,7 @@ from stepscope.recorder.module_watch import ModuleWatch
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_watch import OptimizerWatch
 from stepscope.recorder.options import Options
+from stepscope.recorder.random_state import random_state
 from stepscope.recorder.register import Register
 from stepscope.recorder.targets import LossTerms, TargetFinder
 from stepscope.recorder.trace import Trace
@@ -47,6 +49,7 @@ class StepSession(Listener):
         number: int,
         kind: str,
         memory: Memory,
+        ahead: Callable[[Callable[[], object]], None],
         *,
         optimizer_hooks: bool = True,
     ) -> None:
@@ -60,7 +63,7 @@ class StepSession(Listener):
         self.trace = Trace()
         self.register = Register(self.trace, faults, self._on_named)
         self.held = Holding(memory)
-        self.measurements = Measurements(options.samples, self.held)
+        self.measurements = Measurements(options.samples, self.held, ahead, knows_samples=bool(kind))
         self.gradients = GradientWatch(faults)
         self.calls = CallPlaces()
         self.leaves = LeafGradients(faults, self.gradients.scale, partial(self.measure_later, owned=True), self.calls)
@@ -78,6 +81,7 @@ class StepSession(Listener):
         self._started = time.perf_counter()
         self._to_name = names.tensors
         self._left_out = names.left_out
+        self._random = 0
 
     # ------------------------------------------------------------------ life
 
@@ -97,6 +101,7 @@ class StepSession(Listener):
         if self.options.gradients:
             self.leaves.start({id(leaf): (named, leaf) for named, leaf in self.watched_leaves()})
         self._modules.start()
+        self._random = random_state()
         self._stack.enter_context(uncompiled())
         self._tracer.install()
 
@@ -116,6 +121,7 @@ class StepSession(Listener):
                 self.trace.release()
                 self.measurements.flush()
             self._terms.settle()
+            self.facts["random"] = [self._random, random_state(), self.trace.draws]
             self._tell_loose()
             self._tell_lost()
             return self._job()
@@ -213,10 +219,11 @@ class StepSession(Listener):
         """Keep apart the gradients of the ``backward`` calls from now on."""
         self.gradients.open_group(name, self.watched_leaves() if self.options.gradients else ())
 
-    def choose_samples(self, indices: tuple[int, ...], categories: tuple[str, ...]) -> None:
-        """Keep other samples than the first ones."""
-        self.measurements.sample_indices = indices
-        self.categories = categories
+    def choose_samples(self, labels: Sequence[str]) -> None:
+        """Keep samples that are spread evenly over the labels; the first ones if some had to be measured already."""
+        self.measurements.choose_samples(balanced_samples(labels, self.options.samples))
+        kept = self.measurements.sample_indices
+        self.categories = tuple(labels[index] if index < len(labels) else "" for index in kept)
 
     # ------------------------------------------------------------------ what the tracer tells
 
@@ -226,6 +233,12 @@ class StepSession(Listener):
 
     def before_replaced_gradient(self, tensor: torch.Tensor, gradient: object) -> None:
         self.leaves.before_replaced(tensor, gradient)
+
+    def before_gradient_read(self, tensor: torch.Tensor) -> None:
+        with UNSEEN():
+            if not self.backward_calls and tensor.grad is None:  # there is nothing yet that could be clipped
+                self.calls.note(EARLY_CLIPPING)
+                self.facts["clipped_early"] = True
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1

@@ -21,6 +21,8 @@ _SHARES = frozenset(["softmax", "sigmoid"])
 _TURNS = frozenset(["neg", "rsub"])
 _SUMS = frozenset(["sub", "add", "radd"])
 _DIVISIONS = frozenset(["div", "truediv"])
+_EITHER = frozenset(["neg", "sub", "rsub"])
+"""What makes a score of which the logarithm of its sigmoid may rightly become small: of a difference nobody knows."""
 _FIRST_COUNTS = frozenset(["sub", "min", "minimum", "div", "truediv"])
 """Where several arguments learn: a density and its normalisation, a ratio and its clipped copy."""
 _FAR = 30
@@ -82,7 +84,8 @@ def _ending(trace: Trace, node: int, learning: list[int], passed: list[str]) -> 
     """1 where a logarithm of probabilities is made, -1 where its negative is; 0 elsewhere."""
     operation, before = trace.operations[node], trace.operations[learning[0]]
     if operation in _LOGARITHMS or (operation == "log" and _is_share(trace, learning[0])):
-        return 0 if operation == "logsigmoid" and (before == "neg" or learning[0] in trace.turned) else 1
+        is_turned = before in _EITHER or learning[0] in trace.turned
+        return 0 if operation == "logsigmoid" and is_turned else 1
     if operation == "sub" and trace.operations[learning[-1]] == "logsumexp":
         return 1
     if operation in LOSS_FUNCTIONS:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 
-from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.errors import RecorderError, StepError
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.health import HealthCheck
@@ -211,9 +210,7 @@ class Step:
             return
         session.kind = kind
         if categories is not None:
-            labels = [str(category) for category in categories]
-            chosen = balanced_samples(labels, session.options.samples)
-            session.choose_samples(chosen, tuple(labels[index] for index in chosen))
+            session.choose_samples([str(category) for category in categories])
 
     @property
     def undecided(self) -> bool:

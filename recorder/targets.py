@@ -158,12 +158,11 @@ class TargetFinder:
         if len(tensors) < 2:
             return
         data = [tensor for tensor in tensors if self._register.is_data(tensor)]
-        if len(data) < len(tensors):
+        if data and not all(map(self._register.trace.is_data, tensors)):  # ``y[chosen]`` is data all through
             for tensor in data:
                 self._take(tensor)
-            if data:
-                for tensor in tensors:
-                    self._take_nameless(tensor, _ACTIVATIONS)
+            for tensor in tensors:
+                self._take_nameless(tensor, _ACTIVATIONS)
 
     def _take(self, tensor: torch.Tensor) -> None:
         iteration = self._register.iteration

@@ -37,11 +37,17 @@ class Trace:
         self.places: list[Place | None] = []
         self.marks: dict[int, str] = {}  # node -> what is odd about the call that made it
         self.summed: dict[int, int] = {}  # node -> the dimension, from the end, that a softmax was taken over
+        self.spread: dict[int, tuple[int, frozenset[int]]] = {}  # reshaped -> its softmax, and the dimensions of it now
+        self.weighed: dict[int, int] = {}  # a product -> the softmax that made odd weights for it
         self.joined: dict[int, tuple[int, int]] = {}  # node -> the two dimensions that became its first
         self.beginnings: set[int] = set()  # the first rows of a longer table that was not computed
         self.turned: set[int] = set()  # what was multiplied with a negative number
+        self.draws = False  # whether random numbers were drawn from a default generator
+        self.masked: set[int] = set()  # what was multiplied with zeros and ones
         self.starts: dict[int, int] = {}  # a slice of time -> the place at which it begins
         self.wholes: dict[int, int] = {}  # node -> the reduction of a whole table to one number that it comes from
+        self.row_sums: set[int] = set()  # sums of the rows of a table
+        self.totals: set[int] = set()  # sums over a whole table, or over such rows, to one number
         self.named: dict[int, int] = {}  # node -> index of the named tensor
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}

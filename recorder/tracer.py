@@ -19,7 +19,7 @@ from stepscope.recorder.trace import Trace, tensors_in
 UNSEEN = torch._C.DisableTorchFunction
 """Inside it, the recorder's own tensor calls are not seen."""
 
-_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER, _GRAD, _FOREACH = range(7)
+_PURE, _IN_PLACE, _MAYBE_IN_PLACE, _BACKWARD, _SETTER, _GRAD, _FOREACH, _READ_GRAD = range(8)
 
 _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argument, and its position
     "relu": 1, "relu6": 1, "selu": 1, "hardswish": 1, "hardsigmoid": 1, "silu": 1, "mish": 1,
@@ -27,8 +27,14 @@ _INPLACE_ARGUMENT = {  # torch.nn.functional functions with an ``inplace`` argum
     "dropout": 3, "alpha_dropout": 3, "dropout1d": 3, "dropout2d": 3, "dropout3d": 3, "feature_alpha_dropout": 3,
 }  # fmt: skip
 
+_CLIPPING = torch.nn.utils.clip_grad.__file__
+"""Where ``clip_grad_norm_`` and ``clip_grad_value_`` read gradients."""
+
 _LEAVING = frozenset(["numpy", "item", "tolist"])
 """Methods by which numbers leave torch, and no gradient comes back."""
+
+_USUAL_NAMES = {"log_sigmoid": "logsigmoid"}
+"""Functions whose own name is not that by which they are called."""
 
 _NO_CHANGE = frozenset(["requires_grad_", "rename_", "share_memory_"])
 """Methods whose names look as if they changed values."""
@@ -42,6 +48,8 @@ def _classify(function: Callable[..., Any]) -> int:
         return _BACKWARD
     if name == "__set__":
         return _SETTER
+    if name == "__get__" and _attribute(function) == "grad":
+        return _READ_GRAD
     if name in _NO_CHANGE:
         return _PURE
     if name in ("__setitem__", "copy_", "set_"):
@@ -61,6 +69,9 @@ class Listener:
 
     def before_replaced_gradient(self, tensor: torch.Tensor, gradient: object) -> None:
         """The ``.grad`` of a tensor is about to be set."""
+
+    def before_gradient_read(self, tensor: torch.Tensor) -> None:
+        """A function of torch that clips gradients is about to read that of a tensor."""
 
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         """``backward`` is about to be called on these tensors."""
@@ -103,6 +114,10 @@ class Tracer(TorchFunctionMode):
             return func(*args, **kwargs)
         try:
             category = self._category(func)
+            if category == _READ_GRAD:
+                category = _PURE
+                if sys._getframe(1).f_code.co_filename == _CLIPPING:
+                    self._listener.before_gradient_read(args[0])
             if category or "out" in kwargs:
                 self._before(category, func, args, kwargs)
         except Exception as error:
@@ -205,6 +220,7 @@ class Tracer(TorchFunctionMode):
         if not outputs and changed is None:
             return self._leave(func, args)
         name = func.__name__
+        name = _USUAL_NAMES.get(name, name)
         if name == "__get__":
             name = getattr(getattr(func, "__self__", None), "__name__", "view")
         self._listener.on_arguments(name, func, args, kwargs)

@@ -165,16 +165,35 @@ class Call:
       ``mean(alone)``, or ``mean(weighted)`` with data.
     * ``own backward``: a function of the user's own, ``class F(torch.autograd.Function)``, where its result is used.
     * ``starts``: a slice, on the way to a loss, that begins later than what it was cut from: ``getitem(1)``.
-    * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``: a softmax over another
-      dimension than the product behind it sums over; ``over another``: a loss of one over another than the classes.
+    * ``no gradient``: a number that a loss adds, and that passes no gradient on although weights made it that learn;
+      ``no graph``: the same of a derivative that ``autograd.grad`` took; ``entropy``: the product of probabilities with
+      their logarithms, with a minus, beside a policy gradient; ``greatest``: a prediction that is the greatest of
+      several numbers, compared with one; ``swapped shares``: losses that are mixed the other way round than samples.
+    * ``noised``: an input that was made in the step, of data and random numbers.
+    * ``no order``: an attention that words reach without anything being done to them that depends on their places.
+    * ``times mask``: a softmax of what was multiplied with zeros and ones; ``summed``: a loss that is a sum.
+    * ``overwritten``: a loss that nothing was made of, beside a later one of the same line that ``backward`` gets; how
+      many, and whether they were looked at: ``cross_entropy(15 unseen)``.
+    * ``all ignored``, ``one class left``, ``hardly any``: what ``ignore_index`` leaves of a loss's targets;
+      ``holds blank``: targets of a CTC loss with its blank among them; ``against zeros``: a loss that compares several
+      numbers of each sample with zeros that the step has made.
+    * ``anew``: a recurrent layer, or cell, that is given one moment and a state of zeros; ``gru(slice)`` if the moment
+      was cut out of something longer, else ``gru(whole)``.
+    * ``log of sum``: the logarithm of a sigmoid of one number that is the sum over a table.
+    * ``wraps``: a difference of bytes; ``real part``, ``imaginary part``: of complex numbers.
+    * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``, ``over heads``: a
+      softmax over another dimension than the product behind it sums over; ``over another``: a loss of one over another
+      than the classes.
     * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions; ``ignores``: one that leaves a class out, ``cross_entropy(ignore_index=0)``.
     * ``no exponential``: a loss of counts that takes the prediction as it is, ``poisson_nll_loss(log_input=False)``.
-    * ``dropout``: a call of dropout, no module, that is active while nothing is trained; ``high dropout``,
+    * ``dropout``, ``by the batch``: a call of dropout, or of a batch normalisation that is told to train, which is no
+      module and runs while nothing is trained; ``high dropout``,
       ``momentum``: one that drops most, or a batch normalisation of an unusual momentum: ``dropout(p=0.9)``.
     * ``square``: an arithmetic operation that makes a square of a row and a column of the same length.
     * ``pad``: what is padded before it goes on.
+    * ``made by``: the activation whose numbers a tensor holds that was only reshaped, or cut out, since: ``sigmoid``.
     * ``draw``: random numbers that are drawn with something computed as their parameters, and cut its gradient.
     * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.
     * ``step``: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients (``clip_grad_norm_``); the

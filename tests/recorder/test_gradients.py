@@ -34,6 +34,33 @@ def record(
     return open_trial(folder / "trial").step(0)
 
 
+class WithoutGradient(torch.autograd.Function):
+    """Twice its input; its backward gives nothing at all."""
+
+    @staticmethod
+    def forward(ctx: torch.autograd.function.FunctionCtx, given: torch.Tensor) -> torch.Tensor:
+        return 2 * given
+
+    @staticmethod
+    def backward(ctx: torch.autograd.function.FunctionCtx, *gradients: torch.Tensor) -> None:
+        return None
+
+
+def test_a_custom_function_that_gives_no_gradient(tmp_path: Path) -> None:
+    model = small()
+
+    def program(step: Step) -> None:
+        hidden = model(torch.randn(3, 4))
+        step.record("hidden", hidden)
+        step.record("doubled", WithoutGradient.apply(hidden))
+        (WithoutGradient.apply(hidden).sum() + model[2].bias.sum()).backward()
+
+    step = record(program, tmp_path, model)
+    assert_recorded(step, "model.2.bias", torch.ones(2))
+    with pytest.raises(UnknownNameError):
+        step.tensor("hidden", quantity="gradient")
+
+
 def assert_recorded(step: ReadStep, node: str, expected: torch.Tensor, quantity: str = "gradient") -> None:
     """The recorded tensor has the norm and the extremes of the expected one."""
     found = step.tensor(node, quantity=quantity).statistics

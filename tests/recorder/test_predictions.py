@@ -127,3 +127,9 @@ def test_a_model_called_target_keeps_its_name(tmp_path: Path) -> None:
     trial = open_trial(tmp_path / "one")
     assert trial.node("target").module == "target" and trial.node("target").module_class == "Linear"
     assert trial.node("target of the loss").type == "target"
+
+
+def test_what_is_chosen_in_the_step_is_the_target_and_not_its_indices(tmp_path: Path) -> None:
+    answers, chosen = torch.arange(9.0), torch.tensor([3, 1, 0, 2])
+    trial = recorded(tmp_path, lambda model, x: F.mse_loss(model(x)[:, 0], answers[chosen]))
+    assert [row.info.dtype for row in trial.step(0).rows() if row.info.node.startswith("target")] == ["float32"]
