@@ -6,6 +6,7 @@ from collections.abc import Mapping
 
 from stepscope.store.block_file import BlockFile
 from stepscope.store.errors import StoreError
+from stepscope.store.files import FILE_HEADER_SIZE
 from stepscope.store.step_index import StepIndex
 
 _DERIVED = "columns"
@@ -19,6 +20,8 @@ def find_problems(files: Mapping[str, BlockFile], index: StepIndex, *, is_runnin
     for name, file in files.items():
         if not file.size() and name != _DERIVED:
             problems.append(f"{file.name}: is missing or empty")
+        elif file.size() < FILE_HEADER_SIZE and name != _DERIVED:
+            problems.append(f"{file.name}: has only {file.size()} bytes, less than the beginning of a recording")
         elif file.unread():
             problems.append(f"{file.name}: its last {file.unread()} bytes are no whole block")
     return problems + _missing_details(files["detail"], index)

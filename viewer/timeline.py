@@ -16,6 +16,8 @@ from stepscope.viewer.theme import INK, LINES, TROUBLE, WARNING
 
 _HEADLINE = 9
 """Letters beside the timeline, which is not high."""
+_KIND = 24
+"""Letters within it."""
 
 OTHER_KIND = LINES[0]
 
@@ -78,7 +80,7 @@ def _other_kinds(curves: Sequence[Curve]) -> list[Curve]:
 
 def _name_of_kind(place: int, curve: Curve) -> dict[str, Any]:
     """The kind of a line, in its colour, in the corner."""
-    text = f"<span style='fill: {OTHER_KIND}'>{escape(cut(curve.kind, _HEADLINE))}</span>"
+    text = f"<span style='fill: {OTHER_KIND}'>{escape(cut(curve.kind, _KIND))}</span>"
     return {
         "text": text, "xref": "paper", "yref": "paper", "x": 1, "y": 1 - 0.3 * place, "xanchor": "right",
         "yanchor": "top", "showarrow": False, "font": {"size": 10, "color": OTHER_KIND},

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from stepscope.analysis.hints.hint import Candidate, Hint, Relation
 from stepscope.analysis.hints.ranks import Vector, two_sided
 from stepscope.analysis.hints.sample_loss import SampleLoss
 from stepscope.store import Step, Trial
+from stepscope.store.errors import DamagedError
 from stepscope.store.records import SAMPLE_STATISTICS
 
 _MOST_STEPS = 150
@@ -43,12 +45,13 @@ def by_sample(trial: Trial) -> Iterator[Candidate]:
     sums: dict[_Key, _Sums] = defaultdict(_Sums)
     loss, skipped = SampleLoss(trial), loss_node(trial)
     for step in _steps(trial):
-        groups: dict[tuple[Relation, str], Vector] = dict(_categories(step))
-        losses = loss.of(step)
-        if losses is not None:
-            groups["sample", ""] = losses
-        for (relation, group), values in groups.items():
-            _add(sums, step, relation, group, values, skipped)
+        with suppress(DamagedError):  # the other steps are still there
+            groups: dict[tuple[Relation, str], Vector] = dict(_categories(step))
+            losses = loss.of(step)
+            if losses is not None:
+                groups["sample", ""] = losses
+            for (relation, group), values in groups.items():
+                _add(sums, step, relation, group, values, skipped)
     for (relation, group, node, statistic), total in sums.items():
         if total.count >= FEWEST and total.variance > 0:
             strength = total.covariance / math.sqrt(total.mine * total.theirs)
@@ -59,7 +62,9 @@ def by_sample(trial: Trial) -> Iterator[Candidate]:
 def _steps(trial: Trial) -> Iterator[Step]:
     numbers = trial.steps.tolist()
     chosen = np.unique(np.linspace(0, len(numbers) - 1, min(_MOST_STEPS, len(numbers))).round().astype(int))
-    return (trial.step(numbers[i]) for i in chosen.tolist())
+    for place in chosen.tolist():
+        with suppress(DamagedError):
+            yield trial.step(numbers[place])
 
 
 def _categories(step: Step) -> Iterator[tuple[tuple[Relation, str], Vector]]:

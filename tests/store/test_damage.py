@@ -12,7 +12,7 @@ from stepscope.store import DamagedError, NotARecordingError, Trial, open_trial
 from stepscope.store.files import FILE_NAMES, file_header, file_path
 from support import flips
 from support.records import assert_step_is
-from support.synthetic import Synthetic, SyntheticTrial
+from support.synthetic import Synthetic, write_whole
 
 SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2)
 STEPS = 7
@@ -20,10 +20,7 @@ STEPS = 7
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    live = SyntheticTrial(tmp_path_factory.mktemp("group"), SYNTHETIC)
-    live.write(STEPS)
-    live.close()
-    return live.path
+    return write_whole(tmp_path_factory.mktemp("group"), SYNTHETIC, STEPS)
 
 
 @pytest.fixture
@@ -217,3 +214,11 @@ def test_a_kind_of_block_that_is_not_known_is_passed_over(damaged: Path) -> None
     path.write_bytes(data[: place.offset] + block + data[place.offset :])
     trial = open_trial(damaged)
     assert trial.problems == () and len(trial.network) > 5
+
+
+def test_a_catalog_without_its_beginning(damaged: Path) -> None:
+    """Every step needs it: it is said at once that none can be read."""
+    file_path(damaged, "catalog").write_bytes(b"garbage")
+    problems = " ".join(open_trial(damaged).problems)
+    assert "catalog.stepscope: has only 7 bytes" in problems
+    assert f"what {STEPS} of {STEPS} steps consist of is missing" in problems

@@ -21,7 +21,7 @@ from stepscope.store.room import Limits
 from support import flips, golden, mutate
 from support.everything import everything
 from support.records import assert_step_is
-from support.synthetic import Synthetic, SyntheticTrial
+from support.synthetic import Synthetic, SyntheticTrial, write_whole
 
 SYNTHETIC = Synthetic(blocks=1, width=6, iterations=2, kinds=("train",))
 STEPS = 10
@@ -29,10 +29,7 @@ STEPS = 10
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    live = SyntheticTrial(tmp_path_factory.mktemp("group"), SYNTHETIC)
-    live.write(STEPS)
-    live.close()
-    return live.path
+    return write_whole(tmp_path_factory.mktemp("group"), SYNTHETIC, STEPS)
 
 
 @pytest.fixture

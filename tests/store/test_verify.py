@@ -10,7 +10,7 @@ from stepscope.store import NotARecordingError, open_trial, verify
 from stepscope.store.files import FILE_NAMES, file_path
 from support import flips
 from support.records import assert_step_is
-from support.synthetic import Synthetic, SyntheticTrial, write_trial
+from support.synthetic import Synthetic, SyntheticTrial, write_trial, write_whole
 
 SYNTHETIC = Synthetic(blocks=1, iterations=1, width=4, nan_from=30, kinds=("train",))
 STEPS = 9
@@ -18,10 +18,7 @@ STEPS = 9
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    live = SyntheticTrial(tmp_path_factory.mktemp("group"), SYNTHETIC)
-    live.write(STEPS)
-    live.close()
-    return live.path
+    return write_whole(tmp_path_factory.mktemp("group"), SYNTHETIC, STEPS)
 
 
 def test_an_undamaged_trial(whole: Path) -> None:

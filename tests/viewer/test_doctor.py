@@ -10,8 +10,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from stepscope.store.files import file_path
 from stepscope.viewer.cli import main
 from support.short_runs import blob_batches, mlp, record
+from support.synthetic import write_trial
 
 
 def batches(number: int) -> tuple[torch.Tensor, ...]:
@@ -73,7 +75,7 @@ def test_json_of_a_group_is_one_document(trials: Path, capsys: pytest.CaptureFix
 
 def test_json_of_a_trial_is_an_object(trials: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", str(trials / "healthy"), "--json"]) == 0
-    assert json.loads(capsys.readouterr().out) == {"trial": "healthy", "findings": []}
+    assert json.loads(capsys.readouterr().out) == {"trial": "healthy", "damage": [], "findings": []}
 
 
 def test_a_trial_that_cannot_be_read(trials: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -97,3 +99,14 @@ def test_mistakes_in_what_was_given(tmp_path: Path, capsys: pytest.CaptureFixtur
     with pytest.raises(SystemExit) as stopped:
         main(["doctor", str(tmp_path), "--fail-on", "sometimes"])
     assert stopped.value.code == 2
+
+
+def test_a_trial_whose_steps_are_lost_is_unreadable(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = write_trial(tmp_path, trial="lost", steps=3)
+    file_path(path, "catalog").write_bytes(b"garbage")
+    assert main(["doctor", str(path)]) == 2
+    said = capsys.readouterr()
+    assert "lost: nothing suspicious in what can be read of 3 recorded steps" in said.out
+    assert "lost is damaged: catalog.stepscope: what 3 of 3 steps consist of is missing" in said.err
+    main(["doctor", str(path), "--json"])
+    assert len(json.loads(capsys.readouterr().out)["damage"]) == 2

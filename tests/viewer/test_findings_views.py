@@ -10,6 +10,7 @@ import numpy as np
 
 from stepscope.analysis import Finding
 from stepscope.store import Group, open_trial
+from stepscope.store.files import file_path
 from stepscope.viewer.axes import wants_log
 from stepscope.viewer.chart_parts import Curve
 from stepscope.viewer.figures import empty, history
@@ -110,6 +111,12 @@ class TestFailure:
         text = words(page(trial, []))
         assert "it was killed, ran out of memory" in text and "after step 20" in text
         assert "Nothing suspicious in the numbers before it ended" in text
+
+    def test_a_damaged_trial_is_not_called_healthy(self, tmp_path: Path) -> None:
+        path = write_trial(tmp_path, trial="damaged", steps=3)
+        file_path(path, "catalog").write_bytes(b"garbage")
+        text = words(page(open_trial(path), []))
+        assert "Nothing suspicious in what can be read" in text and "of its 3 recorded steps" in text
 
     def test_a_trial_that_goes_well_has_no_such_card(self, group: Group) -> None:
         assert failure(group["healthy"]) is None

@@ -67,7 +67,12 @@ def run(options: argparse.Namespace) -> int:
         print(f"stepscope: {trouble}", file=sys.stderr)
     if any(is_sick(findings, options.fail_on) for _, findings in diagnoses):
         return SICK
-    return UNREADABLE if unreadable else HEALTHY
+    return UNREADABLE if unreadable or any(_is_lost(trial) for trial, _ in diagnoses) else HEALTHY
+
+
+def _is_lost(trial: Trial) -> bool:
+    """Whether steps were recorded, and none of them can be read any more."""
+    return bool(len(trial.steps)) and not trial.layouts()
 
 
 def follow(trial: Trial, *, pause: float = 2.0, fail_on: Level = "warning") -> int:
@@ -94,14 +99,15 @@ def follow(trial: Trial, *, pause: float = 2.0, fail_on: Level = "warning") -> i
 def report(trial: Trial, findings: tuple[Finding, ...]) -> str:
     """The findings as text."""
     if not findings:
-        steps = count(len(trial.steps))
-        return f"{trial.name}: nothing suspicious in {steps} recorded steps ({len(rule_names())} rules)."
+        steps = f"{count(len(trial.steps))} recorded steps"
+        seen = f"what can be read of {steps}" if trial.problems else steps
+        return f"{trial.name}: nothing suspicious in {seen} ({len(rule_names())} rules)."
     return "\n\n".join([f"{trial.name}: {counted(findings)}", *map(in_words, findings)])
 
 
 def report_json(trial: Trial, findings: tuple[Finding, ...]) -> dict[str, Any]:
     """The same for scripts."""
-    return {"trial": trial.name, "findings": [asdict(finding) for finding in findings]}
+    return {"trial": trial.name, "damage": list(trial.problems), "findings": [asdict(finding) for finding in findings]}
 
 
 def is_sick(findings: Iterable[Finding], level: Level = "warning") -> bool:

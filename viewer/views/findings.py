@@ -130,13 +130,17 @@ def _number(amount: int, what: str) -> str:
 
 def _calm(trial: Trial) -> Markup:
     steps = f"{count(len(trial.steps))} recorded steps"
+    if trial.problems:
+        return note(f"The recording is damaged: of its {steps}, some or all could not be judged.")
     return note(f"Nothing suspicious in {steps}: {len(rule_names())} rules found nothing.")
 
 
 def _all_calm(trial: Trial, *, failed: bool) -> Markup:
     look = el("button.link", "Look at the network all the same", act={"view": "inspect"})
-    title = "Nothing suspicious in the numbers before it ended" if failed else "Nothing suspicious"
-    return el("section.card" if failed else "section.card.calm", el("b", title), _calm(trial), look)
+    damaged = bool(trial.problems)
+    title = "Nothing suspicious"
+    title += " in what can be read" if damaged else " in the numbers before it ended" if failed else ""
+    return el("section.card" if failed or damaged else "section.card.calm", el("b", title), _calm(trial), look)
 
 
 def _rules() -> Markup:

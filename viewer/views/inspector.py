@@ -12,6 +12,7 @@ from stepscope.viewer.resolve import quantity_label, role_label
 from stepscope.viewer.selection import ALL
 from stepscope.viewer.views.code_line import code_line
 from stepscope.viewer.views.moment import Moment
+from stepscope.viewer.views.names import name_of
 
 _EXPLAINED = {
     "mean": "the mean",
@@ -235,7 +236,7 @@ def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Mark
     items = [
         el(
             "button.link.tensor",
-            el("bdi", _name_of(vertex)),
+            el("bdi", name_of(vertex.node, vertex.role)),
             title=vertex.node + ("" if differentiable or vertex.type == "input" else " (no gradient passes here)"),
             act={"node": vertex.node, "role": vertex.role, "lag": vertex.lag},
         )
@@ -244,7 +245,3 @@ def _list(title: str, neighbours: list[tuple[Vertex, bool]], empty: str) -> Mark
     more = len(neighbours) - _NEIGHBOURS
     rest = note(f"and {more} more") if more > 0 else None
     return el("div", el("span.label", title), *(items or [el("span.mark.warn", empty)]), rest)
-
-
-def _name_of(vertex: Vertex) -> str:
-    return vertex.node if vertex.role in ("output", "tensor", "parameter") else f"{vertex.node}, {vertex.role}"

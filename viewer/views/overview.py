@@ -8,6 +8,7 @@ from stepscope.analysis import Entry, look_at
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count, short
 from stepscope.viewer.views.moment import Moment
+from stepscope.viewer.views.names import name_of
 
 
 def overview(now: Moment) -> Markup:
@@ -56,9 +57,11 @@ def _line(entry: Entry, text: str) -> Markup:
     act: dict[str, object] = {"node": entry.node, "role": entry.role, "lag": 0, "quantity": entry.quantity}
     if entry.iteration >= 0:
         act["iteration"] = entry.iteration
-    label = entry.node if entry.quantity in ("value", "gradient") else f"{entry.node}, {entry.quantity}"
-    name = el("span.tensor", el("bdi", label))
-    return el("button.entry", name, el("span.num", text), title=f"{label} {text}", act=act)
+    name = name_of(entry.node, entry.role)
+    label = name if entry.quantity in ("value", "gradient") else f"{name}, {entry.quantity}"
+    return el(
+        "button.entry", el("span.tensor", el("bdi", label)), el("span.num", text), title=f"{label} {text}", act=act
+    )
 
 
 def _elements(entry: Entry) -> str:
