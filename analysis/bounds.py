@@ -6,8 +6,10 @@ import math
 
 import numpy as np
 
-from stepscope.analysis.flow import Place
+from stepscope.analysis.flow import Place, Site
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.view import View
+from stepscope.store.records import SourceLine
 
 BOUNDS: dict[str, tuple[float, float]] = {
     "relu": (0.0, math.inf),
@@ -59,6 +61,22 @@ def maker(view: View, place: Place) -> Place:
         if vertex.operation in RESHAPES and len(behind) == 1 and same_numbers(view, place, behind[0]):
             place = behind[0]
     return place
+
+
+def operation_of(view: View, place: Place) -> str:
+    """The operation that made a place's numbers, also where it has no name behind a reshape or a slice."""
+    site = _site_of(view, place)
+    return site.operation if site else view.flow.vertices[place].operation
+
+
+def line_of_making(view: View, place: Place) -> SourceLine | None:
+    """The line of that operation; None where it is that of the place itself."""
+    site = _site_of(view, place)
+    return site.source if site else None
+
+
+def _site_of(view: View, place: Place) -> Site | None:
+    return next((site for site in sites_of(view, "made by") if place in site.after), None)
 
 
 def same_numbers(view: View, place: Place, behind: Place) -> bool:

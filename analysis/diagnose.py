@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
 from stepscope.analysis.changes import changes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.merge import merge
@@ -45,11 +47,12 @@ def diagnose(
     Raises:
         UnknownNameError: there is no rule, or no setting of it, of this name.
     """
-    view = View(until_now(trial))
-    wanted = make_rules(rules, settings)
-    found = [finding for rule in wanted for finding in _apply(rule, view)]
-    found += changes(view, _apply, wanted, found)
-    return merge([*found, *findings_of_probes(probed, view, found)], view)
+    with np.errstate(all="ignore"):  # NaN and infinity are what a broken run is made of: no news for the terminal
+        view = View(until_now(trial))
+        wanted = make_rules(rules, settings)
+        found = [finding for rule in wanted for finding in _apply(rule, view)]
+        found += changes(view, _apply, wanted, found)
+        return merge([*found, *findings_of_probes(probed, view, found)], view)
 
 
 def _apply(rule: Rule, view: View) -> list[Finding]:

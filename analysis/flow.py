@@ -49,6 +49,9 @@ class Flow:
         links: dict[tuple[Place, Place, int], bool] = {}
         for graph in graphs:
             self._add(graph, links)
+        self._places: dict[str, list[Place]] = defaultdict(list)
+        for place in self.vertices:
+            self._places[place.node].append(place)
         self.sources: dict[Place, list[Link]] = defaultdict(list)
         self.sinks: dict[Place, list[Link]] = defaultdict(list)
         for (source, sink, lag), differentiable in links.items():
@@ -70,7 +73,7 @@ class Flow:
 
     def of_node(self, node: str) -> list[Place]:
         """The places of a node."""
-        return [place for place in self.vertices if place.node == node]
+        return list(self._places.get(node, ()))
 
     def of_type(self, *types: str) -> list[Place]:
         """The places of these tensor types."""

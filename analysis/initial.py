@@ -36,8 +36,7 @@ def frozen_weights(view: View) -> Iterator[Frozen]:
         for info in module.parameters:
             node, is_weight = info.names[0], not info.is_buffer and info.recorded and len(info.shape) > 1
             is_left = are_watched and not info.optimizers and not has_gradient(view, node)
-            is_frozen = not info.trainable and not info.optimizers  # what an optimizer holds was meant to learn
-            if is_weight and (is_left or is_frozen) and _stays(view, node):
+            if is_weight and (is_left or not info.trainable) and _stays(view, node):
                 yield Frozen(node, module, info.shape)
 
 

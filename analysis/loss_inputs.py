@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stepscope.analysis.flow import Place
@@ -43,16 +43,31 @@ def comparisons(view: View) -> Iterator[Comparison]:
     if not view.training:
         return
     for loss in view.losses:
+        yield from _of_loss(view, loss)
+
+
+def unreduced(view: View, operations: Iterable[str]) -> Iterator[Comparison]:
+    """The same of losses of these operations whose elements are only added up, or averaged, to the loss itself."""
+    wanted = frozenset(operations)
+    for loss in view.losses if view.training else ():
         links = [link for link in view.flow.sources.get(loss, ()) if not link.lag]
-        data = [link.place for link in links if not link.differentiable]
-        for link in links:
-            if link.differentiable and view.flow.vertices[link.place].type == "calculated":
-                yield from _compare(view, loss, link.place, data)
+        place = links[0].place if len(links) == 1 and links[0].differentiable else loss
+        vertex = view.flow.vertices[place]
+        if vertex.operation in wanted and vertex.type == "calculated":
+            yield from _of_loss(view, place)
 
 
 def is_floating(view: View, place: Place) -> bool:
     """Whether a place holds floating numbers in the last training step that has it."""
     return "float" in _shape_and_dtype(view, place)[1]
+
+
+def _of_loss(view: View, loss: Place) -> Iterator[Comparison]:
+    links = [link for link in view.flow.sources.get(loss, ()) if not link.lag]
+    data = [link.place for link in links if not link.differentiable]
+    for link in links:
+        if link.differentiable and view.flow.vertices[link.place].type == "calculated":
+            yield from _compare(view, loss, link.place, data)
 
 
 def _compare(view: View, loss: Place, prediction: Place, data: list[Place]) -> Iterator[Comparison]:

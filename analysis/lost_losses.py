@@ -34,7 +34,7 @@ def lost_losses(view: View, without: Iterable[Parameter]) -> LostLosses | None:
 
     Where it is called on a tensor that was computed from nothing, what was computed last stands for a loss.
     """
-    driven = [loss for loss in view.losses if _is_driven(view, loss)]
+    driven = [loss for loss in view.losses if is_driven(view, loss)]
     root = next((loss for loss in driven if not view.flow.sources.get(loss)), None)
     lost: dict[Place, list[Parameter]] = {}
     for parameter in without if driven else ():
@@ -57,7 +57,7 @@ def computed(view: View, places: Iterable[Place]) -> list[Place]:
     return sorted(found, key=lambda place: view.position.get(place.node, 0))
 
 
-def _is_driven(view: View, loss: Place) -> bool:
+def is_driven(view: View, loss: Place) -> bool:
     """Whether ``backward`` came by."""
     names = (name for name in view.nodes[loss.node].quantities if name.startswith("gradient"))
     return any(len(view.history(loss.node, name, role=loss.role)) for name in names)

@@ -9,7 +9,7 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.view import View
-from stepscope.store import Step
+from stepscope.store import Step, Tensor
 from stepscope.store.records import Neurons
 
 _FEWEST = 8
@@ -33,9 +33,9 @@ def predicted_inputs(view: View) -> list[Place]:
 
 def _is_next(step: Step, place: Place, target: Place) -> bool:
     tensor, kept = tensor_of(step, place), neurons_of(step, place)
-    if tensor is None or kept is None or len(tensor.shape) != 2 or tensor.info.batch_dim is None:
+    if tensor is None or kept is None or not _is_sequence(tensor):
         return False
-    batch = tensor.info.batch_dim
+    batch = tensor.info.batch_dim or 0
     given = known_tokens(step, kept)
     wanted = known_targets(step, target, tensor.shape[batch], is_batch_first=batch == 0)
     pairs = [
@@ -44,6 +44,12 @@ def _is_next(step: Step, place: Place, target: Place) -> bool:
         if (sample, position + 1) in given and value != _IGNORED
     ]
     return len(pairs) >= _FEWEST and len(set(pairs)) > 1 and all(one == two for one, two in pairs)
+
+
+def _is_sequence(tensor: Tensor) -> bool:
+    """Whether each sample is a row of tokens, or a series of one channel, ``(batch, time, 1)``."""
+    dims = len(tensor.shape)
+    return tensor.info.batch_dim is not None and (dims == 2 or (dims == 3 and tensor.shape[2] == 1))
 
 
 def known_tokens(step: Step, kept: Neurons) -> Tokens:
@@ -61,7 +67,7 @@ def known_targets(step: Step, place: Place, batch: int, *, is_batch_first: bool)
     tensor, kept = tensor_of(step, place), neurons_of(step, place)
     if tensor is None or kept is None:
         return {}
-    if len(tensor.shape) == 2 and tensor.info.batch_dim is not None:
+    if _is_sequence(tensor):
         return known_tokens(step, kept)
     if len(tensor.shape) != 1 or not batch or kept.total % batch or len(kept.samples) != 1:
         return {}

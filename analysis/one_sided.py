@@ -42,12 +42,19 @@ class OneSided:
 
 
 def one_sided(view: View, least: float) -> Iterator[OneSided]:
-    """Layers with such outputs that moved by ``least`` and still move, the last layers first."""
+    """Layers with such outputs that moved by ``least`` and still move, and no layer behind them, the last layers first.
+
+    Within a net, numbers may well move one way for long, as far targets are reached by their sum.
+    """
     steps = [view.training[index] for index in np.linspace(0, len(view.training) - 1, _STEPS).round().astype(int)]
     if len(view.training) < _LEAST:
         return
-    for layer in layers(view)[-_LAYERS:][::-1]:
+    known = layers(view)[-_LAYERS:]
+    for layer in known[::-1]:
         places = view.flow.of_node(layer.module)
+        behind = {place.node for place in view.flow.downstream(places, differentiable=True)} - {layer.module}
+        if behind.intersection(other.module for other in known):
+            continue
         if len(places) == 1 and (found := _of_place(view, steps, places[0], least)) is not None:
             yield found
 

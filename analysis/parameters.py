@@ -12,6 +12,8 @@ from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.view import View
 from stepscope.store.records import STATISTICS
 
+_NOTHING_LEFT = 1e-3
+"""The part of a gradient's largest size at which an optimizer that looks at it, as L-BFGS does, has arrived."""
 IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
@@ -54,6 +56,18 @@ def is_gradient_zero(view: View, node: str) -> bool:
     return bool(histories) and all(bool(np.all(history.of("abs_max") == 0)) for history in histories)
 
 
+def is_left_over(view: View, node: str) -> bool:
+    """Whether its gradients are the same, bit for bit, in all of at least three training steps.
+
+    They are of an earlier training then, and nobody cleared them: no loss reaches it now.
+    """
+    histories = gradients(view, node)
+    return bool(histories) and all(
+        len(history) >= 3 and bool(np.all(history.statistics[:, IDENTITY] == history.statistics[0, IDENTITY]))
+        for history in histories
+    )
+
+
 def learning(view: View) -> list[str]:
     """The nodes of all trainable parameters that get gradients: what a mistake of the optimizer is about."""
     return [parameter.node for parameter in trainable(view) if has_gradient(view, parameter.node)]
@@ -73,7 +87,8 @@ def is_unchanged(view: View, node: str) -> bool:
 def standstill(view: View, node: str, least: int = 10) -> int | None:
     """The step from which on a parameter does not change although it has gradients; None if it goes on changing.
 
-    It must have stood still for ``least`` recorded steps, and three times longer than ever before.
+    It must have stood still for ``least`` recorded steps, and three times longer than ever before. A gradient that is
+    next to nothing of what it was leaves nothing to be changed: the optimizer has come to its end.
     """
     history = view.history(node)
     values = history.statistics[:, IDENTITY]
@@ -85,8 +100,11 @@ def standstill(view: View, node: str, least: int = 10) -> int | None:
     if still < max(least, 3 * longest):
         return None
     since = int(history.steps[changes[-1] + 1])
-    pushed = [gradient.of("abs_max")[gradient.steps >= since] for gradient in gradients(view, node)]
-    return since if any(smallest(part) > 0 for part in pushed) else None
+    for gradient in gradients(view, node):
+        sizes, is_late = gradient.of("abs_max"), gradient.steps >= since
+        if smallest(sizes[is_late]) > max(0.0, _NOTHING_LEFT * largest(sizes[~is_late])):
+            return since
+    return None
 
 
 def gather(view: View, parameters: Iterable[Parameter]) -> dict[str, list[Parameter]]:

@@ -10,11 +10,13 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.rules.accumulated_gradients import AccumulatedGradients
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
 from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
+from stepscope.analysis.rules.altered_gradients import AlteredGradients
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
+from stepscope.analysis.rules.channel_order import ChannelOrder
 from stepscope.analysis.rules.clamped_weights import ClampedWeights
 from stepscope.analysis.rules.classes_as_numbers import ClassesAsNumbers
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
@@ -22,25 +24,36 @@ from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
 from stepscope.analysis.rules.data_shift import DataShift
 from stepscope.analysis.rules.dead_units import DeadUnits
+from stepscope.analysis.rules.decayed_rows import DecayedRows
+from stepscope.analysis.rules.discarded_gradients import DiscardedGradients
 from stepscope.analysis.rules.dropout_mode import DropoutMode
 from stepscope.analysis.rules.dtype_range import DtypeRange
 from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
+from stepscope.analysis.rules.early_clipping import EarlyClipping
+from stepscope.analysis.rules.entropy_sign import EntropySign
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
 from stepscope.analysis.rules.flat_scores import FlatScores
 from stepscope.analysis.rules.flipped_masks import FlippedMasks
+from stepscope.analysis.rules.forgetful_recurrence import ForgetfulRecurrence
 from stepscope.analysis.rules.frozen_parameters import FrozenParameters
 from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
+from stepscope.analysis.rules.greatest_answer import GreatestAnswer
 from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.growing_targets import GrowingTargets
 from stepscope.analysis.rules.hidden_end import HiddenEnd
+from stepscope.analysis.rules.hidden_sigmoid import HiddenSigmoid
+from stepscope.analysis.rules.hidden_softmax import HiddenSoftmax
 from stepscope.analysis.rules.ignored_input import IgnoredInput
+from stepscope.analysis.rules.ignored_targets import IgnoredTargets
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
 from stepscope.analysis.rules.input_drift import InputDrift
 from stepscope.analysis.rules.input_scale import InputScale
+from stepscope.analysis.rules.kept_mask import KeptMask
+from stepscope.analysis.rules.labels_of_others import LabelsOfOthers
 from stepscope.analysis.rules.learning_rate import LearningRate
 from stepscope.analysis.rules.learning_rate_decay import LearningRateDecay
 from stepscope.analysis.rules.likelihood_sign import LikelihoodSign
@@ -50,19 +63,28 @@ from stepscope.analysis.rules.loss_jump import LossJump
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
+from stepscope.analysis.rules.lost_order import LostOrder
+from stepscope.analysis.rules.lost_phase import LostPhase
+from stepscope.analysis.rules.lost_scale import LostScale
 from stepscope.analysis.rules.masked_attention import MaskedAttention
+from stepscope.analysis.rules.meaning_shift import MeaningShift
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
+from stepscope.analysis.rules.opposed_sides import OpposedSides
 from stepscope.analysis.rules.optimizer_reset import OptimizerReset
 from stepscope.analysis.rules.optimizer_settings import OptimizerSettings
 from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.oversmoothing import Oversmoothing
 from stepscope.analysis.rules.own_backward import OwnBackward
+from stepscope.analysis.rules.partial_leak import PartialLeak
+from stepscope.analysis.rules.positive_weights import PositiveWeights
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
+from stepscope.analysis.rules.rare_updates import RareUpdates
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
+from stepscope.analysis.rules.repeated_randomness import RepeatedRandomness
 from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
 from stepscope.analysis.rules.residual_balance import ResidualBalance
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
@@ -74,11 +96,18 @@ from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shifted_labels import ShiftedLabels
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
+from stepscope.analysis.rules.single_unit import SingleUnit
+from stepscope.analysis.rules.skipped_module import SkippedModule
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
+from stepscope.analysis.rules.squared_chances import SquaredChances
 from stepscope.analysis.rules.stale_copy import StaleCopy
+from stepscope.analysis.rules.sum_before_logarithm import SumBeforeLogarithm
+from stepscope.analysis.rules.swapped_shares import SwappedShares
 from stepscope.analysis.rules.target_scale import TargetScale
 from stepscope.analysis.rules.targets_equal_inputs import TargetsEqualInputs
+from stepscope.analysis.rules.terms_without_gradient import TermsWithoutGradient
+from stepscope.analysis.rules.tiny_batch import TinyBatch
 from stepscope.analysis.rules.trained_padding import TrainedPadding
 from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
@@ -92,6 +121,7 @@ from stepscope.analysis.rules.unused_embeddings import UnusedEmbeddings
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
 from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.analysis.rules.weights_reset import WeightsReset
+from stepscope.analysis.rules.wrapped_bytes import WrappedBytes
 from stepscope.store.errors import unknown
 
 RULES: dict[str, type[Rule]] = {
@@ -103,17 +133,34 @@ RULES: dict[str, type[Rule]] = {
         SeveralLabels,
         ShiftedLabels,
         HiddenEnd,
+        HiddenSoftmax,
+        HiddenSigmoid,
         LikelihoodSign,
+        EntropySign,
+        OpposedSides,
+        LabelsOfOthers,
+        TermsWithoutGradient,
+        GreatestAnswer,
+        SwappedShares,
+        SumBeforeLogarithm,
+        IgnoredTargets,
+        ForgetfulRecurrence,
+        LostPhase,
+        LostScale,
+        WrappedBytes,
         OwnBackward,
         ScrambledInput,
         FlippedMasks,
         UnchangedParameters,
+        RareUpdates,
         GradientCut,
         NoGradient,
         ModuleNeverCalled,
         MissingNonlinearity,
         IgnoredInput,
         AccumulatedGradients,
+        AlteredGradients,
+        DiscardedGradients,
         BroadcastTarget,
         ConstantData,
         ConstantOutput,
@@ -125,22 +172,30 @@ RULES: dict[str, type[Rule]] = {
         Overfitting,
         SaturatedActivation,
         SmallBatchNorm,
+        TinyBatch,
         VanishingGradient,
         WeightScale,
+        PositiveWeights,
         DropoutMode,
+        KeptMask,
         SoftmaxOverBatch,
         BatchLeak,
         SingleClass,
+        SingleUnit,
         ShrinkingWeights,
+        DecayedRows,
         LearningRateDecay,
         AdamEpsilon,
         ConstantClipping,
+        EarlyClipping,
         TargetScale,
+        SquaredChances,
         DtypeRange,
         AttentionCollapse,
         AttentionLogits,
         MaskedAttention,
         FutureLeak,
+        LostOrder,
         UntrainedParameters,
         TrainedTwice,
         OptimizerReset,
@@ -153,6 +208,7 @@ RULES: dict[str, type[Rule]] = {
         UntiedWeights,
         SharedModules,
         BatchNormMode,
+        SkippedModule,
         DuplicateSamples,
         ExtremeFeatures,
         GanBalance,
@@ -165,9 +221,13 @@ RULES: dict[str, type[Rule]] = {
         FrozenParameters,
         ExtremeBatch,
         DataShift,
+        MeaningShift,
+        ChannelOrder,
         SettingsChange,
         RepeatedBatch,
+        RepeatedRandomness,
         TargetsEqualInputs,
+        PartialLeak,
         ImbalancedTargets,
         ClassesAsNumbers,
         WeightsReset,

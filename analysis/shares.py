@@ -21,7 +21,7 @@ Rows = NDArray[np.float64]
 
 
 def shares_without_sigmoid(view: View) -> Iterator[Place]:
-    """Predictions made by a layer whose gradient has two values in each sample, and others in each sample."""
+    """Predictions made by a layer whose gradient has two values in each sample, and others in each sample, or step."""
     steps = view.training[:: max(1, len(view.training) // _STEPS)][:_STEPS]
     for place in dict.fromkeys(comparison.prediction for comparison in comparisons(view)):
         made = view.flow.vertices[maker(view, place)].operation
@@ -29,7 +29,7 @@ def shares_without_sigmoid(view: View) -> Iterator[Place]:
             pairs = [pair for step in steps for pair in _pairs(view, step, place) or [(0.0, 0.0)]]
             if (
                 np.mean([_is_unequal(pair) for pair in pairs]) >= _MOST
-                and len({f"{pair[0]:.2e}" for pair in pairs}) > _STEPS
+                and len({f"{pair[0]:.2e}" for pair in pairs}) >= _STEPS
             ):
                 yield place
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,10 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.view import View
 from stepscope.store import Step
-from stepscope.store.records import NEURON_STATISTICS
+from stepscope.store.records import NEURON_STATISTICS, Neurons
 
-_ABS_MAX = NEURON_STATISTICS.index("abs_max")
+_MEAN, _ABS_MAX = (NEURON_STATISTICS.index(name) for name in ("mean", "abs_max"))
+Units = NDArray[np.bool_]
 
 
 def late_steps(view: View, count: int = 5) -> list[Step]:
@@ -24,9 +25,28 @@ def late_steps(view: View, count: int = 5) -> list[Step]:
     )
 
 
-def dead_units(steps: Sequence[Step], place: Place, quantity: str) -> NDArray[np.bool_] | None:
+def dead_units(steps: Sequence[Step], place: Place, quantity: str) -> Units | None:
     """``(units,)``: which are zero for every sample in all of these steps; None if they were not kept."""
-    dead: NDArray[np.bool_] | None = None
+    return _always(steps, place, quantity, _is_zero)
+
+
+def closed_units(steps: Sequence[Step], place: Place) -> Units | None:
+    """``(units,)``: which are never above zero, so that a ReLU lets nothing through; None if they were not kept."""
+    return _always(steps, place, "value", _is_closed)
+
+
+def _is_zero(kept: Neurons) -> Units:
+    return np.asarray(kept.statistics[_ABS_MAX] == 0) if kept.statistics is not None else np.empty(0, bool)
+
+
+def _is_closed(kept: Neurons) -> Units:
+    low = kept.statistics[_MEAN] <= 0 if kept.statistics is not None else np.empty(0, bool)
+    return np.asarray(low & np.all(kept.samples <= 0, axis=0))
+
+
+def _always(steps: Sequence[Step], place: Place, quantity: str, holds: Callable[[Neurons], Units]) -> Units | None:
+    """``(units,)``: of which it holds in all of these steps, for all of their neurons."""
+    always: Units | None = None
     for step in steps:
         tensor, kept = tensor_of(step, place, quantity), neurons_of(step, place, quantity)
         if (
@@ -37,16 +57,16 @@ def dead_units(steps: Sequence[Step], place: Place, quantity: str) -> NDArray[np
             or len(tensor.shape) < 2
         ):
             return None
-        zero = kept.statistics[_ABS_MAX] == 0
-        positions = np.arange(len(zero)) * kept.total // max(len(zero), 1)
+        every = holds(kept)
+        positions = np.arange(len(every)) * kept.total // max(len(every), 1)
         unit = unit_of(positions, tensor.shape[1:])
-        alive = np.zeros(int(unit.max()) + 1, bool)
-        np.logical_or.at(alive, unit, ~zero)
-        seen = np.zeros(len(alive), bool)
+        broken = np.zeros(int(unit.max()) + 1, bool)
+        np.logical_or.at(broken, unit, ~every)
+        seen = np.zeros(len(broken), bool)
         seen[unit] = True
-        now = ~alive[seen]
-        dead = now if dead is None or len(dead) != len(now) else dead & now
-    return dead
+        now = ~broken[seen]
+        always = now if always is None or len(always) != len(now) else always & now
+    return always
 
 
 def unit_of(positions: NDArray[np.int64], shape: tuple[int, ...]) -> NDArray[np.int64]:

@@ -16,6 +16,8 @@ from stepscope.store import Step
 from stepscope.store.nodes import Node
 from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATISTICS, Graph, ModuleInfo
 
+YOUNG = 50
+"""The steps before which nobody judges what a run has learned. Source: of ours; most losses fall within as many."""
 _Key = tuple[str, str, str | None, int | None, bool]
 
 
@@ -60,14 +62,19 @@ class View:
         return frozenset(step.kind for step in self.training)
 
     @cached_property
+    def is_young(self) -> bool:
+        """Whether the training has hardly begun: what it has not learned yet says nothing."""
+        return not self.training or self.training[-1].number - self.training[0].number < YOUNG - 1
+
+    @cached_property
     def flow(self) -> Flow:
         """The joined graph of the training steps; of all steps if none trains."""
-        return Flow(_graphs(self.training or self.steps))
+        return Flow(different_graphs(self.training or self.steps))
 
     @cached_property
     def all_flow(self) -> Flow:
         """The joined graph of all steps, those that only evaluate included."""
-        return Flow(_graphs(self.steps))
+        return Flow(different_graphs(self.steps))
 
     @cached_property
     def modules(self) -> dict[str, ModuleInfo]:
@@ -129,7 +136,7 @@ class View:
         )  # fmt: skip
 
 
-def _graphs(steps: Sequence[Step]) -> Iterable[Graph]:
+def different_graphs(steps: Sequence[Step]) -> Iterable[Graph]:
     """The different graphs of some steps."""
     seen: dict[bytes, Graph] = {}
     for step in steps:

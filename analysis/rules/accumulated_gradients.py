@@ -2,43 +2,22 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
+from stepscope.analysis.changing import steps_between_changes
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.flow import Place
-from stepscope.analysis.history import Values
-from stepscope.analysis.layers import elements, layers
 from stepscope.analysis.leftovers import Leftover, leftovers
 from stepscope.analysis.lines import line_of_step
-from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.optimizers import held_by
+from stepscope.analysis.own_sums import OwnSums, norms, own_sums, sums_of_groups, with_bias
 from stepscope.analysis.parameters import is_unchanged, learning, listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import NEURON_STATISTICS
 
 _LEAST = 5
-_MEAN = NEURON_STATISTICS.index("mean")
-_NORMS = ("BatchNorm1d", "BatchNorm2d", "BatchNorm3d", "LayerNorm", "GroupNorm")
-_MOST = 60
-"""So many steps tell as much as all of them."""
-
-
-@dataclass(frozen=True)
-class _Sums:
-    """A bias's gradient, and the sum over the batch of the gradient of the output it is added to.
-
-    Both ``(n, elements)``; or ``(n, 1)``, their sums over all elements, where single ones were not kept.
-    """
-
-    steps: Values
-    bias: Values
-    output: Values
 
 
 @dataclass(frozen=True)
@@ -50,7 +29,8 @@ class AccumulatedGradients(Rule):
     How it is measured: a bias is added to every sample, so the sum of its gradient is exactly the sum of the gradient
     of the output of its layer (or normalisation). Where it is instead that sum plus the bias's gradient of the step
     before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose
-    starts anew now and then. The layers of each optimizer are judged together.
+    starts anew now and then. The layers of each optimizer are judged together. Of a layer that is called up to four
+    times in a step (a critic), those calls count whose sum the first gradient is; of groups of losses, those groups.
 
     Or an optimizer uses the sum of what two losses gave, although one of them trains the parameters of another one that
     lie before: its gradient was left over in a net that it only went through. It is a warning where both work against
@@ -67,6 +47,8 @@ class AccumulatedGradients(Rule):
         against: the cosine of both, in the median. Source: a critic is to lower what its generator wants to raise.
         times: without neighbouring steps: how many times its own sum the bias's gradient must be in the median.
             Clipping and averaging over devices only make it smaller.
+        kept: and the cosine with that of the recorded step before: of what is carried on most is still there. Noise
+            that is added to gradients, for privacy say, is another one in each step.
     """
 
     name = "accumulated-gradients"
@@ -75,15 +57,16 @@ class AccumulatedGradients(Rule):
     share: float = 0.95
     tolerance: float = 5e-3
     times: float = 3.0
+    kept: float = 0.3
     against: float = -0.3
 
     def check(self, view: View) -> Iterable[Finding]:
         judged: dict[tuple[str, ...], list[tuple[float, str]]] = {}
         holders = held_by(view)
-        for module in _with_bias(view):
+        for module in with_bias(view):
             if is_unchanged(view, f"{module}.bias"):
                 continue  # in no optimizer, so that its zero_grad does not reach it
-            sums = _sums(view, module)
+            sums = own_sums(view, module) or sums_of_groups(view, f"{module}.bias")
             share = self._share(sums) if sums is not None and _is_stepped(view, f"{module}.bias") else None
             if share is not None:
                 judged.setdefault(holders.get(f"{module}.bias", ()), []).append((share, f"{module}.bias"))
@@ -113,26 +96,29 @@ class AccumulatedGradients(Rule):
             remedy="Call zero_grad() of an optimizer right before backward() of its own loss.",
         )  # fmt: skip
 
-    def _share(self, sums: _Sums) -> float | None:
+    def _share(self, sums: OwnSums) -> float | None:
         """The share of neighbouring steps in which the gradient was carried on; None if too few can tell."""
         following = np.flatnonzero(np.diff(sums.steps) == 1) + 1
-        if len(following) < _LEAST:
+        if len(following) < _LEAST or sums.of_calls:
             return self._share_of_far_steps(sums)
         before, now, own = sums.bias[following - 1], sums.bias[following], sums.output[following]
-        size = _norm(before) + _norm(now) + _norm(own)
-        telling = _norm(before) > 0.05 * size
+        size = norms(before) + norms(now) + norms(own)
+        telling = norms(before) > 0.05 * size
         if telling.sum() < _LEAST:
             return None
-        carried = _norm(now - before - own) <= self.tolerance * size
+        carried = norms(now - before - own) <= self.tolerance * size
         return float(np.mean(carried[telling]))
 
-    def _share_of_far_steps(self, sums: _Sums) -> float | None:
+    def _share_of_far_steps(self, sums: OwnSums) -> float | None:
         """The same where no neighbouring steps were recorded: never its own sum alone, but several times as much."""
         bias, own = sums.bias[1:], sums.output[1:]
-        if len(own) < _LEAST or not np.all(_norm(own) > 0):
+        if len(own) < _LEAST or not np.all(norms(own) > 0):
             return None
-        alone = _norm(bias - own) <= self.tolerance * (_norm(bias) + _norm(own))
-        return float(np.mean(~alone)) if np.median(_norm(bias) / _norm(own)) > self.times else 0.0
+        alone = norms(bias - own) <= self.tolerance * (norms(bias) + norms(own))
+        before = sums.bias[:-1]
+        kept = np.median((before * bias).sum(-1) / np.maximum(norms(before) * norms(bias), 1e-300))
+        is_more = np.median(norms(bias) / norms(own)) > self.times and kept > self.kept
+        return float(np.mean(~alone)) if is_more else 0.0
 
     def _finding(self, view: View, bias: str, held: list[str]) -> Finding:
         history = view.history(bias, "gradient")
@@ -148,70 +134,9 @@ class AccumulatedGradients(Rule):
         )  # fmt: skip
 
 
-def _with_bias(view: View) -> list[str]:
-    """The modules that add a bias to each sample: layers, and normalisations."""
-    known = [module.path for module in view.trial.network if module.module_class in _NORMS]
-    return [layer.module for layer in layers(view)] + [path for path in known if path in view.nodes]
-
-
-def _sums(view: View, module: str) -> _Sums | None:
-    """Of layers that are called once a step and whose gradients belong to one loss."""
-    places = view.flow.of_node(module)
-    bias, output = view.history(f"{module}.bias", "gradient"), view.history(module, "gradient")
-    if len(places) != 1 or not len(bias) or len(bias) != len(output) or len(view.training[-1].iterations) > 1:
-        return None
-    biases = view.flow.of_node(f"{module}.bias")
-    if len(biases) != 1 or len(view.flow.sinks.get(biases[0], ())) != 1:
-        return None
-    single = _single(view, biases[0], places[0])
-    if single is not None:
-        return single
-    count_bias, count_output = elements(view, biases[0]), _count(view, places[0], output.steps)
-    first = slice(None, len(count_output))
-    return _Sums(
-        bias.steps[first].astype(np.float64),
-        (bias.of("mean")[first] * count_bias)[:, None],
-        (output.of("mean")[first] * count_output)[:, None],
-    )
-
-
-def _single(view: View, bias: Place, output: Place) -> _Sums | None:
-    """The same for each element, where all neurons were kept: scores of a softmax have gradients whose sum is zero."""
-    steps, biases, sums = [], [], []
-    for step in view.training[:_MOST]:
-        own, behind = neurons_of(step, bias, "gradient"), neurons_of(step, output, "gradient")
-        tensor = tensor_of(step, output, "gradient")
-        if own is None or behind is None or behind.statistics is None or tensor is None or tensor.info.batch_dim != 0:
-            return None
-        shape, values = tensor.shape, own.samples.astype(np.float64).ravel()
-        if (
-            len(shape) not in (2, 3)
-            or behind.total != math.prod(shape[1:])
-            or behind.statistics.shape[1] != behind.total
-        ):
-            return None
-        means = behind.statistics[_MEAN].astype(np.float64).reshape(shape[1:])
-        total = shape[0] * (means.sum(0) if len(shape) == 3 else means)
-        if len(total) != len(values):
-            return None
-        steps.append(float(step.number))
-        biases.append(values)
-        sums.append(total)
-    return _Sums(np.array(steps), np.array(biases), np.array(sums)) if steps else None
-
-
 def _is_stepped(view: View, bias: str) -> bool:
     """Whether the optimizer steps (or no optimizer is known) wherever gradients arrive: else they add up on purpose."""
     updates, given = len(view.history(bias, "update")), len(view.history(bias, "gradient"))
-    return updates == 0 or updates > given / 2
-
-
-def _norm(rows: Values) -> Values:
-    return np.asarray(np.linalg.norm(rows, axis=1))
-
-
-def _count(view: View, place: Place, steps: NDArray[np.int64]) -> Values:
-    """The elements of a place at each of the first steps: the last batch of an epoch may be smaller."""
-    of_number = {step.number: step for step in view.training}
-    shapes = [view.shape(place, of_number[number]) for number in steps[:_MOST].tolist()]
-    return np.array([np.nan if shape is None else float(math.prod(shape)) for shape in shapes])
+    if updates == 0:
+        return steps_between_changes(view, [bias]) is None
+    return updates > given / 2

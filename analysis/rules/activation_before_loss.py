@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.baseline import count_classes
-from stepscope.analysis.bounds import maker, same_numbers
+from stepscope.analysis.bounds import line_of_making, maker, operation_of, same_numbers
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import line_of_node, sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons, unreduced
 from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -46,7 +46,9 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
         "error", "nll_loss wants logarithms of probabilities", "Use log_softmax instead of sigmoid."
     ),
     ("nll_loss", "linear"): _Clash(
-        "error", "nll_loss wants logarithms of probabilities", "Use log_softmax before it, or cross_entropy."
+        "error",
+        "nll_loss wants logarithms of probabilities, not raw scores (log_softmax is missing)",
+        "Use log_softmax before it, or cross_entropy.",
     ),
     ("nll_loss", "relu"): _Clash(
         "error", "nll_loss wants logarithms of probabilities", "Use log_softmax instead of relu."
@@ -63,6 +65,14 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
             "error", "ctc_loss wants logarithms of probabilities", "Give it log_softmax(2) of the raw scores."
         )
         for operation in ("softmax", "sigmoid", "linear", "conv1d", "relu")
+    },
+    **{
+        ("binary_cross_entropy", operation): _Clash(
+            "error",
+            "the loss wants probabilities from 0 to 1 (a sigmoid is missing)",
+            "Use sigmoid as the last activation, or binary_cross_entropy_with_logits on the raw output.",
+        )
+        for operation in ("linear", "conv1d", "conv2d", "conv3d", "relu", "leaky_relu", "elu", "softplus", "tanh")
     },
     **{
         ("poisson_nll_loss", operation): _Clash(
@@ -87,7 +97,10 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
     ),
 }
 
+_LOSSES = frozenset(["cross_entropy", "nll_loss", "kl_div", "binary_cross_entropy_with_logits", "poisson_nll_loss"])
+"""Those that may be given with ``reduction="none"``, and averaged later."""
 _WANTS_LOGARITHMS = frozenset(["nll_loss", "ctc_loss", "kl_div"])
+_LOGARITHMS = frozenset(["log", "log_"])
 _AFFINE = frozenset(
     ["linear", "conv1d", "conv2d", "conv3d", "addmm", "baddbmm", "matmul", "bmm", "einsum", "embedding"]
 )
@@ -97,7 +110,9 @@ _SIGMOIDS = frozenset(["reciprocal", "rdiv", "rtruediv", "truediv", "div", "rsub
 _SEVERAL = _Clash(
     "error", "a softmax shares one among the classes, but samples have several, or none", "Use sigmoid, one a class."
 )
-_MISSING = ("linear", "conv1d")
+_LAYERS = frozenset(["linear", "conv1d", "conv2d", "conv3d", "batch_norm"])
+_CLAMPS = frozenset(["clamp", "clip", "clamp_min", "clamp_max", "hardtanh"])
+_MISSING = ("linear", "conv1d", "conv2d", "conv3d")
 """Nothing is too much before the loss, but something is missing: the line of the loss is the one to look at."""
 
 
@@ -110,12 +125,14 @@ class ActivationBeforeLoss(Rule):
     How it is measured: the loss's operation and the operation that made its prediction are looked up in a table of
     pairs that do not go together. Activations by hand, or behind reshapes, are known by their numbers: all lie between
     0 and 1, and those of each sample add up to 1 (softmax), or the loss wants logarithms, which are never above 0.
+    What a layer gave and ``clamp`` cut off between 0 and 1 for binary_cross_entropy counts as what it was before.
 
-    Causes: softmax or sigmoid as the last layer, together with a loss that works on logits; probabilities for a loss
-    that wants their logarithms (nll_loss, kl_div, ctc_loss).
+    Causes: softmax or sigmoid as the last layer, together with a loss that works on logits; probabilities, or raw
+    scores, for a loss that wants logarithms of probabilities (nll_loss, kl_div, ctc_loss); a ReLU, or nothing, for one
+    that wants probabilities (binary_cross_entropy).
 
     Remedy: give cross_entropy and binary_cross_entropy_with_logits the raw output of the last layer; give nll_loss and
-    ctc_loss a log_softmax.
+    ctc_loss a log_softmax, and binary_cross_entropy a sigmoid.
 
     Source: the documentation of PyTorch's losses; no threshold.
     """
@@ -127,18 +144,22 @@ class ActivationBeforeLoss(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         seen: set[tuple[Place, Place]] = set()
         plain = {place for site in sites_of(view, "no exponential") for place in site.after}
-        for comparison in comparisons(view):
+        for comparison in (*comparisons(view), *unreduced(view, _LOSSES)):
             place = maker(view, comparison.prediction)
             if (comparison.loss, place) in seen or comparison.loss in plain:
                 continue
             seen.add((comparison.loss, place))
-            operation = view.flow.vertices[place].operation
+            if comparison.operation == "binary_cross_entropy":
+                place = _before_clamp(view, place)
+            operation = operation_of(view, place)
             clash = _CLASHES.get((comparison.operation, operation))
             if clash is None and (holds := _held(view, comparison, operation)):
                 clash = _CLASHES.get((comparison.operation, holds))
+            if comparison.operation == "binary_cross_entropy" and not _is_of_layer(view, place, operation):
+                clash = None
             if comparison.operation == "binary_cross_entropy" and operation == "softmax":
                 clash = _SEVERAL if _has_several(view, comparison) else None
-            if clash is not None:
+            if clash is not None and not _is_logarithm_taken(view, comparison, operation):
                 yield self._finding(view, place, operation, comparison.loss.node, comparison.operation, clash)
         yield from self._twice(view)
 
@@ -162,11 +183,43 @@ class ActivationBeforeLoss(Rule):
         text = clash.text[0].lower() + clash.text[1:]
         summary = f"{place.node} is made by {operation} and goes into {loss_operation} ({loss}): {text}."
         step = int(history.steps[0]) if len(history) else None
-        line = line_of_node(view, loss) if operation in _MISSING else None
+        line = line_of_node(view, loss) if operation in _MISSING else line_of_making(view, place)
         return self.finding(
             view, place.node, clash.level, summary, shown, step=step, nodes=[loss], confidence=0.97,
             remedy=clash.remedy, source=line,
         )  # fmt: skip
+
+
+def _before_clamp(view: View, place: Place) -> Place:
+    """What was cut off to lie between 0 and 1, and nothing else, if that is what made a prediction."""
+    behind = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
+    if view.flow.vertices[place].operation not in _CLAMPS or len(behind) != 1:
+        return place
+    cut, whole = (view.history(one.node, role=one.role) for one in (place, behind[0]))
+    if view.flow.vertices[behind[0]].type != "calculated" or not len(cut) or len(cut) != len(whole):
+        return place
+    low, high = smallest(cut.of("min")), largest(cut.of("max"))
+    is_same = all(np.allclose(np.clip(whole.of(end), low, high), cut.of(end), atol=1e-6) for end in ("min", "max"))
+    return maker(view, behind[0]) if is_same else place
+
+
+def _is_of_layer(view: View, place: Place, operation: str) -> bool:
+    """Whether a layer gave these numbers, or those that an activation was applied to: a similarity may be a chance."""
+    if operation in _LAYERS:
+        return True
+    behind = [link.place for link in view.flow.sources.get(place, ()) if not link.lag]
+    if len(behind) != 1 or operation_of(view, behind[0]) not in _LAYERS:
+        return False
+    made, given = (view.history(one.node, role=one.role).of("max") for one in (place, behind[0]))
+    return operation != "relu" or (len(made) == len(given) and bool(np.allclose(np.maximum(given, 0), made)))
+
+
+def _is_logarithm_taken(view: View, comparison: Comparison, operation: str) -> bool:
+    """Whether the logarithms of probabilities that a loss wants are taken on the way to it."""
+    if comparison.operation not in _WANTS_LOGARITHMS or operation not in ("softmax", "sigmoid"):
+        return False
+    logarithms = [site for site in sites_of(view, "edge") if site.operation in _LOGARITHMS]
+    return any(comparison.prediction in site.before and comparison.loss in site.after for site in logarithms)
 
 
 def _has_several(view: View, comparison: Comparison) -> bool:

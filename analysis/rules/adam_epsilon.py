@@ -34,6 +34,8 @@ class AdamEpsilon(Rule):
 
     Attributes:
         factor: how many times the root the eps must be. Source: at 1 updates are halved; ten leaves no doubt.
+        unusual: an eps that is a choice, not a default: it is told where it outweighs gradients at all. Source: the
+            largest that a documentation proposes is 1, for one network on images (TensorFlow's Adam).
         share: of the layers.
         vanished: how many times the root of the layers in the middle another parameter's may be. Source: of ours; where
             gradients vanish, a bias near the loss still gets one.
@@ -44,6 +46,7 @@ class AdamEpsilon(Rule):
     causes = "A loss that is scaled down, very small gradients, or an eps that was taken over from another optimizer."
     remedy = "Scale the loss up, or lower eps."
     factor: float = 10.0
+    unusual: float = 1e-2
     share: float = 0.5
     vanished: float = 1e4
 
@@ -57,7 +60,8 @@ class AdamEpsilon(Rule):
         roots = {
             layer.weight: float(np.sqrt(median(view.history(layer.weight, "exp_avg_sq").of("mean")))) for layer in known
         }
-        small = [weight for weight, root in roots.items() if self.factor * root < eps]
+        factor = 1.0 if eps >= self.unusual else self.factor
+        small = [weight for weight, root in roots.items() if factor * root < eps]
         vanish = bool(small) and _largest_root(view) > self.vanished * median(np.array(list(roots.values())))
         if len(small) >= self.share * len(known) and not vanish:
             first = small[0]

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import Shape, comparisons
+from stepscope.analysis.loss_inputs import Comparison, Shape, comparisons
 from stepscope.analysis.next_token import predicted_inputs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _TIME_FIRST = ("multi_head_attention_forward",)
 """What reads the first dimension as time, where the output is not turned back."""
+_RECURRENT = ("lstm", "gru", "rnn_tanh", "rnn_relu")
 _SCRAMBLED = (
     "A {operation} between {before} and {after} tears samples apart: it puts a dimension behind another one without "
     "moving a number, as only a transposition may."
@@ -37,10 +38,11 @@ class BatchLeak(Rule):
     How it is measured: on the way to a loss, a ``view`` or ``reshape`` turns ``(batch, a, ...)`` into ``(a, batch,
     ...)``, or does so to another dimension: neither moves a number. What joins or splits dimensions in place is right,
     and so are the shifts of relative positions, which pad first. Or: a recurrent layer, or an attention, reads the
-    first dimension as time, while that is what the loss counts its samples by. Or: the first rows of a table of places
-    are added along the batch, one for each sample. A recurrent layer that starts from the state of another step is
-    worth knowing: other sequences may get in by it. Other leaks over the batch show only in ``probe(model, batch)``,
-    which asks the model itself.
+    first dimension as time, while that is what the loss counts its samples by; or the second one, where a CTC loss,
+    whose scores are ``(time, batch, classes)``, has the samples. Or: the first rows of a table of places are added
+    along the batch, one for each sample. A recurrent layer that starts from the state of another step is worth knowing:
+    other sequences may get in by it. Other leaks over the batch show only in ``probe(model, batch)``, which asks the
+    model itself.
 
     Causes: ``view`` or ``reshape`` instead of ``transpose`` or ``permute``; a layer without ``batch_first=True``.
 
@@ -73,7 +75,21 @@ class BatchLeak(Rule):
         yield from self._placed(view)
         for place in _time_first(view):
             yield from self._over_samples(view, place)
+        for place, scores in _across_second(view):
+            yield self._over_second(view, place, scores)
         yield from self._carried(view)
+
+    def _over_second(self, view: View, place: Place, scores: Comparison) -> Finding:
+        shape = view.shape(place, view.training[-1])
+        summary = (
+            f"{place.node} {shape} has batch_first=True and reads its second dimension as time, but that is where "
+            f"ctc_loss has its samples ({scores.prediction.node} {scores.shape}): samples influence each other."
+        )
+        return self.finding(
+            view, place.node, "warning", summary, step=view.training[0].number, nodes=[scores.prediction.node],
+            confidence=0.85, causes="batch_first=True for what comes moments first, as ctc_loss wants it.",
+            remedy="Leave batch_first=True out, or transpose only behind the layer; check with probe(model, batch).",
+        )  # fmt: skip
 
     def _carried(self, view: View) -> Iterable[Finding]:
         """Recurrent layers that start where an earlier step ended: right only if its sequences go on."""
@@ -186,6 +202,19 @@ def _time_first(view: View) -> list[Place]:
     }
     found = _ordered(view, marked)
     return [place for place in found if not any(other in marked - {place} for other in view.flow.upstream([place]))]
+
+
+def _across_second(view: View) -> Iterator[tuple[Place, Comparison]]:
+    """Recurrent layers with ``batch_first=True`` whose first two dimensions are those of a CTC loss's scores."""
+    marked = {place for site in sites_of(view, "time first") for place in site.after}
+    for scores in (c for c in comparisons(view) if c.operation == "ctc_loss" and len(c.shape) == 3):
+        before = view.flow.upstream([scores.prediction], differentiable=True)
+        for place in _ordered(view, before - marked if scores.shape[0] != scores.shape[1] else ()):
+            shape = view.shape(place, view.training[-1])
+            is_recurrent = view.flow.vertices[place].operation in _RECURRENT and place.role in ("output", "output.0")
+            if is_recurrent and shape is not None and len(shape) == 3 and shape[:2] == scores.shape[:2]:
+                yield place, scores
+                break
 
 
 def _counts_samples(shape: tuple[int, ...], target: tuple[int, ...], layer: tuple[int, ...]) -> bool:

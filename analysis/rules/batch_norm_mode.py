@@ -10,9 +10,16 @@ import numpy as np
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.layers import rms
-from stepscope.analysis.parameters import has_gradient
+from stepscope.analysis.parameters import has_gradient, listed
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.running_statistics import (
+    input_size,
+    is_part_of_what_moves,
+    moving_in_frozen,
+    never_began,
+    norms,
+)
 from stepscope.analysis.view import View, evidence
 
 
@@ -29,6 +36,13 @@ class BatchNormMode(Rule):
     output is compared with that in training: they differ if the running statistics are not those of the data. And the
     momentum that a call was given tells of how many batches they are.
 
+    A call of the function ``batch_norm`` that is given ``training=True`` where nothing is trained is told by its line.
+
+    Running statistics that are mean 0 and variance 1, exactly, in all steps of a training were never learned: what
+    normalises by them in evaluation mode does nothing, which counts if what goes in has another size than 1 (and is
+    worth knowing only in a net that does not change at all). Those of a normalisation that learned before and is frozen
+    now, but in training mode, go on following the new data, as it is known of fine-tuning: worth knowing.
+
     Causes: ``model.eval()`` or ``model.train()`` is forgotten or called at the wrong time; a momentum that is too small
     for the number of steps; evaluation data that are prepared in another way.
 
@@ -41,6 +55,8 @@ class BatchNormMode(Rule):
         kept: the part of the running statistics that is still that of the start after all steps, ``(1 - momentum)`` to
             the power of the steps. Source: a cumulative average keeps 1/e; the default of 0.1 keeps 1e-5 of 100 steps.
         least: a shorter training says nothing of it.
+        unlike: how far the size of what goes in is from 1, as a factor, where statistics were never learned. Source:
+            of ours; a normalisation that does nothing to such data is hardly missed.
     """
 
     name = "batch-norm-mode"
@@ -50,9 +66,13 @@ class BatchNormMode(Rule):
     factor: float = 3.0
     kept: float = 0.6
     least: int = 50
+    unlike: float = 1.5
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._momenta(view)
+        yield from self._never_learned(view)
+        yield from self._moving(view)
+        yield from self._told_to_train(view)
         kinds = {step.number: step.kind for step in view.steps}
         for path in _norms(view) if view.training else ():
             history = view.history(path, training=False)
@@ -85,6 +105,70 @@ class BatchNormMode(Rule):
                 remedy="Use momentum=0.1: torch's is the share of the new batch, other frameworks' that of the old.",
             )  # fmt: skip
 
+    def _never_learned(self, view: View) -> Iterator[Finding]:
+        """Evaluation mode with the statistics of the beginning."""
+        unlearned = {path: since for path in never_began(view) if (since := self._evaluates(view, path)) is not None}
+        sizes = {path: input_size(view, path) for path in unlearned}
+        far = [path for path, size in sizes.items() if not 1 / self.unlike <= size <= self.unlike]  # or unknown
+        if far:
+            level: Level = "warning" if any(is_part_of_what_moves(view, path) for path in far) else "info"
+            summary = (
+                f"The running statistics of {listed(unlearned)} were never learned: they are mean 0 and variance 1 in "
+                f"all steps, but in evaluation mode they are what normalises, and does nothing to an input of size "
+                f"{sizes[far[0]]:.3g}."
+            )
+            others = [node for path in unlearned for node in (path, f"{path}.running_mean") if node != far[0]]
+            yield self.finding(
+                view, far[0], level, summary, [evidence(view.history(f"{far[0]}.running_var"), "mean", "stays 1")],
+                step=unlearned[far[0]], nodes=others, confidence=0.9,
+                causes="An average of parameters() alone, without the buffers, or a net that was never in train mode.",
+                remedy="Copy the buffers of the net that learns, too, or let the statistics settle in training mode.",
+            )  # fmt: skip
+
+    def _evaluates(self, view: View, path: str) -> int | None:
+        """The first of the steps in which a normalisation is in evaluation mode; None if there are less than two."""
+        for role in view.nodes[path].roles:
+            history = view.history(path, role=role, training=False)
+            steps = history.steps[~self._in_training_mode(view, path, history)]
+            if len(steps) >= 2:
+                return int(steps[0])
+        return None
+
+    def _moving(self, view: View) -> Iterator[Finding]:
+        """Statistics of frozen layers that follow the new data."""
+        moving = list(moving_in_frozen(view))
+        if moving:
+            summary = (
+                f"The running statistics of {listed(moving)} go on moving, although their parameters are frozen: "
+                f"requires_grad=False does not stop them, only evaluation mode does. Whatever else relies on these "
+                f"layers finds them changed."
+            )
+            mean = view.history(f"{moving[0]}.running_mean", training=False)
+            yield self.finding(
+                view, moving[0], "info", summary, [evidence(mean, "norm", "its running mean")], nodes=moving[1:],
+                step=view.training[0].number, confidence=0.8,
+                causes="Frozen by requires_grad_(False) alone; model.train() sets frozen layers to training mode, too.",
+                remedy="Call eval() on frozen layers after every model.train(), if they shall stay as they were.",
+            )  # fmt: skip
+
+    def _told_to_train(self, view: View) -> Iterator[Finding]:
+        """Calls of the function that take training=True into the evaluation."""
+        by_numbers = set(_norms(view))
+        sites = [site for site in view.all_flow.sites if site.kind == "by the batch"]
+        sites = [site for site in sites if not any(place.node in by_numbers for place in site.after)]
+        for line in dict.fromkeys(site.source for site in sites):
+            mine = [site for site in sites if site.source == line]
+            nodes = list(dict.fromkeys(place.node for site in mine for place in (*site.after, *site.before)))
+            steps = [step.number for step in view.steps if step.kind not in view.training_kinds]
+            summary = (
+                f"{nodes[0]} normalises by the batch statistics while the net is evaluated: {mine[0].operation}() is "
+                f"called with training=True, so that model.eval() does not reach it."
+            )
+            yield self.finding(
+                view, nodes[0], "warning", summary, step=(steps or [view.steps[0].number])[0], nodes=nodes[1:],
+                confidence=0.9, source=line, remedy="Call it with training=self.training.",
+            )  # fmt: skip
+
     def _in_training_mode(self, view: View, path: str, history: History) -> np.ndarray[tuple[int], np.dtype[np.bool_]]:
         bias = view.history(f"{path}.bias", training=False)
         known = dict(zip(bias.steps.tolist(), bias.of("mean").tolist(), strict=True))
@@ -110,7 +194,9 @@ class BatchNormMode(Rule):
     ) -> Iterator[Finding]:
         wrong = history.steps[~trains & mode]
         if len(wrong) >= 2 and len(wrong) * 2 > (~trains).sum():
-            text = f"{path} normalises by the batch while the net is evaluated: model.eval() was not called."
+            own = not view.modules[path].module_class.startswith(("BatchNorm", "SyncBatchNorm"))
+            why = "it is in training mode, or told to train" if own else "model.eval() was not called"
+            text = f"{path} normalises by the batch statistics while the net is evaluated: {why}."
             yield self._finding(view, path, "warning", text, int(wrong[0]))
             return
         sizes = rms(history)
@@ -131,9 +217,11 @@ class BatchNormMode(Rule):
 
 
 def _norms(view: View) -> Iterator[str]:
-    """The batch normalisations whose outputs are recorded in float32, once a step."""
-    dtypes = {t.node: t.dtype for part in view.readings for t in part.layout.tensors if t.quantity == "value"}
+    """The batch normalisations whose outputs are recorded in float32, in every step, once a step."""
+    values = [t for part in view.readings for t in part.layout.tensors if t.quantity == "value"]
+    coarse = {t.node for t in values if t.dtype != "float32"}  # a mean of bfloat16 is rounded a thousand times as much
+    of_own_class = {path for path, module in norms(view) if f"{path}.bias" in view.nodes}
     for path, module in view.modules.items():
-        is_norm = module.module_class.startswith(("BatchNorm", "SyncBatchNorm"))
-        if is_norm and dtypes.get(path) == "float32" and len(view.nodes[path].roles) == 1:
+        is_norm = module.module_class.startswith(("BatchNorm", "SyncBatchNorm")) or path in of_own_class
+        if is_norm and path in view.nodes and path not in coarse and len(view.nodes[path].roles) == 1:
             yield path

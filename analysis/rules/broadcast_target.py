@@ -12,6 +12,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.mean_square import is_mean_square
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -30,6 +31,8 @@ class BroadcastTarget(Rule):
     subtraction or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
     A reduction without a dimension, ``max()`` say, broadcasts, too: one number of the whole batch is added to what each
     sample has, and no gradient comes back from there, so that it is a part of the targets.
+    A target of fewer numbers than the prediction is told if torch's ``mse_loss`` holds it against all of them: their
+    gradients show it.
 
     Causes: a last dimension of size one on one side only.
 
@@ -58,6 +61,7 @@ class BroadcastTarget(Rule):
         yield from called
         if not compared and not called:  # else the squares found are these
             yield from self._squares(view)
+            yield from self._repeated(view)
         yield from self._of_whole(view)
 
     def _of_whole(self, view: View) -> Iterable[Finding]:
@@ -98,6 +102,26 @@ class BroadcastTarget(Rule):
             yield self.finding(
                 view, loss, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.95,
                 source=site.source,
+            )  # fmt: skip
+
+    def _repeated(self, view: View) -> Iterable[Finding]:
+        """One target for several numbers of the prediction, by a loss of torch, which warns of it."""
+        for comparison in comparisons(view):
+            target = comparison.target
+            if target is None or comparison.operation != "mse_loss" or view.flow.vertices[target].type != "target":
+                continue
+            fewer = math.prod(comparison.target_shape) < math.prod(comparison.shape)
+            varies = np.ptp(view.history(target.node, role=target.role).of("mean")) > 0
+            if not fewer or not varies or not is_mean_square(view, comparison):
+                continue  # an unchanging number may be meant: the label of a GAN
+            summary = (
+                f"{target.node} {comparison.target_shape} is broadcast to the shape of {comparison.prediction.node} "
+                f"{comparison.shape}: all of its outputs are drawn to the same numbers."
+            )
+            yield self.finding(
+                view, comparison.loss.node, "warning", summary, step=view.training[0].number, confidence=0.85,
+                nodes=[comparison.prediction.node, target.node], causes="A net with more outputs than targets: those "
+                "of all moments, or of all classes.", remedy="Take the output that is meant, or give each its target.",
             )  # fmt: skip
 
     def _squares(self, view: View) -> Iterable[Finding]:

@@ -60,12 +60,19 @@ class ClampedWeights(Rule):
     def _bound(self, view: View, node: str) -> float:
         """The number that a weight never leaves; 0 if there is none."""
         history, update = view.history(node), view.history(node, "update")
-        if len(history) < self.least or not median(update.of("abs_max")) > 0:
+        if len(history) < self.least or not median(update.of("abs_max")) > 0 or _is_coarse(view, node):
             return 0.0
         largest, smallest = history.of("max"), history.of("min")
         bound = float(np.median(largest))
         at_both = (largest == bound) & (smallest == -bound)
         return bound if bound > 0 and at_both.mean() >= self.share else 0.0
+
+
+def _is_coarse(view: View, node: str) -> bool:
+    """Whether a weight is of half precision: there both ends of a uniform start are often one number, and stay."""
+    step = view.training[0]
+    row = step.layout.row(node, "value", None, None)
+    return row is not None and step.layout.tensors[row].dtype in ("bfloat16", "float16")
 
 
 _WELL = 0.5

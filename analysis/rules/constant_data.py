@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import MADE, is_floating
+from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import MADE, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.spread import neuron_moments, share_between
@@ -19,6 +21,10 @@ from stepscope.store.records import NEURON_STATISTICS
 _STD = NEURON_STATISTICS.index("std")
 _MOST_STEPS = 60
 _FEWEST = 16
+_LEAST = 3
+_ELEMENTWISE = frozenset(
+    ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
+)
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class ConstantData(Rule):
 
     Remedy: look at a batch of data; shuffle it; check the indices of the data set.
 
-    Constants that the step makes itself (``torch.zeros``) are meant.
+    Constants that the step makes itself (``torch.zeros``, and what it computes of them) are meant, labels of a GAN say;
+    but not zeros in the place of data: several for each sample, against which a net's own output is held, by the only
+    loss that trains what made it.
 
     Attributes:
         between: the part of the targets' variance between batches that counts as sorted. Source: half is eight times
@@ -60,18 +68,43 @@ class ConstantData(Rule):
         targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)
         for places, level in ((inputs, "warning"), (targets if len(targets) == 1 else [], "warning")):
-            places = [place for place in places if view.flow.vertices[place].operation not in MADE]
+            places = [place for place in places if not _is_made(view, place)]
             found = [place for place in places if place in used and _is_constant(view, place)]
             varying = [place for place in places if place not in found]
             if found and not varying and level:
                 yield self._finding(view, found[0])
                 return
+        yield from self._towards_zeros(view)
         yield from self._sorted(view, [place for place in targets if place in used])
         yield from self._blank(view, [place for place in inputs if place in used])
 
+    def _towards_zeros(self, view: View) -> Iterable[Finding]:
+        """Zeros in the place of data, with which a loss compares what a net gives."""
+        marked = {place for site in sites_of(view, "against zeros") for place in site.after}
+        for comparison in comparisons(view):
+            loss, target = comparison.loss, comparison.target
+            if loss not in view.objectives or not (loss in marked or _are_zeros(view, comparison)):
+                continue
+            made = _output(view, comparison.prediction)
+            if made is not None and _trains_alone(view, loss, made):
+                known = [] if target is None else [target.node]
+                summary = (
+                    f"All targets of {loss.node} are zeros in every step ({', '.join(known) or 'made in the step'}), "
+                    f"where {made.node} gives {math.prod(comparison.shape[1:])} numbers a sample: a constant target, "
+                    f"and nothing else trains {made.node}."
+                )
+                history = view.history(comparison.prediction.node, role=comparison.prediction.role)
+                yield self.finding(
+                    view, loss.node, "warning", summary, [evidence(history, "abs_mean", "pulled towards zero")],
+                    step=view.training[0].number, nodes=[made.node, *known], confidence=0.85,
+                    source=view.flow.vertices[loss].source,
+                    causes="Targets that were made as zeros and never set, or the wrong net's output in the loss.",
+                    remedy="Compare with the data, or give the loss the other net's answer and its labels.",
+                )  # fmt: skip
+
     def _sorted(self, view: View, targets: list[Place]) -> Iterable[Finding]:
         """Targets that are alike within a batch and differ between batches."""
-        if len(targets) != 1 or view.flow.vertices[targets[0]].operation in MADE:
+        if len(targets) != 1 or _is_made(view, targets[0]):
             return
         target = targets[0]
         samples = (view.shape(target, view.training[-1]) or (0,))[0]
@@ -113,6 +146,44 @@ class ConstantData(Rule):
         summary = f"All samples of a batch have the same {kind}: {place.node} does not vary in any batch looked at."
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _is_made(view: View, place: Place) -> bool:
+    """Whether the step makes it itself: by a call for constants, or of them, when all of its elements are the same."""
+    operation = view.flow.vertices[place].operation
+    if operation in MADE or not operation:
+        return operation in MADE
+    return bool(np.all(view.history(place.node, role=place.role).of("std") == 0))
+
+
+def _are_zeros(view: View, comparison: Comparison) -> bool:
+    """Whether there are several targets for each sample, and all are zero in all steps."""
+    if comparison.target is None or comparison.operation not in _ELEMENTWISE:
+        return False
+    history = view.history(comparison.target.node, role=comparison.target.role)
+    is_wide = comparison.target_shape == comparison.shape and math.prod(comparison.shape[1:]) > 1
+    return is_wide and len(history) >= _LEAST and not np.any(history.of("abs_max"))
+
+
+def _output(view: View, place: Place) -> Place | None:
+    """The module's output that a prediction is, perhaps behind an activation."""
+    while not view.flow.vertices[place].module:
+        behind = [link.place for link in view.flow.sources.get(place, ())]
+        if len(behind) != 1 or view.flow.vertices[behind[0]].type != "calculated":
+            return None
+        place = behind[0]
+    return place
+
+
+def _trains_alone(view: View, loss: Place, made: Place) -> bool:
+    """Whether what made something gets its gradient from one loss only."""
+    weights = {
+        place
+        for place in view.flow.upstream([made], differentiable=True)
+        if view.flow.vertices[place].type == "parameter"
+    }
+    others = [other for other in view.losses if other != loss]
+    return bool(weights) and weights.isdisjoint(view.flow.upstream(others, differentiable=True))
 
 
 def _never_varying(view: View, place: Place) -> float:

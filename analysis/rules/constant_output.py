@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
@@ -10,10 +11,10 @@ import numpy as np
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.history import History
 from stepscope.analysis.layers import rms
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
+from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.units import late_steps
 from stepscope.analysis.view import View, evidence
@@ -33,9 +34,11 @@ class ConstantOutput(Rule):
     How it is measured: in the last third of the training, the standard deviation of each neuron over the batch against
     the size of the values. The finding names the first tensor in data-flow order that no longer varies although what
     it is computed from does. For a mean squared error it also counts, as a warning, if the prediction's spread over the
-    batch has become a small part of its targets' spread, although it was larger at first.
+    batch has become a small part of its targets' spread, although it was larger at first, and the objective consists
+    of nothing else that a net gives (a value beside a policy may have nothing left to foretell).
 
-    A normalisation that leaves nothing but its bias in the first step is told by itself.
+    A normalisation that leaves nothing but its bias in the first step is told by itself: where shapes say that it works
+    over a single number, in these words.
 
     Causes: a softmax over a dimension of size one, dead units, a mask or factor of zero, a mean over the batch
     dimension, a representation that collapsed.
@@ -81,26 +84,28 @@ class ConstantOutput(Rule):
             yield from (self._faded(view, *pair) for pair in _fading(view, steps, self.faded))
 
     def _normalised_away(self, view: View) -> Iterator[Finding]:
-        """Normalisations of a single number each, which is its own mean: what is left is the bias."""
+        """Normalisations of a single number each, which is its own mean: what is left is the bias. Each kind once."""
         towards_loss = view.flow.upstream(view.losses)
+        away: dict[str, list[Place]] = {}
         for place, vertex in view.flow.vertices.items():
-            if vertex.operation not in _NORMS or place not in towards_loss or f"{place.node}.weight" not in view.nodes:
-                continue
-            output, weight, bias = (view.history(f"{place.node}{end}") for end in ("", ".weight", ".bias"))
-            if len(output) and len(weight) and len(bias):
-                left = float(rms(output)[0]) - float(rms(bias)[0])
-                if abs(left) < 0.01 * float(rms(weight)[0]) and _variation(view.training[:1], place) < np.inf:
-                    yield self._of_norm(view, place, output)
+            if vertex.operation in _NORMS and place in towards_loss and _is_bias_alone(view, place):
+                over = "one value (a single feature)" if _is_over_one(view, place) else "what does not vary"
+                away.setdefault(over, []).append(place)
+        for over, places in away.items():
+            yield self._of_norms(view, over, places)
 
-    def _of_norm(self, view: View, place: Place, output: History) -> Finding:
-        operation = view.flow.vertices[place].operation
+    def _of_norms(self, view: View, over: str, places: list[Place]) -> Finding:
+        first, *others = sorted(places, key=lambda place: view.position.get(place.node, 0))
+        more = f"; so are {listed(place.node for place in others)}" if others else ""
         summary = (
-            f"{place.node} is the same for every sample: its {operation} normalises single numbers (or what does not "
-            f"vary), which are their own mean, so that nothing but its bias is left."
+            f"{first.node} is the same for every sample: its {view.flow.vertices[first].operation} normalises over "
+            f"{over}, its own mean, so that nothing but its bias is left{more}."
         )
+        output = view.history(first.node)
         return self.finding(
-            view, place.node, "error", summary, [evidence(output, "std", "what is left")], step=int(output.steps[0]),
-            confidence=0.9, causes="A normalisation over one feature, or groups of one channel without any extent.",
+            view, first.node, "error", summary, [evidence(output, "std", "what is left")], step=int(output.steps[0]),
+            nodes=[place.node for place in others], confidence=0.9,
+            causes="A width of 1, a normalisation over one feature, or groups of one channel without any extent.",
             remedy="Leave it out, or normalise over more than one number.",
         )  # fmt: skip
 
@@ -130,10 +135,9 @@ class ConstantOutput(Rule):
         history = view.history(first.node, role=first.role)
         operation = view.flow.vertices[first].operation
         way = "" if first == prediction else f", and with it the prediction {prediction.node}"
-        summary = (
-            f"{first.node} is the same for every sample (it varies by {variation:.1g} of its size over the batch)"
-            f"{f' after {operation}' if operation else ''}{way}."
-        )
+        is_zero = bool(np.all(history.of("abs_max")[-3:] == 0))
+        how = "it is zero everywhere" if is_zero else f"it varies by {variation:.1g} of its size over the batch"
+        summary = f"{first.node} is the same for every sample ({how}){f' after {operation}' if operation else ''}{way}."
         shown = [evidence(history, "std", "its spread over all elements")]
         nodes = [] if first == prediction else [prediction.node]
         return self.finding(
@@ -141,14 +145,46 @@ class ConstantOutput(Rule):
         )
 
 
+def _is_bias_alone(view: View, place: Place) -> bool:
+    """Whether a normalisation gives its bias, and nothing else, in the first step."""
+    output, weight, bias = (view.history(f"{place.node}{end}") for end in ("", ".weight", ".bias"))
+    if not len(output) or _variation(view.training[:1], place) == np.inf:
+        return False
+    if not len(weight) or not len(bias):
+        return not len(weight) and _is_over_one(view, place) and bool(rms(output)[0] == 0)
+    return abs(float(rms(output)[0]) - float(rms(bias)[0])) < 0.01 * float(rms(weight)[0])
+
+
+def _is_over_one(view: View, place: Place) -> bool:
+    """Whether shapes tell that each number is normalised by itself, if nothing but the bias is left."""
+    shape, weight = (view.shape(p, view.training[0]) for p in (place, Place(f"{place.node}.weight", "parameter")))
+    if view.flow.vertices[place].operation == "layer_norm":
+        return math.prod(weight or shape[-1:]) == 1 if shape else False
+    return shape is not None and len(shape) > 1 and math.prod(shape[2:]) == 1
+
+
 def _fading(view: View, late: list[Step], most: float) -> Iterator[tuple[Comparison, float, float]]:
     """Predictions whose spread is a small part of their targets', and at most half of what it was, with both parts."""
     early = view.training[:3]
     for comparison in comparisons(view):
-        if comparison.operation == "mse_loss" and comparison.target is not None:
+        if comparison.operation == "mse_loss" and _is_all_that_counts(view, comparison):
+            assert comparison.target is not None
             before, share = (_against(steps, comparison.prediction, comparison.target) for steps in (early, late[-3:]))
             if share < most and share < 0.5 * before < np.inf:
                 yield comparison, share, before
+
+
+def _is_all_that_counts(view: View, comparison: Comparison) -> bool:
+    """Whether nothing is asked for but to come near targets from outside.
+
+    What a value net foretells varies less and less, and rightly so, as the policy beside it becomes better.
+    """
+    target = comparison.target
+    if target is None or view.flow.vertices[target].type == "calculated":
+        return False
+    sources = [link for loss in view.objectives for link in view.flow.sources.get(loss, ()) if link.differentiable]
+    others = {link.place for link in sources if view.flow.vertices[link.place].type == "calculated"}
+    return others <= {comparison.prediction}
 
 
 def _against(steps: list[Step], prediction: Place, target: Place) -> float:

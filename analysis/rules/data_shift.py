@@ -13,7 +13,7 @@ from stepscope.analysis.history import History, Values
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
-_WINDOW = 8
+_WINDOW, _HARDLY = 8, 0.02
 
 
 @dataclass(frozen=True)
@@ -28,6 +28,9 @@ class DataShift(Rule):
     of the eight before, by as much. What becomes ``alone`` times as large or small for good is told whatever the loss
     does: a normalisation may hide it.
 
+    Or the share of numbers that are exactly zero goes up by ``holes`` from one step on, where hardly any was before,
+    and the loss suffers: gaps that were filled with zeros.
+
     Causes: another file, another normalisation (raw bytes instead of parts of one), another transformation from that
     epoch on.
 
@@ -38,6 +41,7 @@ class DataShift(Rule):
         deviations: times the median absolute deviation (1.4826 MAD) of the eight steps on both sides.
         alone: as ``scale``, between the medians of all steps before and after. Source: of ours; bytes instead of parts
             of one are 255 times as large.
+        holes: the share of numbers that become zero. Source: of ours; continuous data hit zero by chance never.
     """
 
     name = "data-shift"
@@ -46,6 +50,7 @@ class DataShift(Rule):
     scale: float = 3.0
     deviations: float = 10.0
     alone: float = 10.0
+    holes: float = 0.15
 
     def check(self, view: View) -> Iterable[Finding]:
         curves = list(loss_curves(view))
@@ -54,12 +59,41 @@ class DataShift(Rule):
                 continue
             history = view.history(name)
             place = self._shift(history)
+            hole = self._hole(history)
+            if hole is not None and self._suffers(curves[0], int(history.steps[hole])):
+                yield self._filled(view, history, hole)
+                continue
             if place is None:
                 continue
             if self._suffers(curves[0], int(history.steps[place])):
                 yield self._finding(view, history, place, "the loss jumps")
             elif self._stays(history, place):
                 yield self._finding(view, history, place, "so it stays")
+
+    def _hole(self, history: History) -> int | None:
+        """The position of the first step with zeros where there were none."""
+        zero = history.of("zero_fraction")
+        if len(history) < 3 * _WINDOW:
+            return None
+        before, after, _ = _levels(zero)
+        found = np.flatnonzero((before < _HARDLY) & (after > self.holes))
+        if not len(found):
+            return None
+        some = np.flatnonzero(zero[found[0] :] > self.holes / 2)
+        return int(found[0] + some[0])
+
+    def _filled(self, view: View, history: History, place: int) -> Finding:
+        step, zero = int(history.steps[place]), float(np.median(history.of("zero_fraction")[place : place + _WINDOW]))
+        what = "inputs" if view.nodes[history.node].type == "input" else "targets"
+        summary = (
+            f"The {what} change at step {step}: {zero:.0%} of {history.node} are exactly zero from there on, hardly "
+            f"any before, and the loss jumps: are these gaps that were filled with zeros?"
+        )
+        shown = [evidence(history, "zero_fraction", f"zeros in {history.node} from step {step} on")]
+        return self.finding(
+            view, history.node, "warning", summary, shown, step=step, confidence=0.85,
+            causes="Missing numbers that were filled with zeros.", remedy="Leave out, or mask, what is missing.",
+        )  # fmt: skip
 
     def _shift(self, history: History) -> int | None:
         """The position of the first step that is as different as that from those before it."""

@@ -142,7 +142,7 @@ def _is_active(view: View, path: str, least: float) -> Iterable[bool]:
 
 
 def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    """``(n,)``: the share of what is not zero that dropout made zero; NaN where there is too little of it.
+    """``(n,)``: the share of what is not zero that dropout made zero; NaN where there is too little of it, or a ReLU.
 
     Empty if what goes in has no name.
     """
@@ -155,7 +155,8 @@ def _dropped(view: View, history: History, *, training: bool) -> np.ndarray[tupl
         return np.empty(0)
     kept = 1 - before.of("zero_fraction")
     dropped = history.of("zero_fraction") - before.of("zero_fraction")
-    return np.where(kept > _ENOUGH, dropped / np.maximum(kept, _ENOUGH), np.nan)
+    is_rectified = (before.of("min") < 0) & (history.of("min") >= 0)  # by something without a name in between
+    return np.where((kept > _ENOUGH) & ~is_rectified, dropped / np.maximum(kept, _ENOUGH), np.nan)
 
 
 def _is_direct(before: History, after: History) -> bool:

@@ -17,6 +17,8 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
 _DISTINCT = 8
+_PLACES, _MOSTLY = 64, 0.95
+"""Of a mask or a drawing: places that it must have, and the share of them that one number may fill."""
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,7 @@ class DuplicateSamples(Rule):
     twenty training steps over the whole run. Only floating inputs with several different numbers each are judged: words
     and small tables repeat by chance. Copies with noise of their own are worth knowing: the same two positions of the
     batch hold samples that are much nearer to each other than others, in most of the steps. So are samples of steps
-    that only evaluate, if they are among those of the training.
+    that only evaluate, if they are among those of the training; masks and drawings in two colours count there, too.
 
     Causes: a loader that repeats samples, indices drawn with replacement from few samples, several workers that start
     from the same random state, the same data set listed twice.
@@ -62,11 +64,11 @@ class DuplicateSamples(Rule):
 
     def _seen_before(self, view: View, place: Place) -> Iterable[Finding]:
         """Samples of evaluating steps that are among those of the training."""
-        trained = {row for step in view.training for row in _rows(step, place)}
         kinds = view.training_kinds
         others = [row for step in view.steps if step.kind not in kinds for row in _rows(step, place)]
+        trained = {row for step in view.training for row in _rows(step, place)} if len(others) >= 10 else set()
         common = sum(row in trained for row in others)
-        if len(others) >= 10 and common >= 3:
+        if common >= 3:
             summary = (
                 f"The net is evaluated on samples of the training data: {common} of {len(others)} kept samples of "
                 f"{place.node} are also in training batches: a leak, unless meant."
@@ -108,7 +110,13 @@ def _rows(step: Step, place: Place) -> Iterable[bytes]:
     tensor, kept = tensor_of(step, place), neurons_of(step, place)
     if tensor is None or kept is None or tensor.info.batch_dim is None or "float" not in tensor.info.dtype:
         return ()
-    return [row.tobytes() for row in kept.samples if len(np.unique(row)) >= _DISTINCT]
+    return [row.tobytes() for row in kept.samples if len(np.unique(row)) >= _DISTINCT or _is_drawing(row)]
+
+
+def _is_drawing(row: np.ndarray) -> bool:
+    """Whether a sample has few numbers, but many places, and none of the numbers is nearly everywhere."""
+    _, counts = np.unique(row, return_counts=True)
+    return len(row) >= _PLACES and len(counts) > 1 and int(counts.max()) <= _MOSTLY * len(row)
 
 
 def _nearest_pair(step: Step, place: Place, near: float) -> tuple[int, int] | None:

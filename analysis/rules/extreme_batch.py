@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,6 +10,8 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -26,6 +29,9 @@ class ExtremeBatch(Rule):
     median of the steps and its median absolute deviation. At most a tenth of the steps may be so: a variable that is
     extreme now and then by its nature has a wide deviation, and is left alone.
 
+    Or a loss is a sum over its targets (``reduction="sum"``), weighs the same in all steps, and at most a tenth of the
+    steps have several times as many targets as usual: these take steps as many times as long.
+
     Causes: a broken file, a unit that was mixed up, a sample that was never normalised, a placeholder such as -9999.
 
     Remedy: look at the batch of that step; check the range of the data where it is loaded.
@@ -33,6 +39,7 @@ class ExtremeBatch(Rule):
     Attributes:
         factor: times the median. Source: gradglass's 5 for losses, four times over, since targets have long tails.
         deviations: times the median absolute deviation (1.4826 MAD). Source: ten times the usual 3.
+        longer: how many times the usual number of targets. Source: of ours; the last batch of an epoch is smaller.
     """
 
     name = "extreme-batch"
@@ -40,12 +47,39 @@ class ExtremeBatch(Rule):
     remedy = "Look at the batch of that step; check the range of the data where it is loaded."
     factor: float = 20.0
     deviations: float = 30.0
+    longer: float = 3.0
 
     def check(self, view: View) -> Iterable[Finding]:
         used = view.flow.upstream(view.losses)
         for place in view.flow.of_type("input", "target"):
             if place in used:
                 yield from self._check(view, place)
+        summed = {place for site in sites_of(view, "summed") for place in site.after}
+        for comparison in comparisons(view):
+            if comparison.loss in summed and comparison.target is not None:
+                yield from self._longer(view, comparison.loss, comparison.target)
+
+    def _longer(self, view: View, loss: Place, target: Place) -> Iterable[Finding]:
+        """Sums over far more targets than usual."""
+        shapes = [view.shape(target, step) or () for step in view.training]
+        counts, weights = np.array([math.prod(shape) for shape in shapes]), view.history(loss.node, "gradient")
+        usual = max(float(np.median(counts)), 1.0) if len(counts) >= _LEAST else np.inf
+        long = np.flatnonzero(counts > self.longer * usual)
+        is_even = len(weights) > 0 and bool(np.ptp(weights.of("mean")) <= 0.5 * np.abs(weights.of("mean")).max())
+        if not 0 < len(long) <= _MOST_SHARE * len(counts) or not is_even:
+            return
+        step = view.training[long[0]].number
+        summary = (
+            f"{loss.node} is summed over its targets (reduction='sum'): {counts[long[0]]} of them at step {step}, "
+            f"where {usual:.0f} are usual, so that this batch counts {counts[long[0]] / usual:.0f} times as much; "
+            f"{len(long)} such steps in all."
+        )
+        yield self.finding(
+            view, loss.node, "warning", summary, [evidence(view.history(loss.node), "mean", "a sum")], step=step,
+            nodes=[target.node], confidence=0.85, source=view.flow.vertices[loss].source,
+            causes="A sum over the words of a batch, whose texts have other lengths.",
+            remedy="Divide by the number of targets that count: reduction='mean'.",
+        )  # fmt: skip
 
     def _check(self, view: View, place: Place) -> Iterable[Finding]:
         history = view.history(place.node, role=place.role)

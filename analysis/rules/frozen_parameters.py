@@ -61,9 +61,8 @@ class FrozenParameters(Rule):
         if not view.steps:
             return
         as_made = list(self._as_initialised(view))
-        yield from as_made
         if not frozen:
-            yield from self._most(view) if not as_made else ()
+            yield from as_made or self._most(view)
             return
         everything = len(frozen) == len(held)
         what = "All" if everything else f"{len(frozen)} of {len(held)}"
@@ -72,9 +71,10 @@ class FrozenParameters(Rule):
             f"gradient."
         )
         level: Level = "error" if everything else "info"
-        yield self.finding(
-            view, frozen[0], level, summary, step=view.steps[0].number, nodes=frozen[1:], confidence=0.95
-        )
+        worse = [found for found in as_made if found.level == "warning" and not everything]
+        yield from worse or [
+            self.finding(view, frozen[0], level, summary, step=view.steps[0].number, nodes=frozen[1:], confidence=0.95)
+        ]
 
     def _as_initialised(self, view: View) -> Iterable[Finding]:
         """Frozen weights into which nothing was loaded."""

@@ -27,8 +27,9 @@ class FutureLeak(Rule):
 
     How it is measured: the weight that a sample of queries puts on keys after them, where there are as many keys as
     queries. It counts only if the targets are the inputs one position later (compared token by token, on the kept
-    samples), and only for attentions all of whose learned inputs come from these tokens: encoders that see whole
-    sequences, and decoders that look at them, are as they should be. A recurrent layer that reads both ways
+    samples; the values of a series of one channel are tokens, too), and only for attentions all of whose learned inputs
+    come from these tokens: encoders that see whole sequences, and decoders that look at them, are as they should be. A
+    recurrent layer that reads both ways
     leaks the future, too, and so does a convolution over time that keeps its length by padding both ends.
 
     Causes: a mask that is missing, transposed, inverted, of the wrong shape, or not passed on.

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding, Level
-from stepscope.analysis.flow import Place
+from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers, sites_of
 from stepscope.analysis.lost_losses import computed, lost_losses
 from stepscope.analysis.own_state import cut_state
@@ -40,7 +40,8 @@ class GradientCut(Rule):
     Besides: losses that are computed, but are no part of what ``backward`` is called on; a recurrent cell, or another
     module that is called on its own state, whose state is cut off between all calls of a step (worth knowing only,
     where each call has a loss: truncated on purpose, maybe); random numbers drawn with computed parameters
-    (``sample()`` instead of ``rsample()``) that go into a layer.
+    (``sample()`` instead of ``rsample()``) that go into a layer, unless their log-probability is in the loss: so a
+    policy learns.
 
     Causes: ``detach()``, ``.data``, ``.item()``, ``torch.no_grad()``, ``argmax`` or rounding, numpy, a tensor made anew
     with ``torch.tensor(...)``.
@@ -124,7 +125,7 @@ class GradientCut(Rule):
         for site in sites_of(view, "draw") if view.training else ():
             learned = [place for place in site.before if view.flow.vertices[place].type == "calculated"]
             used = [place for place in site.after if _is_layer(view, place) and place in towards_loss]
-            if learned and used:
+            if learned and used and not _is_weighed(view, site, towards_loss):
                 node = min(learned, key=lambda place: view.position.get(place.node, 0)).node
                 summary = (
                     f"What {used[0].node} gets is drawn by {site.operation}, with what {node} gives as its parameters: "
@@ -183,6 +184,16 @@ def _is_layer(view: View, place: Place) -> bool:
     """Whether parameters take part in it: what a log-probability of the draw is, is no such thing."""
     sources = (view.flow.vertices[link.place].type for link in view.flow.sources.get(place, ()))
     return view.flow.vertices[place].type == "calculated" and "parameter" in sources
+
+
+def _is_weighed(view: View, site: Site, towards_loss: set[Place]) -> bool:
+    """Whether a number without parameters of its own comes of a draw and, with gradient, of what it was drawn with."""
+    return any(
+        link.differentiable and link.place in site.before
+        for place in site.after
+        if place in towards_loss and not _is_layer(view, place)
+        for link in view.flow.sources.get(place, ())
+    )
 
 
 def _is_start(view: View, place: Place) -> bool:

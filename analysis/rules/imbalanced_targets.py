@@ -13,12 +13,13 @@ from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _MOST_STEPS = 100
+_MOST_OF_ALL = 0.75
 _OF_CLASSES = ("cross_entropy", "nll_loss")
 _WEIGHTS = ("class weight", "positive weight")
 """What the recorder calls the weights that a loss is given."""
@@ -32,8 +33,9 @@ class ImbalancedTargets(Rule):
     Symptom: high accuracy and a low loss from early on, by an answer that is always the same.
 
     How it is measured: for yes-or-no targets their mean over all elements of the steps; for classes the most frequent
-    one among the kept samples of the steps, or class 0, whose share of all elements is known. It is a fact about the
-    data, and often known: so it is worth knowing only.
+    one among the kept samples of the steps, or class 0, whose share of all elements is known. Of many classes one may
+    have three quarters of all samples and tower above each of the others, if the loss has no weights. It is a fact
+    about the data, and often known: so it is worth knowing only.
 
     Besides, the weights of the classes that a loss was given are compared with how frequent the classes are: to give
     the rarer one the smaller weight is to turn the balance upside down. A class that ``ignore_index`` leaves out of
@@ -47,6 +49,8 @@ class ImbalancedTargets(Rule):
 
     Attributes:
         ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
+        alone: the most frequent of many classes against the others' mean. Source: of ours; long tails that are studied
+            on purpose begin at 10.
         least: fewer kept targets are not judged.
         asked: the part of a net's classes that targets reach, below which the others count as never asked for.
         weighs: how many times the class of the largest weight must outweigh that of the smallest one, and be more
@@ -60,6 +64,7 @@ class ImbalancedTargets(Rule):
         "measure recall instead of accuracy."
     )
     ratio: float = 10.0
+    alone: float = 30.0
     least: int = 100
     asked: float = 0.5
     weighs: float = 1.5
@@ -76,8 +81,18 @@ class ImbalancedTargets(Rule):
             yield from self._left_out(view, comparison, target)
             is_binary = comparison.operation.startswith("binary")
             share, common = _binary(view, target) if is_binary else _classes(view, target, self.least)
-            if share > self.ratio / (1 + self.ratio) and share < 1:
+            if self.ratio / (1 + self.ratio) < share < 1 or self._is_alone(view, comparison, share):
                 yield self._finding(view, target, share, common)
+
+    def _is_alone(self, view: View, comparison: Comparison, share: float) -> bool:
+        """Whether one of many classes of whole samples towers above each other one, and no weights make up for it."""
+        weighed = any(link.place.node in _WEIGHTS for link in view.flow.sources.get(comparison.loss, ()))
+        if weighed or comparison.target is None or not _MOST_OF_ALL < share < 1 or not _of_samples(view, comparison):
+            return False
+        if not all(is_floating(view, place) for place in view.flow.of_type("input")):
+            return False  # tokens, of which padding may be the most
+        others = len(set(_kept(view, comparison.target))) - 1
+        return others > 1 and comparison.operation in _OF_CLASSES and share * others > self.alone * (1 - share)
 
     def _never_asked_for(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Scores of classes that never occur: a net with more outputs than there are classes."""
@@ -101,9 +116,8 @@ class ImbalancedTargets(Rule):
 
     def _left_out(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """A class of whole samples that ``ignore_index`` takes for padding."""
-        inputs = {(view.shape(place, view.training[-1]) or (0,))[0] for place in view.flow.of_type("input")}
         sites = [site for site in sites_of(view, "ignores") if comparison.loss in site.after]
-        if not sites or len(comparison.target_shape) != 1 or comparison.target_shape[0] not in inputs:
+        if not sites or not _of_samples(view, comparison):
             return  # padding of sequences
         ignored = float(sites[0].operation.partition("ignore_index=")[2].rstrip(")"))
         kept = list(_kept(view, target))
@@ -158,6 +172,12 @@ class ImbalancedTargets(Rule):
         )
         shown = [evidence(history, "mean", "the mean of the targets")]
         return self.finding(view, target.node, "info", summary, shown, confidence=0.8)
+
+
+def _of_samples(view: View, comparison: Comparison) -> bool:
+    """Whether there is one target for each sample of an input: not for each token of a text."""
+    inputs = {(view.shape(place, view.training[-1]) or (0,))[0] for place in view.flow.of_type("input")}
+    return len(comparison.target_shape) == 1 and comparison.target_shape[0] in inputs
 
 
 def _binary(view: View, target: Place) -> tuple[float, float]:

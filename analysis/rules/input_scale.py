@@ -48,11 +48,11 @@ class InputScale(Rule):
             only a mean, of 0.2, and alarms on pixels from 0 to 1.
         severe: a size that counts even if the loss falls; between ``large`` and this, as with ``smallish``.
         smallish, fall: sizes (or deviations, as a part of it) below this are worth knowing, and count if the loss has
-            not lost this part of its start. Source: pixels that were divided by 255 twice have 0.002 to 0.004; quiet
-            sounds can do with 0.01.
-        shift, stretch: how many standard deviations the mean of a kind of steps that only evaluates may lie beside that
-            of the training, and how many times its standard deviation may be another one. Source: of ours; samples of
-            the same data differ by a small part of one.
+            not lost this part of its start in 50 steps or more. Source: pixels that were divided by 255 twice have
+            0.002 to 0.004; quiet sounds can do with 0.01.
+        shift, stretch: how many standard deviations (within the batches, or of their means, if that is more) the mean
+            of a kind of steps that only evaluates may lie beside that of the training, and how many times its standard
+            deviation may be another one. Source: of ours; samples of the same data differ by a small part of one.
     """
 
     name = "input-scale"
@@ -87,7 +87,7 @@ class InputScale(Rule):
             return "warning"
         if not (0 < size < self.smallish or size > self.large):
             return None
-        return "warning" if fallen(view) < self.fall else "info"
+        return "warning" if fallen(view) < self.fall and not view.is_young else "info"
 
     def _of_own_batch(self, view: View) -> Iterable[Finding]:
         """Inputs whose mean and deviation are the same in every batch, to the last digits, but not in every sample."""
@@ -114,7 +114,7 @@ class InputScale(Rule):
         share = median(history.of("std")) / max(median(rms(history)), 1e-30)
         if not 0 < share < self.smallish:
             return None
-        return "warning" if fallen(view) < self.fall else "info"
+        return "warning" if fallen(view) < self.fall and not view.is_young else "info"
 
     def _between_kinds(self, view: View, place: Place) -> Iterable[Finding]:
         """Whether a kind of steps that only evaluates gets inputs of another size than the training."""
@@ -131,7 +131,8 @@ class InputScale(Rule):
     def _is_other(self, trained: History, every: History, mine: Mask) -> bool:
         spread, other = median(trained.of("std")), median(every.of("std")[mine])
         moved = abs(median(every.of("mean")[mine]) - median(trained.of("mean")))
-        return spread > 0 and (moved > self.shift * spread or not 1 / self.stretch < other / spread < self.stretch)
+        around = max(spread, float(trained.of("mean").std()))  # batches of few samples differ among themselves
+        return spread > 0 and (moved > self.shift * around or not 1 / self.stretch < other / spread < self.stretch)
 
     def _other(self, view: View, place: Place, kind: str, trained: History, every: History, mine: Mask) -> Finding:
         means = median(trained.of("mean")), median(every.of("mean")[mine])

@@ -14,16 +14,24 @@ from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, rms, update_ratio
 from stepscope.analysis.lines import line_of_loss, line_of_step
 from stepscope.analysis.optimizers import settings
-from stepscope.analysis.parameters import learning
+from stepscope.analysis.parameters import learning, trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.same_way import same_way
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import SourceLine
 
 _FIRST = 5
 _LEAST_STEPS = 50
-_LEARNED, _HALF = 0.9, 0.5
+_LEARNED, _HALF = 0.55, 0.5
+"""The part of the first loss that has to be gone where a first step was as large as the weights, and otherwise."""
+_AS_LARGE = 0.8
+"""A first step of the size of the weights themselves."""
 _USUAL = 1e-3
+_SLOW_FALL = 0.2
+"""A loss of which more is gone is on its way."""
+_RISES = 1.2
+"""Ratios that are so much larger in the last third of the steps grow: a warm-up."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +43,9 @@ class LearningRate(Rule):
     How it is measured: the norm of the update over the norm of the weight, in the median of the training steps (or of
     the first five, before weights that explode hide it) and then of the layers. About 1e-3 is usual. An alarm needs a
     loss that says the same: it did not fall well; only ratios beyond any use are told without it. Too small is also a
-    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays.
+    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays;
+    and one with which Adam still goes the same way after many steps: updates are nearly as large as the rate, since
+    gradients keep their direction, which they do not once the weights get somewhere.
 
     Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
 
@@ -45,12 +55,16 @@ class LearningRate(Rule):
         large: the ratio above which weights are replaced within ten steps. Source: a hundred times the usual 1e-3
             (Karpathy's rule of thumb); smdebug's 10 is no bound in practice.
         absurd: the ratio that is told even if the loss falls.
-        replaced: the same for the very first step: weights that are all but replaced by it. Source: adapters that
-            start near zero had 0.44, all other healthy runs less than 0.3.
+        replaced: the same for the very first step: weights that are all but replaced by it, in a net of several
+            layers. Source: adapters that start near zero had 0.44, all other healthy runs less than 0.3.
         small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
         way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
             learned in 150 steps the slowest went 0.1.
         fall: the part of the first loss that should be gone, else it did not fall well.
+        straight: the mean update over the rate, in the last third of the steps. Source: of runs that learned well it
+            was 0.28 at most, mostly below 0.15; of those with a hundredth of their rate 0.26 to 1.2.
+        slow: the ratio below which the loss should have begun to fall nevertheless. Source: of runs that learned
+            without having been trained before the slowest had 1.5e-3.
     """
 
     name = "learning-rate"
@@ -63,6 +77,8 @@ class LearningRate(Rule):
     small: float = 1e-5
     way: float = 0.03
     fall: float = 0.1
+    straight: float = 0.35
+    slow: float = 7e-4
 
     def check(self, view: View) -> Iterable[Finding]:
         if any("max_iter" in group for group in settings(view)):  # LBFGS: a step is many steps
@@ -70,24 +86,39 @@ class LearningRate(Rule):
         known = [(layer, update_ratio(view, layer)) for layer in layers(view)]
         known = [(layer, ratios) for layer, ratios in known if len(ratios) >= (1 if view.broken else 3)]
         if not known:
+            yield from self._of_tables(view)
             return
         ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
         early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
         first = np.median([float(ratios[0]) if _has_size(view, layer) else 0.0 for layer, ratios in known])
         part = fallen(view)
-        if self._is_high(ratio, early, float(first), part):
+        is_single = _matrices(view) == 1  # it finds its way from anywhere, unless it is thrown about
+        if max(ratio, early) > self.absurd or (not is_single and self._is_high(ratio, early, float(first), part)):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
         elif (worst := self._of_a_group(view, known)) is not None:
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
-        elif part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known):
+        elif self._is_slow(view, known, part) or (
+            part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known, part)
+        ):
+            yield self._finding(view, layer.weight, ratio, part, "low")
+
+    def _of_tables(self, view: View) -> Iterable[Finding]:
+        """Of nets without layers, all tables of vectors, say: only that they stand still."""
+        every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if len(p.shape) > 1]
+        known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
+        part = fallen(view)
+        if known and part < _SLOW_FALL and max(_medians(known)) < self.small:
+            ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
             yield self._finding(view, layer.weight, ratio, part, "low")
 
     def _is_high(self, ratio: float, early: float, first: float, part: float) -> bool:
-        """By the median of all steps, that of the first ones, the very first, and the part of the loss that is gone."""
+        """By the median of all steps, that of the first ones, the very first, and the part of the loss that is gone.
+
+        Of several layers, which depend on each other.
+        """
         largest = max(ratio, early)
-        learned = _LEARNED if first > 1 else _HALF
-        beyond = largest > self.absurd or (first > self.replaced and part < learned)
-        return beyond or (largest > self.large and part < self.fall)
+        learned = _LEARNED if first > _AS_LARGE else _HALF
+        return (first > self.replaced and part < learned) or (largest > self.large and part < self.fall)
 
     def _of_a_group(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
         """The layer that moves most, where groups have rates of their own, if its first steps replace it."""
@@ -98,15 +129,25 @@ class LearningRate(Rule):
         beyond = _has_size(view, layer) and float(ratios[0]) > 1 and early > self.absurd / 2
         return layer if beyond else None
 
-    def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
+    def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]], part: float) -> bool:
         """Whether no layer gets anywhere: ever, or with all steps together, unless that changes soon (a warm-up)."""
-        if max(_medians(known)) < self.small:
+        fastest = max(_medians(known))
+        if fastest < self.small:
             return True
         steps = view.training[-1].number - view.training[0].number
         if steps < _LEAST_STEPS:
             return False
-        last = max(_medians((layer, ratios[-(len(ratios) // 3 + 1) :]) for layer, ratios in known))
-        return last * steps < self.way
+        last = _late(known)
+        is_late = steps >= 2 * _LEAST_STEPS and last < _RISES * fastest
+        return last * steps < self.way or (is_late and part < self.fall / 2 and last < self.slow)
+
+    def _is_slow(self, view: View, known: Sequence[tuple[Layer, Values]], part: float) -> bool:
+        """Whether gradients have kept their direction all the way, since the weights hardly moved along it."""
+        steps, last = view.training[-1].number - view.training[0].number, _late(known)
+        if part > _SLOW_FALL or steps < 2 * _LEAST_STEPS or last > min(2 * _USUAL, _RISES * max(_medians(known))):
+            return False
+        straight = same_way(view)
+        return straight is not None and straight > self.straight
 
     def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
         rates = sorted({f"{rate:g}" for rate in _rates(view)})
@@ -131,6 +172,16 @@ class LearningRate(Rule):
 def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:
     """The median of each layer: where only some layers hardly move, gradients vanish, and no rate is to blame."""
     return [float(np.median(ratios)) for _, ratios in known]
+
+
+def _late(known: Iterable[tuple[Layer, Values]]) -> float:
+    """The largest ratio of a layer in the last third of the steps."""
+    return max(_medians((layer, ratios[-(len(ratios) // 3 + 1) :]) for layer, ratios in known))
+
+
+def _matrices(view: View) -> int:
+    """How many weights of two and more dimensions learn, recurrent ones and tables included."""
+    return sum(len(parameter.shape) > 1 for parameter in trainable(view))
 
 
 def _has_size(view: View, layer: Layer) -> bool:

@@ -29,6 +29,9 @@ class LossBalance(Rule):
     with data (a cross-entropy, a mean square) and does not fall either; a term that falls in spite of it, or a
     divergence that begins at zero, is worth knowing only.
 
+    Or the number that a term is multiplied with grows in every step to the very end, evenly, from next to nothing to
+    more than ``most``: a warm-up that is not kept at its end (1, in most papers).
+
     Causes: a penalty or divergence that weighs too much, or is a sum where the other term is a mean; a second task
     whose targets are in their own units.
 
@@ -38,6 +41,7 @@ class LossBalance(Rule):
         part: of the total. Source: three orders of magnitude are more than different units of well-scaled tasks.
         fall: the part of itself that the term should lose.
         heavy: a term that weighs less than this is small on purpose.
+        most: the weight at the end. Source: of ours; warm-ups of a divergence end at 1, few at 2.
     """
 
     name = "loss-balance"
@@ -49,11 +53,36 @@ class LossBalance(Rule):
     part: float = 1e-3
     fall: float = 0.05
     heavy: float = 0.1
+    most: float = 3.0
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._growing(view)
         for total in view.objectives:
             for term in _terms(view, total):
                 yield from self._look(view, total, term)
+
+    def _growing(self, view: View) -> Iterable[Finding]:
+        known = [(step.number, step.facts.get("loss_factors")) for step in view.training]
+        weights = [(number, found) for number, found in known if isinstance(found, list)]
+        if len(weights) < _LEAST or len({len(found) for _, found in weights}) != 1:
+            return
+        numbers, table = np.array([number for number, _ in weights]), np.array([found for _, found in weights])
+        for column in table.T:
+            if _grows_evenly(numbers, column) and column[-1] > self.most:
+                yield self._unending(view, column)
+
+    def _unending(self, view: View, weights: Values) -> Finding:
+        loss = view.objectives[0]
+        past = view.training[int(np.argmax(weights > 1))].number
+        summary = (
+            f"The weight of a term of {loss.node} grows on and on: from {weights[0]:.3g} to {weights[-1]:.3g} at the "
+            f"last step, evenly, and past 1 from step {past} on; it comes to dominate the rest."
+        )
+        shown = [evidence(view.history(loss.node, role=loss.role), "mean", "the total")]
+        return self.finding(
+            view, loss.node, "warning", summary, shown, step=past, confidence=0.75,
+            causes="A warm-up of a weight without its end.", remedy="Keep it at its end: min(1.0, step / warm_up).",
+        )  # fmt: skip
 
     def _look(self, view: View, total: Place, term: Place) -> Iterable[Finding]:
         value = view.history(term.node, role=term.role)
@@ -79,6 +108,12 @@ class LossBalance(Rule):
         shown = [evidence(history, "mean", "the term"), evidence(whole, "mean", "the total")]
         step, nodes = int(history.steps[0]), [total.node, *_others(view, total, term)]
         return self.finding(view, term.node, level, summary, shown, step=step, nodes=nodes, confidence=0.7)
+
+
+def _grows_evenly(steps: Values, weights: Values) -> bool:
+    """Whether numbers rise in every step, on a straight line that begins near zero."""
+    rises = np.diff(weights) / np.diff(steps)
+    return bool(np.all(rises > 0) and np.ptp(rises) < 0.05 * rises.max() and weights[0] < 0.1 * weights[-1])
 
 
 def _terms(view: View, total: Place) -> list[Place]:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves, running_median
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.moving import has_moving_targets, is_of_policy
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -20,7 +21,9 @@ class LossDivergence(Rule):
     Symptom: after a good start, or at once, the loss rises for the rest of the run.
 
     How it is measured: the median of the last tenth of the training steps of a kind against the lowest running median
-    and against the first tenth. Several losses that work against each other (a GAN) may grow more before it counts.
+    and against the first tenth. Several losses that work against each other (a GAN), that of a policy, and one whose
+    targets move with the net (a target network) may grow more before it counts. A loss that begins on both sides of
+    zero (that of a policy) is measured by the size of its first fifth.
 
     Causes: a learning rate that is too high, a loss with the wrong sign, gradients that are never set to zero,
     weights or activations that grow without limit.
@@ -30,7 +33,7 @@ class LossDivergence(Rule):
     Attributes:
         factor: how many times the start, and the best level, the end must be. Source: half of the 10 times that
             trainscope and neuraldbg use, held against medians instead of single steps.
-        adversarial_factor: the same if there are several losses.
+        adversarial_factor: the same for these.
         noises: how many times the noise between neighbouring steps the rise must be.
         burst: how many times its start a loss must become that was infinite before it had enough steps to be judged.
     """
@@ -45,9 +48,10 @@ class LossDivergence(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         worst: dict[str, tuple[float, Curve]] = {}
+        is_loose = len(view.objectives) > 1 or is_of_policy(view) or has_moving_targets(view)
         for curve in loss_curves(view):
             rise = self._burst(curve) if view.broken else 0.0
-            rise = rise or self._rise(curve, several=len(view.objectives) > 1)
+            rise = rise or self._rise(curve, is_loose=is_loose)
             if rise > worst.get(curve.place.node, (0.0, curve))[0]:
                 worst[curve.place.node] = (rise, curve)
         for rise, curve in worst.values():
@@ -60,13 +64,15 @@ class LossDivergence(Rule):
         grown = float(curve.values[-1] / curve.values[0])
         return grown if grown > self.burst and bool(np.all(np.diff(curve.values)[-2:] > 0)) else 0.0
 
-    def _rise(self, curve: Curve, *, several: bool) -> float:
+    def _rise(self, curve: Curve, *, is_loose: bool) -> float:
         """How many times the start the loss has become; 0 if that does not count."""
         if len(curve) < LEAST_POINTS:
             return 0.0
-        factor = self.adversarial_factor if several else self.factor
+        factor = self.adversarial_factor if is_loose else self.factor
         start, best = curve.low_start, min(curve.best[1], curve.low_start)
-        level = max(abs(start), 1e-12)
+        early = curve.values[: max(3, len(curve) // 5)]
+        is_about_zero = bool(early.min() < 0 < early.max())
+        level = max(float(np.abs(early).max()) if is_about_zero else abs(start), 1e-12)
         high = curve.end - start > (factor - 1) * level and curve.end - best > self.noises * curve.usual_noise
         return (curve.end - start) / level + 1 if high else 0.0
 

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.curves import Curve, loss_curves, running_median
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
-_LEAST = 20
+_LEAST, _AROUND = 20, 5
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,9 @@ class LossSpike(Rule):
 
     How it is measured: the loss against the running median of its neighbourhood of the same kind of step, in units
     of that neighbourhood's median absolute deviation, and as a multiple; and the jump must be a good part of the
-    first loss, so that the tail of a run that is almost done does not count.
+    first loss, so that the tail of a run that is almost done does not count. It is a warning if the five recorded steps
+    after one of the spikes are still far above the five before, so that something was lost; a batch that is harder than
+    all others, and harms nothing, is worth knowing only. What does not come back is told by ``loss-jump``.
 
     Causes: single broken or mislabelled samples, a learning rate at the edge, missing gradient clipping, Adam's second
     moment that lags behind growing gradients.
@@ -48,8 +50,8 @@ class LossSpike(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         for curve in loss_curves(view):
-            spikes = self._spikes(curve)
-            if len(spikes):
+            spikes = [index for index in self._spikes(curve) if self._comes_back(curve, index)]
+            if spikes:
                 yield self._finding(view, curve, spikes)
 
     def _spikes(self, curve: Curve) -> list[int]:
@@ -65,6 +67,22 @@ class LossSpike(Rule):
         high[:2] = high[-2:] = False
         return [int(index) for index in np.flatnonzero(high)]
 
+    def _limit(self, curve: Curve, index: int) -> float:
+        """What is far above the steps before a spike."""
+        before = curve.values[max(0, index - _AROUND) : index]
+        middle = float(np.median(before))
+        spread = 1.4826 * float(np.median(np.abs(before - middle)))
+        return middle + max(self.deviations * spread, (self.factor - 1) * abs(middle))
+
+    def _comes_back(self, curve: Curve, index: int) -> bool:
+        """Whether it returns to where it was, at some time."""
+        after = curve.values[index + 1 :]
+        return bool(running_median(after, min(_AROUND, len(after))).min() <= self._limit(curve, index))
+
+    def _harms(self, curve: Curve, index: int) -> bool:
+        """Whether the steps right after it are worse than those before."""
+        return float(np.median(curve.values[index + 1 : index + 1 + _AROUND])) > self._limit(curve, index)
+
     def _finding(self, view: View, curve: Curve, spikes: list[int]) -> Finding:
         first = spikes[0]
         usual = float(running_median(curve.values, 11)[first])
@@ -75,4 +93,5 @@ class LossSpike(Rule):
             f"comes back{more}."
         )
         shown = [evidence(curve.history, "mean", f"{curve.values[first]:.3g} at step {step}")]
-        return self.finding(view, curve.place.node, "warning", summary, shown, step=step, confidence=0.75)
+        level: Level = "warning" if any(self._harms(curve, index) for index in spikes) else "info"
+        return self.finding(view, curve.place.node, level, summary, shown, step=step, confidence=0.75)

@@ -11,6 +11,9 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_SCALES = frozenset(["mul", "div", "truediv", "true_divide", "multiply", "divide"])
+"""What makes scores of cosines, with a scale or a temperature that was chosen."""
+
 
 @dataclass(frozen=True)
 class LossStart(Rule):
@@ -32,7 +35,8 @@ class LossStart(Rule):
             initialisation gave 0.99 to 1.19 times log(classes) in 100 small nets on normalised data.
         regression_factor: the same for the mean square of the targets.
         severe: the factor from which on it is a warning for a classifier. Source: cosines that are multiplied by a
-            scale of 16 start at 3, and train well; that is worth knowing only.
+            scale of 16 start at 3, and train well; that is worth knowing only, as are all scores that are multiplied
+            or divided at last, by a scale or a temperature that was chosen.
         latest: a first recorded step after this one says nothing about the start.
     """
 
@@ -59,7 +63,8 @@ class LossStart(Rule):
     def _finding(self, view: View, baseline: Baseline, start: float) -> Finding:
         history = view.history(baseline.loss.node, role=baseline.loss.role)
         output = view.history(baseline.prediction.node, role=baseline.prediction.role)
-        is_mild = baseline.is_classification and start < self.severe * baseline.start
+        is_scaled = view.flow.vertices[baseline.prediction].operation in _SCALES
+        is_mild = baseline.is_classification and (is_scaled or start < self.severe * baseline.start)
         level: Level = "info" if is_mild else "warning"
         summary = (
             f"{baseline.loss.node} starts at {start:.3g}, {start / baseline.start:.1f} times the {baseline.start:.3g} "

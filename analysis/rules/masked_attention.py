@@ -9,8 +9,9 @@ import numpy as np
 
 from stepscope.analysis.attention import attentions
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.flow import Place
+from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.history import History
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -24,6 +25,9 @@ class MaskedAttention(Rule):
     How it is measured: the share of queries, in a sample of them, all of whose keys are masked, over all recorded steps
     that are finite or the first that is not. It is an error if the attention's output then holds NaN, or if every
     query is masked; else it is worth knowing only: queries that are padding themselves are masked so without harm.
+
+    Or the recorder saw that scores were multiplied with a mask (zeros and ones that nothing was computed for) and then
+    went into a softmax: what was to be hidden gets the weight of a score of zero, which is e to the 0 before the sum.
 
     Causes: a mask that is inverted (True means "leave out" for MultiheadAttention, "look at" for
     scaled_dot_product_attention), a sequence of padding only, a causal mask shifted by one.
@@ -48,6 +52,24 @@ class MaskedAttention(Rule):
                 found[place] = step, share, _has_nan(view.history(place.node, role=place.role, training=False), step)
         if found:
             yield self._finding(view, found)
+        for site in {site.source: site for site in sites_of(view, "times mask")}.values():
+            yield from self._multiplied(view, site)
+
+    def _multiplied(self, view: View, site: Site) -> Iterable[Finding]:
+        """Scores times zero, where minus infinity was meant."""
+        made = [place.node for place in site.before if view.flow.vertices[place].type == "calculated"]
+        after = [place.node for place in site.after if place in view.flow.upstream(view.losses)]
+        if made and after:
+            summary = (
+                f"The scores of {made[-1]} are multiplied with a mask before the {site.operation}: what is masked "
+                f"(padding, say) has a score of zero then, and still gets a weight."
+            )
+            yield self.finding(
+                view, made[-1], "warning", summary, [evidence(view.history(made[-1]), "mean", "the scores")],
+                step=view.training[0].number, nodes=[*after, *made[:-1]], confidence=0.9, source=site.source,
+                causes="scores * mask, where zero is a score like any other.",
+                remedy="scores.masked_fill(~mask, float('-inf')) before the softmax.",
+            )  # fmt: skip
 
     def _finding(self, view: View, found: dict[Place, tuple[int, float, bool]]) -> Finding:
         place = next((place for place, (_, _, nan) in found.items() if nan), next(iter(found)))

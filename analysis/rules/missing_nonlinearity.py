@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
@@ -17,6 +17,8 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
 _LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d"])
+
+_CONTAINERS = frozenset(["Sequential", "ModuleList", "ModuleDict"])
 
 
 @dataclass(frozen=True)
@@ -29,7 +31,8 @@ class MissingNonlinearity(Rule):
     them is not in the graph if it has no name, so the numbers decide: for ``y = W h + b`` the products of value and
     gradient agree, ``h . dh = (y - b) . dy``, for each kept sample. A tanh or GELU between them breaks that, a ReLU or
     dropout shows as zeros in ``dh``, and a leaky ReLU as a smaller ``dh`` where ``h`` is negative. Layers that first
-    narrow and then widen are a low-rank factor on purpose.
+    narrow and then widen are a low-rank factor on purpose. Where one part of a net ends with the one and another part
+    begins with the other (a body and its head), both may be meant to be so: that is worth knowing only.
 
     Causes: an activation that was forgotten, or replaced by ``nn.Identity``.
 
@@ -96,10 +99,19 @@ class MissingNonlinearity(Rule):
         summary = f"Nothing lies between the linear layers {before.node} and {after.node}: they are no more than one."
         history = view.history(before.node, role=before.role)
         shown = [evidence(history, "std", "goes into the next layer as it is")]
+        level: Level = "info" if _are_of_two_parts(view, before.node, after.node) else "warning"
         return self.finding(
-            view, before.node, "warning", summary, shown,
+            view, before.node, level, summary, shown,
             step=view.training[0].number, nodes=[after.node], confidence=0.85,
         )  # fmt: skip
+
+
+def _are_of_two_parts(view: View, before: str, after: str) -> bool:
+    """Whether two layers belong to modules that were put together, and are not two of the same kind of block."""
+    one, two = (view.modules.get(node.rpartition(".")[0]) for node in (before, after))
+    if one is None or two is None or one.path == two.path:
+        return False
+    return one.module_class != two.module_class or one.module_class in _CONTAINERS
 
 
 def _only_source(view: View, place: Place) -> Place | None:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
+from stepscope.analysis.parameters import IDENTITY, Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -20,6 +22,7 @@ class ModuleNeverCalled(Rule):
 
     How it is measured: no recorded step, of whatever kind, has an output of the module, and none of its parameters
     is used by anything or gets a gradient (a module whose weights are used directly, as attention does, is in use).
+    What changes all the same, without any update, is written to: an average of the weights, to be asked later.
 
     Causes: a typing mistake in ``forward`` (``self.fc1`` called twice), a layer that was replaced and left behind, a
     branch that is never taken.
@@ -62,6 +65,12 @@ def is_unused(view: View, parameter: Parameter) -> bool:
 
 
 def _moves(view: View, parameter: Parameter) -> bool:
-    """Whether it changes nevertheless: it is used in a way that the recorder cannot see, through a function of it."""
+    """Whether it changes nevertheless: it is used in a way that the recorder cannot see, through a function of it.
+
+    Or it follows others, as an average does.
+    """
     update = view.history(parameter.node, "update")
-    return len(update) > 0 and bool(largest(update.of("abs_max")) > 0)
+    if len(update) and largest(update.of("abs_max")) > 0:
+        return True
+    values = view.history(parameter.node).statistics[:, IDENTITY]
+    return bool(np.any(values[1:] != values[:-1]))

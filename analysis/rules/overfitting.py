@@ -9,9 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.baseline import baselines
-from stepscope.analysis.curves import LEAST_POINTS, loss_curves, running_median
-from stepscope.analysis.finding import Finding
-from stepscope.analysis.flow import Place
+from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves, running_median
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -36,6 +35,10 @@ class Overfitting(Rule):
     Attributes:
         rise: the part by which the loss must be above its best. Source: SageMaker's Overfit, 0.1, doubled for noise.
         gap: times the training loss.
+        usual: the part of the training's own losses, in its last third, that stay below a rise that is no more than the
+            noise of its batches. Source: of ours.
+        slight: the part of a constant answer's loss by which it must rise, else it is worth knowing only: what is close
+            to zero may double. Source: of ours.
         known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
     """
 
@@ -44,16 +47,19 @@ class Overfitting(Rule):
     remedy = "Stop at the best step; add data, augmentation, weight decay or dropout; or use a smaller net."
     rise: float = 0.2
     gap: float = 1.5
+    usual: float = 0.95
+    slight: float = 0.05
     known: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         evaluating = [kind for kind in view.trial.kinds if kind not in view.training_kinds]
         training = {curve.place: curve for curve in loss_curves(view) if len(curve) >= LEAST_POINTS}
-        for place, curve in training.items():
+        for curve in training.values():
             for kind in evaluating:
-                yield from self._compare(view, place, kind, curve.start, curve.end)
+                yield from self._compare(view, curve, kind)
 
-    def _compare(self, view: View, place: Place, kind: str, start: float, end: float) -> Iterable[Finding]:
+    def _compare(self, view: View, curve: Curve, kind: str) -> Iterable[Finding]:
+        place, start, end = curve.place, curve.start, curve.end
         history = view.history(place.node, role=place.role, training=False)
         steps, values = view.trial.series(place.node, role=place.role, statistic="mean", kind=kind)
         good = np.isfinite(values)
@@ -71,12 +77,15 @@ class Overfitting(Rule):
         best, last = int(np.argmin(smooth)), float(smooth[-1])
         if last < (1 + self.rise) * smooth[best] or last < self.gap * end or best >= len(smooth) - 2:
             return
+        if last <= np.quantile(curve.values[2 * len(curve) // 3 :], self.usual):
+            return
         summary = (
             f"{place.node} of kind {kind!r} rises from {smooth[best]:.3g} at step {steps[best]} to {last:.3g}, while "
             f"the training's falls from {start:.3g} to {end:.3g}."
         )
         shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}", kind)]
-        yield self.finding(view, place.node, "warning", summary, shown, step=int(steps[best]), confidence=0.8)
+        level: Level = "info" if last - smooth[best] < self.slight * constant else "warning"
+        yield self.finding(view, place.node, level, summary, shown, step=int(steps[best]), confidence=0.8)
 
     def _worse_than_nothing(
         self, view: View, history: History, kind: str, step: int, last: float, end: float, constant: float

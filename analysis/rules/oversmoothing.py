@@ -26,9 +26,9 @@ class Oversmoothing(Rule):
     Symptom: a net with a few rounds of messages learns, a deeper one does not; its answer is one for all vertices.
 
     How it is measured: of tensors ``(batch, positions, features)`` with more than one position, the standard deviation
-    of each feature over the positions of a sample, as a part of the size of the values, at the end of the training. It
-    must fall from layer to layer, over at least two of them, from a large part to next to nothing, and stay there up to
-    a prediction that is asked for something for each position.
+    of each feature over the positions of a sample, as a part of the size of the values, at the end of a training of 50
+    steps or more. It must fall from layer to layer, over at least two of them, from a large part to next to nothing,
+    and stay there up to a prediction that is asked for something for each position.
 
     Causes: many means over neighbours (graph convolutions, attention without a skip): each brings what it mixes nearer
     to the mean of all.
@@ -51,7 +51,7 @@ class Oversmoothing(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         steps = view.training[-2:]
-        for prediction in dict.fromkeys(_for_each_position(view)):
+        for prediction in [] if view.is_young else dict.fromkeys(_for_each_position(view)):
             way = [(place, _within(view, steps, place)) for place in _way(view, prediction)]
             known = [(place, part) for place, part in way if np.isfinite(part)]
             if len(known) >= _FEWEST and min(part for _, part in known) < self.smooth:

@@ -13,6 +13,7 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import STATISTICS
 
+_VARIED = 5
 _IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
@@ -26,7 +27,11 @@ class RepeatedBatch(Rule):
     in all training steps, and at least one input varies over its elements. Training on all data at once, or on a single
     batch to see whether the net can learn it, looks the same; so this is no more than worth knowing.
 
-    Causes: ``next(iter(loader))`` in the loop, which starts the loader anew; a generator that is seeded in each step.
+    Batches that vary at first and are the same from a step on to the end, for at least a quarter of the steps, are a
+    warning: nobody means that. Where batches come several times by turns, each is followed by another one.
+
+    Causes: ``next(iter(loader))`` in the loop, which starts the loader anew; a generator that is seeded in each step; a
+    ``StopIteration`` that is caught and ignored, so that the last batch comes for ever.
 
     Remedy: iterate over the loader itself: ``for batch in loader``.
 
@@ -48,6 +53,38 @@ class RepeatedBatch(Rule):
             varying = [place for place in places if float(view.history(place.node, role=place.role).of("std")[0]) > 0]
             if varying:
                 yield self._finding(view, varying[0])
+        elif places and (since := self._since(view, places)) is not None:
+            yield self._from_then_on(view, places, since)
+
+    def _since(self, view: View, places: list[Place]) -> int | None:
+        """The step from which on all inputs are the same, after they have varied."""
+        histories = [view.history(place.node, role=place.role) for place in places]
+        if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
+            return None
+        values = np.concatenate([history.statistics[:, _IDENTITY] for history in histories], axis=1)
+        changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1)) + 1
+        if not len(changes) or not np.isfinite(values).all():
+            return None
+        still = len(values) - int(changes[-1])
+        stretches = np.diff(changes, prepend=0)
+        is_odd = still >= max(self.least, len(values) / 4) and still > 4 * stretches.max() and len(changes) >= _VARIED
+        return int(histories[0].steps[changes[-1]]) if is_odd else None
+
+    def _from_then_on(self, view: View, places: list[Place], since: int) -> Finding:
+        node = places[0].node
+        history = view.history(node, role=places[0].role)
+        summary = (
+            f"{node} varies at first, and is the same in every step from step {since} on to step {history.steps[-1]}: "
+            f"the same batch comes again and again."
+        )
+        shown = [evidence(history, "norm", f"the same number from step {since} on")]
+        targets = [place.node for place in view.flow.of_type("target")]
+        return self.finding(
+            view, node, "warning", summary, shown, step=since, confidence=0.95,
+            nodes=[*(place.node for place in places[1:]), *targets],
+            causes="The loader, or stream, is at its end, and what it gave last is used again.",
+            remedy="Begin the loader anew at the end of an epoch: for batch in loader.",
+        )  # fmt: skip
 
     def _is_same(self, view: View, place: Place) -> bool:
         history = view.history(place.node, role=place.role)

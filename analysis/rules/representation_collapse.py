@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -18,8 +18,11 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.spread import direction_spread, relative_spread
 from stepscope.analysis.units import late_steps
 from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
 
 _FEATURES, _LEAST = 4, 15
+_LAST, _LOOKS = 3, 24
+Spread = Callable[[Step, Place], float]
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,9 @@ class RepresentationCollapse(Rule):
     How it is measured: tensors of several features that enter a loss which compares them with no data: the spread
     of each feature over the batch as a part of the values' size, in the last third of the training against the start;
     and the same of the kept samples' directions, as losses often compare cosines only.
+
+    A fall that begins midway counts, too, if it goes on to the last steps.
+    A training of fewer than 50 steps is not judged: features draw together at first, and part later.
 
     Or, of a training with one objective, their size as a whole: it falls to a small part of what it was, and goes on
     falling with the loss, as nothing but small numbers is asked for.
@@ -64,7 +70,7 @@ class RepresentationCollapse(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         late, early = late_steps(view), view.training[:2]
-        if len(late) < 3 or len(view.training) < 10:
+        if len(late) < 3 or len(view.training) < 10 or view.is_young:
             return
         limit, part = (self.spread, self.fall) if _is_held(view) else (self.pulled, self.fall_of_pulled)
         for place in _representations(view):
@@ -75,7 +81,11 @@ class RepresentationCollapse(Rule):
                 first = max((spread(step, place) for step in early), default=0.0)
                 last = max(spread(step, place) for step in late)
                 if last < limit and last < part * first:
-                    yield self._finding(view, place, first, last)
+                    yield self._finding(view, place, first, last, self._since(view, place, spread) or None)
+                    return
+                end = max(spread(step, place) for step in view.training[-_LAST:])
+                if end < limit and end < part * first and (since := self._since(view, place, spread)):
+                    yield self._finding(view, place, first, end, since)
                     return
             if len(view.objectives) == 1 and self._shrinks(rms(view.history(place.node, role=place.role))):
                 yield self._shrinking(view, place)
@@ -105,14 +115,25 @@ class RepresentationCollapse(Rule):
             remedy="Add what keeps samples apart: the log of the determinant (of a flow), negatives, or a variance.",
         )  # fmt: skip
 
-    def _finding(self, view: View, place: Place, first: float, last: float) -> Finding:
+    def _since(self, view: View, place: Place, spread: Spread) -> int:
+        """The step from which on it falls, without coming back, after it had been as at the start; 0 if it was not."""
+        steps = view.training[:: max(1, len(view.training) // _LOOKS)]
+        values = np.array([spread(step, place) for step in steps])
+        highest = int(np.argmax(values))
+        falls = bool(np.all(np.diff(values[highest:]) < 0.1 * values[highest]))
+        below = np.flatnonzero(values < 0.9 * values[highest])
+        below = below[below > highest]
+        return steps[int(below[0])].number if falls and highest > len(values) // 8 and len(below) else 0
+
+    def _finding(self, view: View, place: Place, first: float, last: float, step: int | None = None) -> Finding:
         history = view.history(place.node, role=place.role)
         summary = (
             f"{place.node} collapses: its features vary over the batch by {last:.2g} of their size, {first:.2g} at the "
             f"start, and the loss compares them with no data."
         )
         shown = [evidence(history, "std", "its spread over all elements")]
-        return self.finding(view, place.node, "error", summary, shown, step=int(history.steps[0]), confidence=0.8)
+        step = int(history.steps[0]) if step is None else step
+        return self.finding(view, place.node, "error", summary, shown, step=step, confidence=0.8)
 
 
 def _representations(view: View) -> list[Place]:

@@ -11,6 +11,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import Values
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import trainable
+from stepscope.analysis.rates import begins_anew, passes_warm_up, rises_again
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 from stepscope.store import Series
@@ -28,6 +29,10 @@ class SchedulerRhythm(Rule):
     ``initial_lr`` in its settings) was never stepped, or not yet: that is
     worth knowing only, unless the rate is still that of the first moment of a warm-up. A warm-up (``initial_lr``, or
     the ``max_lr`` of a cycle) that is climbed in stairs of many steps each, and has not got far, is stepped too seldom.
+
+    Besides: a rate that falls smoothly to almost nothing and rises to the last step again (past the end of a cosine);
+    one that climbs evenly past the rate it warms up to, to the last step; and one that jumps up once, midway, and goes
+    through its first values again: a schedule whose state was not loaded with the checkpoint.
 
     Causes: ``scheduler.step()`` in the loop over batches for a schedule whose length is in epochs, or nowhere.
 
@@ -69,6 +74,39 @@ class SchedulerRhythm(Rule):
                 yield self._restarting(view, name, curve, period)
             elif self._is_slow(curve.values, max(_peaks(view), default=0.0)):
                 yield self._climbing(view, name, curve, max(_peaks(view)))
+            else:
+                yield from self._astray(view, name, curve, min(initial, default=np.inf))
+
+    def _astray(self, view: View, name: str, curve: Series, initial: float) -> Iterable[Finding]:
+        """Courses that end, or begin, where they should not."""
+        rates = curve.values
+        of_swa = any("swa_lr" in group or "max_lr" in group for group in settings(view))
+        first, last = f"{rates[0]:.3g}", f"{rates[-1]:.3g}"
+        found: tuple[int | None, str, str]
+        for found in (
+            (
+                None if of_swa else rises_again(rates),
+                f"falls to almost nothing and rises again, to {last} at the last step: its schedule goes on past its "
+                f"end (T_max of a cosine)",
+                "Give the schedule the length of the whole training.",
+            ),
+            (
+                None if of_swa else passes_warm_up(rates, initial),
+                f"climbs evenly from {first} to {last} at the last step, past the {initial:.3g} that it warms up to: "
+                f"the warm-up never ends",
+                "Let the factor end at one: min(1.0, (step + 1) / warm_up).",
+            ),
+            (
+                begins_anew(rates),
+                f"jumps from the midst of its way back to {np.max(rates):.3g}, and goes through its first values "
+                f"again: its schedule begins anew",
+                "Save and load the state of the scheduler with the checkpoint.",
+            ),
+        ):
+            place, how, remedy = found
+            if place is not None:
+                summary = f"The learning rate {name} {how}."
+                yield self._at_parameters(view, "warning", summary, int(curve.steps[place]), 0.8, remedy)
 
     def _swings(self, values: Values) -> int:
         """How many times the rate goes smoothly from almost nothing up to its peak again."""
@@ -134,10 +172,14 @@ class SchedulerRhythm(Rule):
         )
         return self._at_parameters(view, "warning", summary, int(curve.steps[0]), 0.75)
 
-    def _at_parameters(self, view: View, level: Level, summary: str, step: int, confidence: float) -> Finding:
+    def _at_parameters(
+        self, view: View, level: Level, summary: str, step: int, confidence: float, remedy: str = ""
+    ) -> Finding:
         held = [parameter.node for parameter in trainable(view)]
         first = held[0] if held else ""
-        return self.finding(view, first, level, summary, step=step, nodes=held[1:], confidence=confidence)
+        return self.finding(
+            view, first, level, summary, step=step, nodes=held[1:], confidence=confidence, remedy=remedy
+        )
 
 
 def _peaks(view: View) -> list[float]:

@@ -26,9 +26,10 @@ class ShrinkingWeights(Rule):
     Symptom: outputs become constant, the loss settles high, whatever the learning rate.
 
     How it is measured: the norm of each layer's weight in the last training step against that of the first; it counts
-    if most layers lost most of it. Or the optimizer's settings say that decay takes too much in every step. Optimizers
-    that add the decay to the gradient and then rescale both (Adam, RMSprop, Adagrad and their kin) are judged by their
-    sum: decay times weight against the gradient, in the median of the layers, from the second third on.
+    if most layers lost most of it. Or the optimizer's settings say that decay takes too much in every step; that is
+    worth knowing only where most layers grow all the same. Optimizers that add the decay to the gradient and then
+    rescale both (Adam, RMSprop, Adagrad and their kin) are judged by their sum: decay times weight against the
+    gradient, in the median of the layers, from the second third on.
 
     Causes: a weight decay (or L2 term) that is too large for the learning rate, or counted once in the loss and once in
     the optimizer.
@@ -105,14 +106,16 @@ class ShrinkingWeights(Rule):
     def _by_settings(self, view: View, known: Sequence[Layer], taken: float) -> Finding:
         layer, *others = known
         norms = view.history(layer.weight).of("norm")
+        # Where they grow all the same, the gradients hold against it: a strong regularisation, which may be meant.
+        grows = sum(_left(view, layer) > 1 for layer in known) > len(known) / 2
         summary = (
             f"Weight decay takes {taken:.1%} of the weights away in every step: the norm of {layer.weight} goes from "
             f"{norms[0]:.3g} to {norms[-1]:.3g}."
         )
         shown = [evidence(view.history(layer.weight), "norm", "the norm of the first layer")]
         return self.finding(
-            view, layer.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
-            nodes=[other.weight for other in others],
+            view, layer.weight, "info" if grows else "warning", summary, shown, step=view.training[0].number,
+            confidence=0.8, nodes=[other.weight for other in others],
         )  # fmt: skip
 
 

@@ -32,7 +32,9 @@ class SoftmaxOverBatch(Rule):
     How it is measured: the dimension that a call of softmax (``log_softmax``, ``normalize``, a division by a sum) was
     given is the first one, that of the samples by the shape of the targets, and no square in which it may be meant. Or
     every kept neuron has a mean over the batch of exactly one over the batch's size. Or: what was made to add up to one
-    along one dimension is multiplied with a matrix along the other.
+    along one dimension is multiplied with a matrix along the other, or was made so over the heads; also behind a
+    reshape, or in an ``einsum``. It is no matter where the product is normalised, as of groups that features are
+    gathered in.
 
     Causes: ``dim=0`` where ``dim=1`` or ``dim=-1`` was meant; a softmax over the queries of an attention.
 
@@ -102,19 +104,20 @@ class SoftmaxOverBatch(Rule):
             )  # fmt: skip
 
     def _over_queries(self, view: View) -> Iterable[Finding]:
-        sites = sites_of(view, "over queries")
+        sites = [*sites_of(view, "over queries"), *sites_of(view, "over heads")]
         towards_loss = view.flow.upstream(view.losses) if sites else set()
         for site in sites:
             after = [place for place in site.after if place in towards_loss]
             if after:
                 nodes = list(dict.fromkeys(place.node for place in (*site.before, *after[1:])))
+                over = site.kind.removeprefix("over ")
                 summary = (
                     f"The weights of the attention before {after[0].node} do not add up to one over the keys: their "
-                    f"softmax was taken over the queries, and the {site.operation} sums over the other dimension."
+                    f"softmax was taken over the {over}, and the product behind it sums over another dimension."
                 )
                 yield self.finding(
                     view, after[0].node, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.9,
-                    source=site.source, causes="The softmax over the wrong dimension: the queries, not the keys.",
+                    source=site.source, causes=f"The softmax over the wrong dimension: the {over}, not the keys.",
                 )  # fmt: skip
 
     def _adds_up(self, step: Step, place: Place) -> bool:

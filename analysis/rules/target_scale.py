@@ -25,7 +25,7 @@ class TargetScale(Rule):
     Symptom: a huge loss that falls slowly while the output grows towards the targets; gradients that need clipping.
 
     How it is measured: the root mean square of the targets, and that of the predictions at the end of the training. It
-    counts if the targets are large and the predictions have not got there.
+    counts if the targets are large and the predictions have not got there in 50 steps or more.
 
     Causes: prices, counts or coordinates in their own units.
 
@@ -35,6 +35,7 @@ class TargetScale(Rule):
         large: the size of targets from which on it can count. Source: an untrained net puts out about 1; ten times that
             is still reached in some hundred steps of Adam.
         reached: the part of the targets' size that the predictions must have reached.
+        far: of a training that ends in NaN or infinity: how many times the first predictions the targets are.
     """
 
     name = "target-scale"
@@ -42,9 +43,10 @@ class TargetScale(Rule):
     remedy = "Standardise the targets (subtract the mean, divide by the standard deviation); undo it on the output."
     large: float = 20.0
     reached: float = 0.5
+    far: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
-        for comparison in comparisons(view):
+        for comparison in [] if view.is_young and not view.broken else comparisons(view):
             if comparison.target is None or comparison.operation not in _LOSSES:
                 continue
             if math.prod(comparison.shape) != math.prod(comparison.target_shape):
@@ -53,19 +55,26 @@ class TargetScale(Rule):
                 view.history(place.node, role=place.role)
                 for place in (comparison.target, comparison.prediction, comparison.loss)
             )
-            if len(target) < 3 or len(target) != len(prediction) or len(loss) != len(target):
+            if len(target) < (1 if view.broken else 3) or len(target) != len(prediction) or len(loss) != len(target):
+                continue
+            if view.broken and self._blows_up(rms(target)[0], rms(prediction)[0], loss.of("mean")[0]):
+                yield self._finding(view, comparison, float(rms(target)[0]), float(rms(prediction)[0]), 0)
                 continue
             wanted, given = median(rms(target)), float(rms(prediction)[-1])
             if wanted > self.large and given < self.reached * wanted and _is_compared(loss.of("mean"), wanted, given):
                 yield self._finding(view, comparison, wanted, given)
 
-    def _finding(self, view: View, comparison: Comparison, wanted: float, given: float) -> Finding:
+    def _blows_up(self, wanted: float, given: float, loss: float) -> bool:
+        """Whether targets were so far off at the first step that their gradients threw the net into infinity."""
+        return self.large * self.large < wanted < math.inf and given < wanted / self.far and loss >= 0.2 * wanted
+
+    def _finding(self, view: View, comparison: Comparison, wanted: float, given: float, position: int = -1) -> Finding:
         assert comparison.target is not None
         target = view.history(comparison.target.node, role=comparison.target.role)
         prediction = view.history(comparison.prediction.node, role=comparison.prediction.role)
         summary = (
             f"The targets {comparison.target.node} have a size of {wanted:.3g} (root mean square); the predictions "
-            f"{comparison.prediction.node} have reached {given:.3g} at step {prediction.steps[-1]}."
+            f"{comparison.prediction.node} have reached {given:.3g} at step {prediction.steps[position]}."
         )
         shown = [evidence(target, "norm", "the targets"), evidence(prediction, "norm", "the predictions")]
         return self.finding(

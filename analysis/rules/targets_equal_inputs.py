@@ -13,7 +13,7 @@ from stepscope.analysis.curves import loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
-from stepscope.analysis.lines import line_of_node
+from stepscope.analysis.lines import line_of_node, sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
@@ -36,8 +36,11 @@ class TargetsEqualInputs(Rule):
     same mean, standard deviation, smallest and largest value and norm, to the last digit, in every training step.
     Where the loss is computed from the input itself, a slice of it may lie in between, which a recording does not
     show: then it is worth knowing only, and only if the loss is close to zero. Of other nets: one neuron of an input
-    has the values of the target in all of the kept samples, or ones on a straight line with them; where all inputs are
-    targets, it is a reconstruction.
+    has the values of the target in all of the kept samples, or ones on a straight line with them (not most of its
+    neurons: then a line goes on); where all inputs are targets, it is a reconstruction.
+
+    Of nets that take noise away: what the prediction is compared with is the input itself, which was made in the step
+    out of data and random numbers.
 
     Causes: a window that ends too late, a column that holds the answer, targets that are not shifted by one place (or
     shifted by the model and the data, one forth and one back).
@@ -59,6 +62,7 @@ class TargetsEqualInputs(Rule):
             if comparison.target is None:
                 continue
             yield from self._contained(view, comparison, comparison.target)
+            yield from self._noisy(view, comparison, comparison.target)
             if comparison.operation not in _OF_CLASSES:
                 continue
             size = math.prod(comparison.target_shape)
@@ -68,6 +72,23 @@ class TargetsEqualInputs(Rule):
                 if place != comparison.target and _are_equal(view, place, comparison.target):
                     text = f"The targets {comparison.target.node}"
                     yield self._finding(view, comparison.target, place, "warning", text)
+
+    def _noisy(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """A net that is to take noise away, and is asked for what it is given, noise and all."""
+        noised = {place for site in sites_of(view, "noised") for place in site.after}
+        if target in noised and comparison.shape == comparison.target_shape:
+            summary = (
+                f"The target is the net's own input {target.node}, with the noise that was added to it in the step: "
+                f"the net learns to copy it, noise and all."
+            )
+            history = view.history(target.node, role=target.role)
+            yield self.finding(
+                view, target.node, "warning", summary, [evidence(history, "mean", "input and target")],
+                step=int(history.steps[0]), nodes=[comparison.loss.node], confidence=0.85,
+                source=view.flow.vertices[comparison.loss].source,
+                causes="The noisy tensor was taken for the clean one.",
+                remedy="Compare with what was there before the noise was added.",
+            )  # fmt: skip
 
     def _contained(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Numbers that are to be predicted, and stand among those that the prediction is made from."""
@@ -121,7 +142,11 @@ def _column(x: Matrix, wanted: Values) -> int | None:
     spread = x.std(0) * wanted.std()
     together = np.abs((x - x.mean(0)).T @ (wanted - wanted.mean())) / len(x)
     same = np.flatnonzero((spread > 0) & (together >= (1 - 1e-9) * spread))
-    return int(same[0]) if len(same) else None
+    if not len(same):
+        return None
+    is_line = 2 * len(same) > np.count_nonzero(x.std(0)) and x.shape[1] > 2  # goes straight on: nothing is copied
+    equal = np.flatnonzero(np.all(x == wanted[:, None], axis=0))
+    return int(equal[0]) if len(equal) else None if is_line else int(same[0])
 
 
 def _integer_inputs(view: View, prediction: Place, size: int) -> Iterator[Place]:

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.embeddings import Embedding, embeddings, used_rows
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
+from stepscope.analysis.lines import line_of_loss
 from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.next_token import known_targets, known_tokens
@@ -73,6 +74,7 @@ class TrainedPadding(Rule):
         return self.finding(
             view, embedding.weight, level, summary, shown, step=view.training[0].number,
             confidence=0.8 if level == "warning" else 0.6, nodes=[tokens.node, *([counted] if counted else [])],
+            source=line_of_loss(view) if counted else None,
         )  # fmt: skip
 
 

@@ -44,6 +44,7 @@ class UnboundedLoss(Rule):
     Attributes:
         growth: times the size of the first losses (or 1). Source: a density would have to become that many nats
             sharper in the run.
+        least_steps: in shorter runs such a feature may only be on its way.
         way: how far such a feature must have moved. Source: 0.5 is that of a factor of 1.6 in a logarithm.
         speed: times the fall of the first half. Source: a loss that approaches a bound falls less in the second half.
     """
@@ -55,6 +56,7 @@ class UnboundedLoss(Rule):
     growth: float = 10.0
     speed: float = 2.0
     way: float = 0.5
+    least_steps: int = 75
 
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.objectives) != 1:
@@ -65,7 +67,7 @@ class UnboundedLoss(Rule):
             return
         unbounded = [curve for curve in loss_curves(view) if self._is_unbounded(curve)]
         yield from (self._finding(view, curve) for curve in unbounded)
-        if not unbounded and _is_of_its_own(view):
+        if not unbounded and _length(view) >= self.least_steps and _is_of_its_own(view):
             free = [found for found in one_sided(view, self.way) if _moves_away(view, found)]
             yield from (self._of_one_side(view, found) for found in free[:1])
         for place in shares_without_sigmoid(view):
@@ -145,6 +147,10 @@ def _moves_away(view: View, free: OneSided) -> bool:
     targets = [view.history(place.node, role=place.role) for place in view.flow.of_type("target")]
     centres = [median(history.of("mean")) for history in targets if len(history)]
     return all(abs(free.end - centre) > abs(free.end - free.way - centre) for centre in centres)
+
+
+def _length(view: View) -> int:
+    return view.training[-1].number - view.training[0].number if view.training else 0
 
 
 def _turned(view: View) -> Place | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -9,13 +10,14 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.lines import line_of_step
-from stepscope.analysis.optimizers import settings
+from stepscope.analysis.optimizers import held_by, settings
 from stepscope.analysis.parameters import (
     Parameter,
     gather,
     gradients,
     has_gradient,
     is_gradient_zero,
+    is_left_over,
     is_unchanged,
     listed,
     standstill,
@@ -26,8 +28,10 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import SourceLine
 
-_NOTHING = 1e-8
-"""The part of the largest gradient of all parameters that counts as none."""
+_NOTHING = 1e-6
+"""The part of the largest gradient of all parameters that counts as none: ten times the rounding of float32."""
+_ROUNDING = 1e-5
+"""The part of the gradient of its layer's weight that a sum of float32 leaves of what should cancel out."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +43,8 @@ class UnchangedParameters(Rule):
     How it is measured: the gradient is not zero, but all statistics of the value are the same, bit for bit, in all
     (at least three) recorded training steps, and every update is zero. Or: it changed at first, then stands still for
     at least ten recorded steps and three times longer than ever before, while gradients arrive and the learning rate is
-    not over.
+    not over. A gradient that is itself always the same, where others change, is left over from an earlier training of
+    what is only asked now (a teacher), and is no gradient.
 
     Causes: the optimizer was given other parameters (made before a layer was added or replaced, or only a part of the
     model), ``optimizer.step()`` is not called, or after ``zero_grad()``, the learning rate is 0, or updates are smaller
@@ -62,12 +67,13 @@ class UnchangedParameters(Rule):
         every = trainable(view)
         learning = [p for p in every if has_gradient(view, p.node) and not is_gradient_zero(view, p.node)]
         learning = _without_vanishing(view, [p for p in learning if not _is_used_zero(view, p)])
+        learning = [p for p in learning if not is_left_over(view, p.node)] or learning
         if not learning and _has_backward(view):
             learning = [parameter for parameter in every if not has_gradient(view, parameter.node)]
         still = [parameter for parameter in learning if is_unchanged(view, parameter.node)]
         if still and len(still) == len(learning):
             yield self._everything(view, still)
-        elif still:
+        elif still and not _are_rounded(view, still):
             yield self._some(view, still)
         yield from self._stopped(view, [parameter for parameter in learning if parameter not in still])
 
@@ -143,6 +149,19 @@ def _is_rate_over(view: View) -> bool:
     )
 
 
+def _are_rounded(view: View, still: list[Parameter]) -> bool:
+    """Whether only vectors stand still, that are held at the rate of all: their updates are lost beside their size.
+
+    Scales of 1 in a normalisation are the first to which a rate that is far too low can add nothing.
+    """
+    holders, rates = held_by(view), [group.get("lr") for group in settings(view)]
+    step = view.training[0]
+    rows = [step.layout.row(parameter.node, "value", None, None) for parameter in still]
+    precise = all(row is not None and step.layout.tensors[row].dtype == "float32" for row in rows)
+    held = all(len(parameter.shape) == 1 and holders.get(parameter.node) for parameter in still)
+    return precise and held and len(set(rates)) == 1 and rates[0] != 0
+
+
 def _has_backward(view: View) -> bool:
     """Whether gradients were recorded of a calculated tensor that parameters can learn from."""
     places = (place for place in view.flow.of_type("calculated", "loss") if has_gradient(view, place.node))
@@ -157,7 +176,17 @@ def _is_used_zero(view: View, parameter: Parameter) -> bool:
 
 
 def _without_vanishing(view: View, group: list[Parameter]) -> list[Parameter]:
-    """Without those whose gradients are nothing next to the largest ones: that is another finding."""
+    """Without those whose gradients are nothing next to the largest ones: that is another finding.
+
+    Nor a bias whose gradient is but rounding next to that of its own layer's weight, as before a normalisation.
+    """
     sizes = {p: max(median(history.of("abs_max")) for history in gradients(view, p.node)) for p in group}
     most = max(sizes.values(), default=0.0)
-    return [parameter for parameter, size in sizes.items() if not size < _NOTHING * most]
+    of_layer: dict[str, float] = defaultdict(float)
+    for parameter, size in sizes.items():
+        of_layer[parameter.module] = max(of_layer[parameter.module], size)
+    return [
+        p
+        for p, size in sizes.items()
+        if not size < _NOTHING * most and not (len(p.shape) == 1 and size < _ROUNDING * of_layer[p.module])
+    ]

@@ -12,6 +12,7 @@ from stepscope.analysis.parameters import (
     gather,
     has_gradient,
     is_gradient_zero,
+    is_left_over,
     is_unchanged,
     listed,
     trainable,
@@ -27,7 +28,8 @@ class UntrainedParameters(Rule):
     Symptom: a part of the net stays as it was initialised; or all of it does.
 
     How it is measured: the table of the model's parameters says which of the watched optimizers hold each. It counts if
-    an optimizer is watched and the parameter gets a gradient, but does not change in three or more recorded steps.
+    an optimizer is watched and the parameter gets a gradient, but does not change in three or more recorded steps. A
+    gradient that does not change either is left over from an earlier training (of a teacher).
 
     Causes: the optimizer was made before a layer was added or replaced, before the model was copied or moved
     by something that makes new tensors, or from one of several models only.
@@ -53,6 +55,7 @@ class UntrainedParameters(Rule):
             if not holders.get(parameter.node)
             and has_gradient(view, parameter.node)
             and not is_gradient_zero(view, parameter.node)
+            and not is_left_over(view, parameter.node)
             and is_unchanged(view, parameter.node)
         ]
         stale = [name for name in optimizers if not any(name in names for names in holders.values())]

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from stepscope.analysis.baseline import baselines
+from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.first_signal import amplifiers, fading
 from stepscope.analysis.layers import Layer, layers
 from stepscope.analysis.parameters import listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_RECURRENT = re.compile(r"weight_[ih]h")
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,9 @@ class WeightScale(Rule):
         weak: the gain of layers that are too small together, if ``left`` says so. Source: a third of the default's.
         left: the part of the difference between samples that comes through to the last layer. Source: 0.015 and more
             in all healthy runs.
+        fall: large layers are worth knowing only if the loss begins no higher than that of a constant answer and loses
+            this part of its start: the targets are as large, then; or if it begins no higher than twice that of
+            zeros and goes to infinity, which is the steps' doing. Source: of ours.
         amplified: the factor by which the output of a module may exceed its input. Source: healthy modules have up to
             2; cosines that are multiplied by a scale, as contrastive nets learn it, have 20.
     """
@@ -50,6 +58,7 @@ class WeightScale(Rule):
     several: int = 2
     weak: float = 0.2
     left: float = 1e-3
+    fall: float = 0.5
     amplified: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -65,14 +74,17 @@ class WeightScale(Rule):
         yield from self._of_the_wrong_size(view, gains, equal)
 
     def _of_the_wrong_size(self, view: View, gains: dict[Layer, float], equal: Sequence[Layer]) -> Iterable[Finding]:
-        zero = [layer for layer, gain in gains.items() if gain == 0 and layer not in equal]
-        if len(zero) > max(1, len(gains) // 2):
-            text = f"{len(zero)} of {len(gains)} layers start at zero: no signal and no gradient gets through them."
+        recurrent = {layer: _gain(view, layer) for layer in _others(view) if _RECURRENT.search(layer.weight)}
+        weights = {**gains, **recurrent}
+        zero = [layer for layer, gain in weights.items() if gain == 0 and layer not in equal]
+        if len(zero) > max(1, len(weights) // 2):
+            text = f"{len(zero)} of {len(weights)} layers start at zero: no signal and no gradient gets through them."
             yield self._finding(view, zero, "error", text)
-        every = {**gains, **{layer: _gain(view, layer) for layer in _others(view) if "weight_hh" in layer.weight}}
+        every = {**gains, **{layer: gain for layer, gain in recurrent.items() if "weight_hh" in layer.weight}}
         large = [layer for layer, gain in every.items() if gain > self.large]
         if large:
-            yield self._finding(view, large, "warning", self._text(view, large, every, "too large"))
+            level: Level = "info" if self._is_harmless(view) else "warning"
+            yield self._finding(view, large, level, self._text(view, large, every, "too large"))
         else:
             yield from self._amplifying(view)
         small = [layer for layer, gain in gains.items() if 0 < gain < self.small]
@@ -83,6 +95,18 @@ class WeightScale(Rule):
             yield self._finding(view, weak, "warning", self._text(view, weak, gains, "too small") + text)
         elif len(small) >= self.several:
             yield self._finding(view, small, "warning", self._text(view, small, gains, "too small"))
+
+    def _is_harmless(self, view: View) -> bool:
+        """Whether the loss begins no higher than that of a constant answer, and falls.
+
+        If it goes to infinity from outputs that were no larger than the targets, it is by what the steps did.
+        """
+        known, curves = [b for b in baselines(view) if math.isfinite(b.constant)], list(loss_curves(view))
+        if len(known) != 1 or len(curves) != 1:
+            return False
+        if view.broken:
+            return curves[0].low_start <= 2 * known[0].start
+        return curves[0].start <= known[0].constant and fallen(view) >= self.fall
 
     def _amplifying(self, view: View) -> Iterable[Finding]:
         strong = [one for one in amplifiers(view) if one.factor > self.amplified]

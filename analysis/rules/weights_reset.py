@@ -13,6 +13,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.parameters import IDENTITY, listed, trainable
+from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -78,7 +79,10 @@ class WeightsReset(Rule):
         near = np.flatnonzero((times > _SUSPICIOUS) & (times <= self.factor))[:_MOST]
         for at in near.tolist():
             times[at] = max(times[at], _way(view, node, value.steps[at : at + 2].tolist(), float(possible[at])))
-        return [(int(value.steps[at + 1]), float(times[at])) for at in np.flatnonzero(times > self.factor)]
+        is_farthest = times * possible > largest(update.of("norm"))  # what it does at times, it may do in between
+        return [
+            (int(value.steps[at + 1]), float(times[at])) for at in np.flatnonzero((times > self.factor) & is_farthest)
+        ]
 
     def _finding(self, view: View, steps: list[int], nodes: list[str]) -> Finding:
         first = steps[0]

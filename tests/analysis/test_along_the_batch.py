@@ -118,3 +118,32 @@ def test_one_number_of_the_whole_batch_in_the_targets_is_told(targets: Targets, 
 )
 def test_one_number_for_each_sample_is_right(targets: Targets, tmp_path: Path) -> None:
     assert valued(tmp_path, targets) == []
+
+
+class Listening(nn.Module):
+    """Reads sounds ``(16, 10, 4)``, and says which of three signs it hears at each moment, moments first."""
+
+    def __init__(self, way: str) -> None:
+        super().__init__()
+        self.read, self.say = nn.LSTM(4, 8, batch_first=way != "time first"), nn.Linear(8, 4)
+        self.is_turned_late = way == "turned behind"
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.read(x)[0].transpose(0, 1) if self.is_turned_late else self.read(x.transpose(0, 1))[0]
+        return self.say(h).log_softmax(2)
+
+
+@pytest.mark.parametrize("way", ["turned before", "turned behind", "time first"])
+def test_a_ctc_loss_has_its_samples_along_the_second_dimension(way: str, tmp_path: Path) -> None:
+    model, lengths = Listening(way), (torch.full((16,), 10), torch.full((16,), 3))
+
+    def sounds(number: int) -> Batch:
+        generator = torch.Generator().manual_seed(number)
+        return torch.randn(16, 10, 4, generator=generator), torch.randint(1, 4, (16, 3), generator=generator)
+
+    found = findings(
+        record(tmp_path, model, lambda x, y: F.ctc_loss(model(x), y, *lengths), sounds, steps=4), "batch-leak"
+    )
+    assert [(finding.level, finding.node) for finding in found] == (
+        [("warning", "model.read")] if way == "turned before" else []
+    )

@@ -136,6 +136,18 @@ def test_targets_that_are_shifted_by_slices(tmp_path: Path) -> None:
     assert findings(trial, "targets-equal-inputs") == []
 
 
+@pytest.mark.parametrize("weighed", [True, False])
+def test_one_class_of_many_that_towers_above_the_others(weighed: bool, tmp_path: Path) -> None:
+    model, weight = mlp(8, 16, 12), torch.full((12,), 2.0) if weighed else None
+
+    def data(number: int) -> tuple[torch.Tensor, ...]:
+        y = torch.where(torch.arange(64) % 6 == 0, (torch.arange(64) + number) % 11 + 1, 0)
+        return blob_batches(number)[0], y
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y, weight), data, steps=22)
+    assert [finding.level for finding in findings(trial, "imbalanced-targets")] == ([] if weighed else ["info"])
+
+
 def test_one_class_in_fifty(tmp_path: Path) -> None:
     model = mlp(8, 16, 1)
 

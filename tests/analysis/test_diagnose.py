@@ -7,6 +7,7 @@ import re
 from dataclasses import asdict, fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -77,6 +78,18 @@ def test_a_rule_that_fails_says_so_and_leaves_the_others_alone(tmp_path: Path, m
     found = diagnose(sick(tmp_path))
     assert found[0].rule == "unreachable-targets"
     assert "by accident" in next(finding.summary for finding in found if finding.rule == "non-finite")
+
+
+def test_infinity_is_no_news_for_the_terminal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Warnings of numpy's are errors here, so that the rule would be told to have failed."""
+    trial, seen = sick(tmp_path), []
+
+    def check(rule: object, view: object) -> list[object]:
+        seen.append(np.subtract(np.array([np.inf]), np.inf))
+        return []
+
+    monkeypatch.setattr(RULES["dead-units"], "check", check)
+    assert diagnose(trial, rules=["dead-units"]) == () and len(seen) == 1
 
 
 def test_a_trial_that_is_not_finite_from_the_first_step_on(tmp_path: Path) -> None:

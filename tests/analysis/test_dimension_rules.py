@@ -119,6 +119,35 @@ def test_a_column_against_a_row(loss: Any, column: bool, tmp_path: Path) -> None
         assert told(tmp_path, model, loss_of, data, "broadcast-target") == (["error"] if column else [])
 
 
+@pytest.mark.parametrize("way", ["all", "first", "label"])
+def test_one_target_for_all_outputs(way: str, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4)
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, torch.ones(len(x), 1) if way == "label" else y[:, None].float()
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.mse_loss(model(x)[:, :1] if way == "first" else model(x), y)
+
+    with _quietly() if way == "first" else pytest.warns(UserWarning, match="size"):
+        assert told(tmp_path, model, loss_of, data, "broadcast-target") == (["warning"] if way == "all" else [])
+
+
+@pytest.mark.parametrize("weighed", [True, False])
+def test_logarithms_against_the_number_of_the_class(weighed: bool, tmp_path: Path) -> None:
+    model = mlp(8, 16, 4, last=(nn.LogSoftmax(1),))
+
+    def data(number: int) -> Batch:
+        x, y = blobs(seed=number)
+        return x, y[:, None] + 1.0
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return -(model(x) * y).mean() if weighed else (model(x) - y).square().mean()
+
+    assert told(tmp_path, model, loss_of, data, "unreachable-targets") == ([] if weighed else ["error"])
+
+
 def test_quantiles_against_all_samples_are_meant(tmp_path: Path) -> None:
     model = mlp(8, 16, 4)
 

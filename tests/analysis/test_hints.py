@@ -18,7 +18,9 @@ from stepscope.analysis.hints.ranks import partial, rank_biserial, ranks, spearm
 from stepscope.analysis.hints.sample_loss import formula
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
+from stepscope.store.files import file_path
 from stepscope.store.records import Neurons
+from support.synthetic import write_trial
 
 
 @pytest.fixture(scope="module")
@@ -198,3 +200,9 @@ def test_a_step_that_came_meanwhile_is_left_out() -> None:
     grown = list(_relations(Curve("a", "value", "mean", steps, values), kinds))
     before = list(_relations(Curve("a", "value", "mean", steps[:40], values[:40]), kinds))
     assert grown == before and {candidate.hint.group for candidate in grown} == {"train", "test"}
+
+
+def test_steps_that_cannot_be_read_are_left_out(tmp_path: Path) -> None:
+    path = write_trial(tmp_path, trial="lost", steps=12, blocks=1)
+    file_path(path, "catalog").write_bytes(b"garbage")
+    assert hints(open_trial(path)).hints == ()

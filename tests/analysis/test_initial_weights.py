@@ -87,3 +87,19 @@ def test_adapters_beside_weights_that_a_test_leaves_as_they_are(tmp_path: Path) 
     torch.manual_seed(0)
     model = nn.Sequential(_Adapted(8), nn.ReLU(), _Adapted(32))
     assert _told(record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=5)) == ["info"]
+
+
+@pytest.mark.parametrize(("learned", "level"), [(False, ["warning"]), (True, [])])
+def test_a_backbone_that_the_optimizer_holds_as_well(learned: bool, level: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    body, head = _initialised("torch"), nn.Linear(64, 4)
+    model = nn.ModuleDict({"body": body, "head": head})
+    optimizer = torch.optim.Adam(model.parameters(), 3e-3)
+    for number in range(40 if learned else 0):
+        points, labels = blob_batches(number)
+        descend(F.cross_entropy(head(body(points)), labels), optimizer)
+    body.requires_grad_(False)
+    trial = record(
+        tmp_path, model, lambda x, y: F.cross_entropy(head(body(x)), y), blob_batches, optimizer=optimizer, steps=5
+    )
+    assert _told(trial) == level

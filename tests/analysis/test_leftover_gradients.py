@@ -56,3 +56,29 @@ def test_two_losses_that_are_added_up_on_purpose(tmp_path: Path) -> None:
                 for optimizer in optimizers:
                     optimizer.step()
     assert not findings(open_trial(tmp_path / "trial"), "accumulated-gradients")
+
+
+@pytest.mark.parametrize("way", ["never cleared", "cleared", "a loss comes in later"])
+def test_a_critic_in_groups_of_losses_that_nobody_clears(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    maker, critic = mlp(4, 16, 2), mlp(2, 16, 1, activation=lambda: nn.LeakyReLU(0.2))
+    make, judge = (torch.optim.Adam(net.parameters(), 1e-3) for net in (maker, critic))
+    with Recorder(tmp_path, trial="trial", schedule=Every(2), strict=True) as recorder:
+        recorder.watch({"maker": maker, "critic": critic}, [make, judge])
+        for number in range(40):
+            real, made = torch.randn(32, 2) + 1, maker(torch.randn(32, 4))
+            if way != "never cleared":
+                critic.zero_grad()
+            with recorder.step() as step:
+                with step.loss_group("real and fake"):
+                    (F.softplus(critic(made.detach())).mean() + F.softplus(-critic(real)).mean()).backward()
+                if way == "a loss comes in later":
+                    with step.loss_group("size"):
+                        (10 * min(number, 1) * critic(real).square().mean()).backward()
+                judge.step()
+                maker.zero_grad()
+                with step.loss_group("maker"):
+                    F.softplus(-critic(made)).mean().backward()
+                make.step()
+    found = findings(open_trial(tmp_path / "trial"), "accumulated-gradients")
+    assert [finding.level for finding in found] == (["error"] if way == "never cleared" else [])

@@ -50,6 +50,7 @@ def ratio(scores: torch.Tensor, action: torch.Tensor) -> torch.Tensor:
         (lambda s, a, gain: s.log_softmax(1)[torch.arange(16), a].mean(), "warning"),
         (lambda s, a, gain: Normal(s[:, 0], F.softplus(s[:, 1]) + 0.1).log_prob(gain).mean(), "warning"),
         (lambda s, a, gain: Normal(s[:, 0], 0.3).log_prob(gain).sum(), "warning"),
+        (lambda s, a, gain: F.logsigmoid(s[:, 0]).mean(), "warning"),
     ],
 )
 def test_a_log_probability_with_a_plus_is_told(loss_of: Loss, level: str, tmp_path: Path) -> None:
@@ -68,6 +69,9 @@ def test_a_log_probability_with_a_plus_is_told(loss_of: Loss, level: str, tmp_pa
         lambda s, a, gain: -Normal(s[:, 0], F.softplus(s[:, 1]) + 0.1).log_prob(gain).mean(),
         lambda s, a, gain: (s[:, 0] - gain).square().mean(),
         lambda s, a, gain: F.logsigmoid(-s[:, 0]).mean(),
+        lambda s, a, gain: -F.logsigmoid(s[:, 0] - s[:, 1]).mean(),
+        lambda s, a, gain: F.logsigmoid(s[:, 1] - s[:, 0]).mean(),
+        lambda s, a, gain: -(F.logsigmoid(s[:, 0]) + F.logsigmoid(-s[:, 1])).mean(),
         lambda s, a, gain: (1 - s[:, 0].sigmoid()).log().mean(),
     ],
 )

@@ -155,7 +155,7 @@ def test_one_broken_batch_is_a_spike(tmp_path: Path) -> None:
 
     trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=45, lr=1e-3)
     finding = only(trial, "loss-spike")
-    assert finding.step == 25 and finding.level == "warning"
+    assert finding.step == 25 and finding.level == "info"  # Adam bounds its step: nothing was lost
 
 
 def test_noise_is_no_spike(tmp_path: Path) -> None:

@@ -74,6 +74,21 @@ def test_running_statistics_that_had_no_time(tmp_path: Path) -> None:
     assert "do not fit" in finding.summary and finding.level == "warning"
 
 
+def test_the_mean_of_a_normalisation_in_bfloat16_is_rounded(tmp_path: Path) -> None:
+    model = Net()
+
+    def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return F.cross_entropy(model(x), y)
+
+    def evaluate_in_float32(recorder: Recorder) -> None:
+        model.eval()
+        with recorder.step(kind="validation"), torch.no_grad():
+            model(images(1000)[0])
+
+    assert findings(record(tmp_path, model, loss, images, steps=20, after=evaluate_in_float32), "batch-norm-mode") == []
+
+
 # ---------------------------------------------------------------------- schedules
 
 Schedule = Callable[[torch.optim.Optimizer], Any]

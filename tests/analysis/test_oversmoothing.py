@@ -42,7 +42,7 @@ def test_positions_that_are_smoothed_into_one(attends: bool, skips: bool, tmp_pa
     torch.manual_seed(0)
     model = _Rounds(attends, skips)
     loss_of = lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten())  # noqa: E731
-    found = findings(record(tmp_path, model, loss_of, _groups, steps=15), "oversmoothing")
+    found = findings(record(tmp_path, model, loss_of, _groups, steps=50), "oversmoothing")
     assert bool(found) is not skips
     assert all(finding.node.startswith("model.rounds.") and "model" in finding.nodes for finding in found)
 
@@ -51,4 +51,4 @@ def test_one_answer_for_the_whole_sample(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = _Rounds(attends=True, skips=False)
     loss_of = lambda x, y: F.cross_entropy(model(x).mean(1), y[:, 0])  # noqa: E731
-    assert not findings(record(tmp_path, model, loss_of, _groups, steps=15), "oversmoothing")
+    assert not findings(record(tmp_path, model, loss_of, _groups, steps=50), "oversmoothing")

@@ -110,6 +110,7 @@ def test_padding_that_the_loss_counts(ignored: bool, tmp_path: Path) -> None:
 
     found = findings(record(tmp_path, model, loss_of, data, steps=12), "trained-padding")
     assert [(finding.level, "target" in finding.nodes) for finding in found] == ([] if ignored else [("warning", True)])
+    assert all(finding.source is not None and "cross_entropy" in finding.source.text for finding in found)
 
 
 @pytest.mark.parametrize(("scale", "lr", "expected"), [(0.003, 1e-4, ["warning"]), (1.0, 1e-4, [])])
@@ -120,7 +121,7 @@ def test_inputs_that_were_made_small_twice(scale: float, lr: float, expected: li
         x, y = blobs(seed=number)
         return (x + 0.1 * torch.randn_like(x)) * scale, y
 
-    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=12, lr=lr)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=50, lr=lr)
     assert [finding.level for finding in findings(trial, "input-scale")] == expected
 
 
@@ -145,7 +146,7 @@ def test_inputs_that_hardly_differ_from_their_mean(offset: float, expected: list
         x, y = blobs(seed=number)
         return (x + offset) / offset, y
 
-    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=12, lr=1e-4)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=50, lr=1e-4)
     assert [finding.level for finding in findings(trial, "input-scale")] == expected
 
 
@@ -200,10 +201,25 @@ def test_inputs_that_are_normalised_by_their_own_batch(by: str, expected: list[s
     assert levels == expected
 
 
-@pytest.mark.parametrize("same", [True, False])
-def test_an_evaluation_on_samples_of_the_training(same: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("same", "kind", "told"),
+    [
+        (True, "numbers", True),
+        (False, "numbers", False),
+        (True, "drawings", True),
+        (False, "drawings", False),
+        (True, "signs", False),  # of which there are few
+    ],
+)
+def test_an_evaluation_on_samples_of_the_training(same: bool, kind: str, told: bool, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    model, table = mlp(8, 16, 4), torch.randn(60, 8)
+    tables = {
+        "numbers": torch.randn(60, 8),
+        "drawings": (torch.rand(60, 64) < 0.4).float(),
+        "signs": F.one_hot(torch.arange(60), 64).float(),
+    }
+    table = tables[kind]
+    model = mlp(table.shape[1], 16, 4)
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
     with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
         recorder.watch(model, optimizer)
@@ -217,7 +233,7 @@ def test_an_evaluation_on_samples_of_the_training(same: bool, tmp_path: Path) ->
                 rows = torch.randint(0 if same else 40, 40 if same else 60, (16,))
                 step.record("loss", F.cross_entropy(model(table[rows]), torch.arange(16) % 4), type="loss")
     found = findings(open_trial(tmp_path / "trial"), "duplicate-samples")
-    assert [finding.level for finding in found if "evaluated" in finding.summary] == (["info"] if same else [])
+    assert [finding.level for finding in found if "evaluated" in finding.summary] == (["info"] if told else [])
 
 
 @pytest.mark.parametrize(("targets", "expected"), [("classes", ["info"]), ("yes or no", []), ("numbers", [])])

@@ -92,7 +92,7 @@ def test_a_schedule_that_is_over_too_early(tmp_path: Path, gamma: float, alarms:
     assert len(found) == alarms
 
 
-@pytest.mark.parametrize(("eps", "alarms"), [(10.0, 1), (1e-8, 0)])
+@pytest.mark.parametrize(("eps", "alarms"), [(10.0, 1), (1.0, 1), (1e-3, 0), (1e-8, 0)])
 def test_an_epsilon_that_outweighs_the_gradients(tmp_path: Path, eps: float, alarms: int) -> None:
     model = mlp(6, 16, 2)
     optimizer = torch.optim.Adam(model.parameters(), lr=1e-2, eps=eps)
@@ -110,7 +110,7 @@ def test_targets_in_their_own_units(tmp_path: Path, how: str) -> None:
     def loss(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(model(x), (y - 500) / 100 if how == "scaled on the way" else y)
 
-    trial = record(tmp_path, model, loss, data, steps=20)
+    trial = record(tmp_path, model, loss, data, steps=50)
     if how == "raw":
         assert only(trial, "target-scale").node == "target"
     else:

@@ -155,6 +155,13 @@ def test_a_warm_up_leads_somewhere_soon(tmp_path: Path) -> None:
     assert findings(trial, "learning-rate", "scheduler-rhythm") == []
 
 
+@pytest.mark.parametrize(("rate", "steps", "words"), [(1e-4, 110, "too low"), (1e-4, 40, ""), (1e-2, 110, "")])
+def test_updates_that_go_the_same_way_for_long(tmp_path: Path, rate: float, steps: int, words: str) -> None:
+    """Weights that get somewhere turn their gradients; in the first steps of a run nobody can tell."""
+    found = findings(classify(tmp_path, mlp(8, 32, 4), lr=rate, steps=steps), "learning-rate")
+    assert [words in finding.summary for finding in found] == [True] * bool(words)
+
+
 def test_a_first_step_that_replaces_the_weights(tmp_path: Path) -> None:
     model = mlp(8, 64, 64, 4)
     finding = only(classify(tmp_path, model, lr=0.7, steps=12), "learning-rate")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,11 @@ from support.short_runs import Batch, findings, record
 def images(number: int) -> Batch:
     generator = torch.Generator().manual_seed(number)
     return torch.randn(16, 3, 6, 6, generator=generator), torch.randint(4, (16,), generator=generator)
+
+
+def vectors(number: int) -> Batch:
+    generator = torch.Generator().manual_seed(number)
+    return torch.randn(16, 8, generator=generator), torch.randint(4, (16,), generator=generator)
 
 
 def told(folder: Path, model: nn.Module, data: Callable[[int], Batch], *rules: str) -> list[Finding]:
@@ -127,6 +133,22 @@ def test_groups_of_single_numbers(groups: int, tmp_path: Path) -> None:
     assert [(finding.node, finding.level) for finding in found] == ([("model.3", "error")] if groups == 8 else [])
 
 
+@pytest.mark.parametrize(
+    ("width", "norm", "count"),
+    [
+        (1, nn.LayerNorm(1), 1),
+        (1, nn.LayerNorm(1, elementwise_affine=False), 1),
+        (4, nn.LayerNorm(4), 0),
+        (4, nn.LayerNorm(4, elementwise_affine=False), 0),
+    ],
+)
+def test_a_norm_over_a_single_feature(width: int, norm: nn.Module, count: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(8, width), norm, nn.Linear(width, width), deepcopy(norm), nn.Linear(width, 4))
+    found = told(tmp_path, model, vectors, "constant-output")
+    assert [finding.node for finding in found] == ["model.1"] * count
+    assert all("over one value" in finding.summary and finding.nodes == ("model.3",) for finding in found)
+
+
 class Reader(nn.Module):
     """Reads sequences, and answers from one of their ends."""
 
@@ -230,6 +252,26 @@ def test_a_layer_that_reads_the_next_letter_from_behind(both: bool, tmp_path: Pa
             return self.leave(self.read(self.embed(x))[0])
 
     assert leaks(Both(), tmp_path) == (["model.read"] if both else [])
+
+
+@pytest.mark.parametrize("both", [True, False])
+def test_a_layer_that_reads_the_next_value_of_a_series_from_behind(both: bool, tmp_path: Path) -> None:
+    class Both(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.read = nn.LSTM(1, 8, batch_first=True, bidirectional=both)
+            self.leave = nn.Linear(16 if both else 8, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.leave(self.read(x)[0])
+
+    def series(number: int) -> Batch:
+        values = torch.randn(8, 10, 1, generator=torch.Generator().manual_seed(number))
+        return values[:, :-1], values[:, 1:]
+
+    model = Both()
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), series, steps=4)
+    assert [finding.node for finding in findings(trial, "future-leak")] == (["model.read"] if both else [])
 
 
 def leaks(model: nn.Module, folder: Path) -> list[str]:

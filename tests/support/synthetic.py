@@ -275,6 +275,14 @@ def write_trial(
     return trial.path
 
 
+def write_whole(folder: Path, synthetic: Synthetic, steps: int) -> Path:
+    """Write a trial and close it; returns its own folder."""
+    trial = SyntheticTrial(folder, synthetic)
+    trial.write(steps)
+    trial.close()
+    return trial.path
+
+
 @dataclass(frozen=True)
 class _Group:
     """Rows whose tensors have the same shape; they are drawn and measured together."""

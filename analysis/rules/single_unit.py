@@ -1,0 +1,96 @@
+"""The rule ``single-unit``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+from stepscope.store.records import ModuleInfo
+
+_FAR, _DIRECTIONS = 6, 2
+
+
+@dataclass(frozen=True)
+class SingleUnit(Rule):
+    """A hidden layer of a single unit between wider ones: all that a sample is passes through one number.
+
+    Symptom: the net learns little more than a mean, or the order of its classes along a line.
+
+    How it is measured: a linear layer of one output, or a recurrent one of one hidden unit, is given many numbers, and
+    what it gives goes into another layer, through activations, normalisations and dropout at most, and nothing else
+    does. An autoencoder with a code of one number is built like this, so it is worth knowing only.
+
+    Causes: a size that was left at its default (``lstm_size=1``), numbers of the output and of hidden units exchanged.
+
+    Remedy: give the layer as many units as its neighbours.
+
+    Source: no threshold but the widths.
+
+    Attributes:
+        recurrent, linear: how many inputs such a layer must have to count. Source: of ours; gates that squeeze sixteen
+            channels to one are usual.
+    """
+
+    name = "single-unit"
+    causes = "A size that was left at its default, or the numbers of outputs and hidden units exchanged."
+    remedy = "Give the layer as many units as the layers around it."
+    recurrent: int = 8
+    linear: int = 32
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for module in view.modules.values():
+            width = self._width(module)
+            after = _next_layer(view, module.path) if width and view.training else ""
+            if after:
+                summary = (
+                    f"{module.path} ({module.module_class}) has one unit, between {width} inputs and {after}: it is a "
+                    f"bottleneck, too narrow for more than a single number of each sample."
+                )
+                history = view.history(module.path)
+                yield self.finding(
+                    view, module.path, "info", summary, [evidence(history, "std", "a single unit's spread")],
+                    step=view.training[0].number, nodes=[after], confidence=0.6,
+                )  # fmt: skip
+
+    def _width(self, module: ModuleInfo) -> int:
+        """The inputs of a layer with one unit; 0 of any other module, and of one with few inputs."""
+        shapes = {parameter.name: parameter.shape for parameter in module.parameters}
+        state, given = shapes.get("weight_hh_l0", shapes.get("weight_hh")), shapes.get("weight_ih_l0")
+        given = given or shapes.get("weight_ih")
+        if state is not None and given is not None:
+            return given[-1] if state[-1] == 1 and given[-1] >= self.recurrent else 0
+        weight = shapes.get("weight", ())
+        return weight[1] if len(weight) == 2 and weight[0] == 1 and weight[1] >= self.linear else 0
+
+
+def _next_layer(view: View, module: str) -> str:
+    """The module of the layer that gets what a module gives, and nothing else; empty if there is none."""
+    here = [place for place in view.flow.of_node(module) if place.role in ("output", "output.0", "call 0", "call 0.0")]
+    seen = set(here)
+    for _ in range(_FAR):
+        here = [link.place for place in here for link in view.flow.sinks.get(place, ()) if link.place not in seen]
+        here = [place for place in here if _reads_only(view, place, seen)]
+        seen.update(here)
+        layer = next((place for place in here if _widens(view, place)), None)
+        if layer is not None:
+            return view.flow.vertices[layer].module or layer.node
+    return ""
+
+
+def _reads_only(view: View, place: Place, places: set[Place]) -> bool:
+    """Whether something was computed from these places, and weights, alone."""
+    if view.flow.vertices[place].type != "calculated":
+        return False
+    sources = [link.place for link in view.flow.sources.get(place, ())]
+    return all(one in places or view.flow.vertices[one].type in ("parameter", "buffer") for one in sources)
+
+
+def _widens(view: View, place: Place) -> bool:
+    """Whether a layer made this, of several outputs, whose matrix has a column for each unit, in both directions."""
+    weights = (link.place for link in view.flow.sources.get(place, ()))
+    shapes = (view.shape(one, view.training[-1]) for one in weights if view.flow.vertices[one].type == "parameter")
+    return any(shape is not None and len(shape) == 2 and shape[0] > 1 and shape[1] <= _DIRECTIONS for shape in shapes)

@@ -1,0 +1,71 @@
+"""The rule ``tiny-batch``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.curves import fallen, loss_curves
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class TinyBatch(Rule):
+    """A step sees so few samples that the loss is mostly noise, and it hardly falls.
+
+    Symptom: the loss goes up and down from step to step by as much as it should fall.
+
+    How it is measured: the batch dimension of the inputs in the median of the training steps, and how much the loss
+    differs from one recorded step to the next, against its size. It is worth knowing only where the loss has not
+    fallen well: some methods need single samples.
+
+    Causes: a batch made small to fit into memory, with the learning rate of a large one; a wrong argument of a loader.
+
+    Remedy: make the batch larger, add up the gradients of several, or lower the learning rate by as much.
+
+    Attributes:
+        samples: at most so many. Source: of ours; the noise of a mean goes with the root of their number.
+        noise: the usual difference between two steps as a part of the loss.
+        fall: the part of the first loss that should be gone.
+    """
+
+    name = "tiny-batch"
+    causes = "A batch made small to fit into memory, with the learning rate of a large one; an argument of a loader."
+    remedy = "Make the batch larger, add up the gradients of several, or lower the learning rate by as much."
+    samples: int = 3
+    noise: float = 0.3
+    fall: float = 0.5
+
+    def check(self, view: View) -> Iterable[Finding]:
+        curves = list(loss_curves(view))
+        sizes = {node: _samples(view, node) for node in _inputs(view)}
+        if view.is_young or not curves or not sizes or fallen(view) >= self.fall:
+            return
+        losses, size = curves[0].history.of("mean"), max(sizes.values())
+        late = losses[len(losses) // 2 :]
+        if not 0 < size <= self.samples or len(late) < 10 or not np.all(np.isfinite(late)):
+            return
+        noise = float(np.median(np.abs(np.diff(late))) / max(np.median(np.abs(late)), 1e-30))
+        if noise > self.noise and len(view.training[-1].iterations) == 1:
+            summary = f"A batch has {size} samples: the loss differs by {noise:.0%} from one recorded step to the next."
+            yield self.finding(
+                view, max(sizes, key=lambda node: sizes[node]), "info", summary,
+                [evidence(curves[0].history, "mean", "the loss")], step=view.training[0].number, confidence=0.5,
+            )  # fmt: skip
+
+
+def _inputs(view: View) -> list[str]:
+    """The inputs with a batch."""
+    tensors = view.training[-1].layout.tensors if view.training else ()
+    return [t.node for t in tensors if t.type == "input" and t.quantity == "value" and t.batch_dim == 0]
+
+
+def _samples(view: View, node: str) -> int:
+    """How many samples a step usually has."""
+    steps = [step for step in view.training[:20] if step.layout.row(node, "value", None, None) is not None]
+    shapes = [step.find(node).shape for step in steps]
+    return int(np.median([shape[0] for shape in shapes if shape])) if shapes else 0
