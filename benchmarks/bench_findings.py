@@ -4,8 +4,8 @@
     python benchmarks/bench_findings.py missing_values     # some of them, with everything that is said
 
 The runs are those of ``stepscope.examples.broken``; they were written from published collections of bugs, without
-looking at the rules. Those in ``held_back/`` have been read by nobody who writes rules, and what is said of each of
-them is only shown if it is asked for by name.
+looking at the rules. Those in ``held_back/`` are measured before anybody who writes rules reads them: what is said of
+each of them is only shown if it is asked for by name.
 """
 
 from __future__ import annotations

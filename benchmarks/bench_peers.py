@@ -59,6 +59,7 @@ MAKERS: dict[str, Maker] = {
 SAME_CONTENT = "Stepscope, Comgra's content"
 SKIPPED = ("demo, 1 iteration",)
 SECONDS = 8.0
+"""For how long each recorder runs at least, unless two steps take longer."""
 
 
 @dataclass(frozen=True)
@@ -80,15 +81,15 @@ class Found:
     same_content: float = 0
 
 
-def measure(workload: Workload, name: str) -> Found:
-    """One recorder on one workload."""
+def measure(workload: Workload, name: str, seconds: float) -> Found:
+    """One recorder on one workload, for about so many seconds."""
     make = MAKERS[name]
     try:
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            slowness, steps, size = _slowness(workload, make, Path(folder))
+            slowness, steps, size = _slowness(workload, make, Path(folder), seconds)
             same_content = comgra_bytes(open_trial(Path(folder) / "recorded")) / steps if make is ours else 0.0
         with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
-            idle, _, _ = _slowness(workload, partial(make, is_due=False), Path(folder))
+            idle, _, _ = _slowness(workload, partial(make, is_due=False), Path(folder), seconds)
     except ImportError as error:
         return Found(f"not installed ({error.name})")
     except Exception as error:
@@ -98,14 +99,14 @@ def measure(workload: Workload, name: str) -> Found:
 
 
 def _slowness(
-    workload: Workload, make: Callable[[Workload, Path], Contender], folder: Path
+    workload: Workload, make: Callable[[Workload, Path], Contender], folder: Path, seconds: float
 ) -> tuple[float, int, float]:
     """How many times the plain step; how many steps there were; the bytes they left on disk."""
     contender = make(workload, folder)
     contender.run()
     start = time.perf_counter()
     contender.run()
-    rounds = min(15, max(2, int(SECONDS / (time.perf_counter() - start))))
+    rounds = min(15, max(2, int(seconds / (time.perf_counter() - start))))
     found = interleave([plain(workload, folder), contender], rounds, warm_up=1)
     contender.close()
     return ratio(found, contender.name, "plain"), rounds + 3, contender.bytes_on_disk()
@@ -125,6 +126,7 @@ def against_comgra(workload: str, sizes: dict[str, float]) -> str:
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", nargs="+", default=[""], help="words that the workload's name contains")
+    parser.add_argument("--seconds", type=float, default=SECONDS, help="how long each recorder runs (default: 8)")
     parser.add_argument("--memory", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
@@ -137,7 +139,7 @@ def main(arguments: list[str] | None = None) -> int:
     chosen = [w for w in WORKLOADS if w.name not in SKIPPED and any(word in w.name for word in options.only)]
     table = {}
     for workload in chosen:
-        table[workload.name] = {name: measure(workload, name) for name in MAKERS}
+        table[workload.name] = {name: measure(workload, name, options.seconds) for name in MAKERS}
         print(workload.name, table[workload.name], file=sys.stderr, flush=True)
     print_tables(table)
     return 0

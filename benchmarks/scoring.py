@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 from stepscope.analysis import Finding, diagnose
 from stepscope.examples.broken import Case, Lab, record
@@ -98,7 +99,17 @@ def recorded(name: str, train: Callable[[Lab], None], folder: Path, *, fixed: bo
     return record(name, train, folder, fixed=fixed)
 
 
-def tells(case: Case, finding: Finding) -> bool:
+class Known(Protocol):
+    """What is known to be wrong with a run."""
+
+    @property
+    def rules(self) -> tuple[str, ...]: ...
+
+    @property
+    def words(self) -> tuple[str, ...]: ...
+
+
+def tells(case: Known, finding: Finding) -> bool:
     """Whether a finding tells the true cause: by the name of its rule, or by a wanted word in its sentence."""
     return finding.rule in case.rules or any(word in finding.summary.lower() for word in map(str.lower, case.words))
 

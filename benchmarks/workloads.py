@@ -10,6 +10,9 @@ from typing import Any, Protocol
 import torch
 from torch import nn
 
+NEVER = 10**9
+"""An interval of steps, for recorders that can only be told how often."""
+
 
 class Probe(Protocol):
     """What a workload tells of itself; Stepscope's ``Step`` is one, and each peer has its own."""

@@ -11,7 +11,7 @@ import torch
 from ours import size_of
 from timing import Contender
 from torch import nn
-from workloads import Workload
+from workloads import NEVER, Workload
 
 
 class ComgraProbe:
@@ -67,9 +67,6 @@ class ComgraProbe:
             self.recorder.register_tensor(name, output)
 
         return hook
-
-
-NEVER = 10**9
 
 
 def comgra(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:

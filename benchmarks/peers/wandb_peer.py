@@ -7,9 +7,7 @@ from pathlib import Path
 
 from ours import NoProbe, size_of
 from timing import Contender
-from workloads import Workload
-
-NEVER = 10**9
+from workloads import NEVER, Workload
 
 
 def wandb_watch(workload: Workload, folder: Path, *, is_due: bool = True) -> Contender:

@@ -32,12 +32,7 @@ def convolutions_with_validation(lab: Lab) -> None:
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(data.draw(unseen), loss_of, number)
-        model.train()
-
-    lab.fit(model, data.draw(data.images()), loss_of, after=after)
+    lab.fit(model, data.draw(data.images()), loss_of, after=lab.validating(model, data.draw(unseen), loss_of))
 
 
 class Residual(nn.Module):

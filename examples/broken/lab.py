@@ -58,6 +58,18 @@ class Lab:
             with self.recorder.step("validation") as step:
                 step.record("loss", loss_of(*batch), type="loss")
 
+    def validating(
+        self, model: nn.Module, batches: Batches, loss_of: Callable[..., torch.Tensor]
+    ) -> Callable[[int], None]:
+        """What is to follow each step of ``fit``: a validation of the model in evaluation mode, where one is due."""
+
+        def after(number: int) -> None:
+            model.eval()
+            self.validate(batches, loss_of, number)
+            model.train()
+
+        return after
+
 
 def descend(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
     """One step of gradient descent, done right."""

@@ -102,9 +102,4 @@ def batch_norm_with_the_other_momentum(lab: Lab) -> None:
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(unseen, loss_of, number)
-        model.train()
-
-    lab.fit(model, data.draw(data.pixels()), loss_of, after=after)
+    lab.fit(model, data.draw(data.pixels()), loss_of, after=lab.validating(model, unseen, loss_of))

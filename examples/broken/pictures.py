@@ -26,12 +26,7 @@ def _learn(lab: Lab, model: nn.Module, batches: Batches, unseen: Batches) -> Non
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(unseen, loss_of, number)
-        model.train()
-
-    lab.fit(model, batches, loss_of, after=after)
+    lab.fit(model, batches, loss_of, after=lab.validating(model, unseen, loss_of))
 
 
 @broken(words=("reshape", "permute", "transpose", "channels"), nodes=("input", "model.0"))

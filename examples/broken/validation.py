@@ -18,12 +18,7 @@ def _learn_digits(lab: Lab, model: nn.Module, unseen: Batches) -> None:
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(unseen, loss_of, number)
-        model.train()
-
-    lab.fit(model, data.draw(data.pixels()), loss_of, after=after)
+    lab.fit(model, data.draw(data.pixels()), loss_of, after=lab.validating(model, unseen, loss_of))
 
 
 @broken(

@@ -158,12 +158,7 @@ def dropout_behind_the_last_layer(lab: Lab) -> None:
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.mse_loss(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(_unseen_surface, loss_of, number)
-        model.train()
-
-    lab.fit(model, _surface, loss_of, lr=5e-3, after=after)
+    lab.fit(model, _surface, loss_of, lr=5e-3, after=lab.validating(model, _unseen_surface, loss_of))
 
 
 @broken(rules=("no-gradient", "gradient-cut"), words=("requires_grad",), nodes=("loss", "cross_entropy", "model.trunk"))

@@ -1,4 +1,5 @@
-"""Runs that nobody who writes rules has read: what the findings are worth is measured on these.
+"""Runs that are measured before anybody who writes rules reads them: what the findings are worth shows on these.
 
-A set that has been read moves one folder up, and a new one, written by somebody else, takes its place here.
+They are drawn from what people report, in the order in which it is found (``drawn_*.md``). A set that has been read
+moves one folder up, and a new one, written by somebody else, takes its place here.
 """

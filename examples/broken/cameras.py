@@ -27,12 +27,7 @@ def _validated(lab: Lab, model: nn.Module, *, unseen: Batches | None = None) -> 
     """Validates a classifier in evaluation mode after a step, if it is time for that."""
     others = unseen or _unseen()
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(others, lambda x, y: F.cross_entropy(model(x), y), number)
-        model.train()
-
-    return after
+    return lab.validating(model, others, lambda x, y: F.cross_entropy(model(x), y))
 
 
 class _Album:

@@ -353,12 +353,12 @@ def units_dropped_once_for_all(lab: Lab) -> None:
     def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(x), y)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(data.draw(data.unseen_pixels(), 128), loss_of, number)
-        model.train()
-
-    lab.fit(model, data.draw(data.pixels()), loss_of, after=after)
+    lab.fit(
+        model,
+        data.draw(data.pixels()),
+        loss_of,
+        after=lab.validating(model, data.draw(data.unseen_pixels(), 128), loss_of),
+    )
 
 
 @broken(

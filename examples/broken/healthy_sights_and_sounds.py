@@ -57,13 +57,10 @@ def knocks_counted(lab: Lab) -> None:
     def loss_of(sound: torch.Tensor, knocks: torch.Tensor) -> torch.Tensor:
         return F.cross_entropy(model(sound), knocks)
 
-    def after(number: int) -> None:
-        model.eval()
-        lab.validate(lambda number: _knocks(5000 + number), loss_of, number)
-        model.train()
-
     optimizer = torch.optim.AdamW(model.parameters(), 5e-3)
-    lab.fit(model, _knocks, loss_of, optimizer, after=after)
+    lab.fit(
+        model, _knocks, loss_of, optimizer, after=lab.validating(model, lambda number: _knocks(5000 + number), loss_of)
+    )
 
 
 def _body() -> nn.Sequential:
