@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -55,24 +55,26 @@ class Contents:
             NotARecordingError: the journal is of another program, or in a newer format.
         """
         self.was_thinned = self.details.refresh()
-        # The journal first: once it says that the trial ended, everything else is there to be read.
-        new = [
-            self._read_new("journal", lambda place, header: self.journal.take(place.kind, header)),
-            self._read_new("catalog", self.catalog.take),
-            self._read_new("columns", self._take_columns),
-            self._read_new("steps", self.index.take),
-        ]
+        # The journal first: once it says that the trial ended, everything else is there to be read. The catalog last:
+        # a writer beside this reader may add a layout and its step between any two of these.
+        new = {
+            "journal": self._read_new("journal", lambda place, header: self.journal.take(place.kind, header)),
+            "columns": self._read_new("columns", self._take_columns),
+            "steps": self._read_new("steps", self.index.take),
+            "catalog": self._read_new("catalog", self.catalog.take),
+        }
         journal = self.files["journal"]
         if journal.is_foreign and not self.journal.has_info:
             raise NotARecordingError(f"{journal.path} is not a file of a Stepscope recording")
-        if new[-1]:
+        if new["steps"]:
             self.index.settle()
-        return any(new) or self.was_thinned
+        return any(new.values()) or self.was_thinned
 
     def problems(self, *, is_running: bool) -> tuple[str, ...]:
         """What is damaged or missing, in sentences."""
         found = find_problems(self.files, self.index, is_running=is_running)
-        return tuple(dict.fromkeys((*found, *self._problems, *self.catalog.problems)))
+        lost = () if is_running else self._lost_layouts()
+        return tuple(dict.fromkeys((*found, *lost, *self._problems, *self.catalog.problems)))
 
     def step(self, number: int) -> Step:
         """A step that the index has.
@@ -104,6 +106,13 @@ class Contents:
         is_only_one = np.array([number not in self.index.repeated for number in numbers], bool)
         offsets = [self.index.offset_of(number) if number in self.index else -1 for number in numbers]
         return is_only_one | chunk.is_of(np.arange(len(numbers)), np.array(offsets, np.int64))
+
+    def _lost_layouts(self) -> Iterator[str]:
+        """Whether the catalog says of every step which rows it has."""
+        lost = [place for place, digest in enumerate(self.index.layouts) if digest not in self.catalog.digests]
+        if amount := int(np.isin(self.index.layout_places, lost).sum()):
+            name = self.files["catalog"].name
+            yield f"{name}: what {amount} of {len(self.index.numbers)} steps consist of is missing; they cannot be read"
 
     def _readable_layout(self, digest: bytes) -> Layout | None:
         try:

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from stepscope.store import Trial, open_trial
+from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import BlockPlace
 from stepscope.store.files import FILE_NAMES, file_path
+from stepscope.store.records import StepRecord
 from support.records import assert_step_is
 from support.synthetic import Synthetic, SyntheticTrial
 
@@ -70,21 +75,47 @@ def test_every_prefix_of_the_files_is_a_valid_recording(tmp_path: Path) -> None:
         assert_step_is(trial.step(10 * index), SYNTHETIC.record(index))
 
 
-def test_a_reader_beside_a_writing_thread(tmp_path: Path) -> None:
-    live = SyntheticTrial(tmp_path, SYNTHETIC)
-    records = [SYNTHETIC.record(index) for index in range(25)]
-    writing = threading.Thread(target=lambda: [live.writer.write_step(record) for record in records])
-    trial = open_trial(live.path)
-    writing.start()
-    seen: list[int] = []
-    while writing.is_alive() or len(seen) < len(records):
+@pytest.mark.parametrize("name", [name for name in FILE_NAMES if name != "detail"])
+def test_a_step_that_is_written_while_a_reader_looks(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Just before the reader comes to each of the files, the first step is written, with all that it refers to."""
+    read, record = BlockFile.new_blocks, SYNTHETIC.record(0)
+    with SyntheticTrial(tmp_path, SYNTHETIC) as live, monkeypatch.context() as patch:
+        trial = open_trial(live.path)
+        written: list[StepRecord] = []
+
+        def write_then_read(file: BlockFile) -> Iterator[tuple[BlockPlace, dict[str, Any]]]:
+            if file.path == file_path(live.path, name) and not written:
+                written.append(record)
+                live.writer.write_step(record)
+            return read(file)
+
+        patch.setattr(BlockFile, "new_blocks", write_then_read)
         trial.refresh()
-        new = [number for number in trial.steps.tolist() if number not in seen]
-        for number in new:
-            assert_step_is(trial.step(number), records[number // 10])
-        seen += new
-    writing.join()
-    live.close()
+        assert written
+        for number in trial.steps.tolist():
+            assert_step_is(trial.step(number), record)
+        trial.refresh()
+        assert trial.steps.tolist() == [record.number]
+
+
+def test_a_reader_beside_a_writing_thread(tmp_path: Path) -> None:
+    records = [SYNTHETIC.record(index) for index in range(25)]
+    seen: list[int] = []
+    with SyntheticTrial(tmp_path, SYNTHETIC) as live:
+        writing = threading.Thread(target=lambda: [live.writer.write_step(record) for record in records])
+        trial = open_trial(live.path)
+        writing.start()
+        try:
+            while writing.is_alive() or len(seen) < len(records):
+                trial.refresh()
+                new = [number for number in trial.steps.tolist() if number not in seen]
+                for number in new:
+                    assert_step_is(trial.step(number), records[number // 10])
+                seen += new
+        finally:
+            writing.join()
     assert trial.problems == ()
 
 
