@@ -38,7 +38,9 @@ from stepscope.examples.broken import (
     healthy_sequences,
     healthy_sights_and_sounds,
     healthy_tables,
+    healthy_taxonomy,
     healthy_texts,
+    healthy_trainers,
     healthy_trainings,
     healthy_vectors,
     healthy_writing_and_listening,
@@ -69,6 +71,15 @@ from stepscope.examples.broken import (
     signals,
     singular,
     tables,
+    taxonomy_depths,
+    taxonomy_pictures,
+    taxonomy_sequences,
+    taxonomy_tables,
+    trainers_borrowed,
+    trainers_fed,
+    trainers_given,
+    trainers_paced,
+    trainers_signal,
     trainings,
     translations,
     updates,
@@ -104,13 +115,15 @@ THEMES = (
     cameras, courses, echoes, scenes, seekers, tables, updating, writings,
     averages, critics, drawn_boxes, drawn_dense, drawn_likeness, drawn_masks, drawn_pictures, drawn_tabular,
     forecasts, gamblers, instructions, inventors, letters, logistics, pretraining, recordings, shops, translations,
+    taxonomy_depths, taxonomy_pictures, taxonomy_sequences, taxonomy_tables,
+    trainers_borrowed, trainers_fed, trainers_given, trainers_paced, trainers_signal,
     *_unread(healthy=False),
 )  # fmt: skip
 
 HEALTHY_THEMES = (
     healthy_vectors, healthy_sequences, healthy_codes, healthy_readers, healthy_pictures, healthy_texts,
     healthy_trainings, healthy_seekers, healthy_sights_and_sounds, healthy_tables,
-    healthy_drawn_classic, healthy_inventions, healthy_writing_and_listening,
+    healthy_drawn_classic, healthy_inventions, healthy_writing_and_listening, healthy_taxonomy, healthy_trainers,
 )  # fmt: skip
 
 BROKEN: dict[str, Case] = {
