@@ -65,6 +65,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "no-gradient": "anywhere",
         "saturated-activation": "anywhere",
     },
+    "clipped-prediction": {
+        **_LOSS,
+        "no-gradient": "anywhere",
+        "vanishing-gradient": "anywhere",
+        "constant-output": "anywhere",
+        "learning-rate": "anywhere",
+    },
     "flat-scores": {
         **_LOSS,
         "unrelated-targets": "anywhere",

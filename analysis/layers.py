@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History, Values
-from stepscope.analysis.parameters import gradients
+from stepscope.analysis.parameters import gradients, trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 
 _CLASSES = ("Linear", "Conv1d", "Conv2d", "Conv3d", "ConvTranspose1d", "ConvTranspose2d", "ConvTranspose3d")
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
+_TABLES = ("Embedding", "EmbeddingBag")
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,37 @@ def recurrent_layers(view: View) -> list[Layer]:
             if info.name in ("weight_ih", "weight_ih_l0") and weight in view.nodes:
                 found.append(Layer(module.path, module.module_class, weight, info.shape, info.shape[1]))
     return sorted(found, key=lambda layer: view.position[layer.module])
+
+
+def hand_made_layers(view: View) -> list[Layer]:
+    """Matrices of the user's own modules that follow each other, ``(a, b)`` and ``(b, c)``: as in ``x @ w1 @ w2``.
+
+    Where one begins with the size at which the one before ends, the first dimension is that of the inputs; where they
+    fit the other way round, as in ``F.linear(x, w1)``, it is the second.
+    """
+    own = [
+        Layer(p.module, p.module_class, p.node, p.shape, 0)
+        for p in trainable(view)
+        if len(p.shape) == 2 and min(p.shape) > 1 and p.module_class not in (*_CLASSES, *_RECURRENT, *_TABLES)
+    ]
+    forwards = [layer for layer in own if _follows(layer, own, view, inputs=0)]
+    backwards = [layer for layer in own if _follows(layer, own, view, inputs=1)]
+    chosen, inputs = (forwards, 0) if len(forwards) >= len(backwards) else (backwards, 1)
+    return [replace(layer, fan_in=layer.shape[inputs]) for layer in chosen]
+
+
+def _follows(layer: Layer, every: list[Layer], view: View, *, inputs: int) -> bool:
+    """Whether another matrix of the same module ends with what this one begins with, or begins where it ends."""
+    beside = [other.shape for other in every if other != layer and other.module == layer.module]
+    begins, ends = layer.shape[inputs], layer.shape[1 - inputs]
+    fed = any(shape and shape[-1] == begins for shape in _input_shapes(view))
+    before, behind = (any(shape[end] == size for shape in beside)
+                      for end, size in ((1 - inputs, begins), (inputs, ends)))  # fmt: skip
+    return (before or fed) and (behind or before)
+
+
+def _input_shapes(view: View) -> list[tuple[int, ...] | None]:
+    return [view.shape(place, view.training[0]) for place in view.flow.of_type("input")] if view.training else []
 
 
 def gradient_of(view: View, node: str) -> History | None:

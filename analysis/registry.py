@@ -19,6 +19,7 @@ from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.channel_order import ChannelOrder
 from stepscope.analysis.rules.clamped_weights import ClampedWeights
 from stepscope.analysis.rules.classes_as_numbers import ClassesAsNumbers
+from stepscope.analysis.rules.clipped_prediction import ClippedPrediction
 from stepscope.analysis.rules.constant_clipping import ConstantClipping
 from stepscope.analysis.rules.constant_data import ConstantData
 from stepscope.analysis.rules.constant_output import ConstantOutput
@@ -68,6 +69,7 @@ from stepscope.analysis.rules.lost_phase import LostPhase
 from stepscope.analysis.rules.lost_scale import LostScale
 from stepscope.analysis.rules.masked_attention import MaskedAttention
 from stepscope.analysis.rules.meaning_shift import MeaningShift
+from stepscope.analysis.rules.missing_bias import MissingBias
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
@@ -94,6 +96,7 @@ from stepscope.analysis.rules.settings_change import SettingsChange
 from stepscope.analysis.rules.several_labels import SeveralLabels
 from stepscope.analysis.rules.shared_modules import SharedModules
 from stepscope.analysis.rules.shifted_labels import ShiftedLabels
+from stepscope.analysis.rules.short_training import ShortTraining
 from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.single_unit import SingleUnit
@@ -130,6 +133,7 @@ RULES: dict[str, type[Rule]] = {
         NonFinite,
         UnreachableTargets,
         ActivationBeforeLoss,
+        ClippedPrediction,
         SeveralLabels,
         ShiftedLabels,
         HiddenEnd,
@@ -242,6 +246,8 @@ RULES: dict[str, type[Rule]] = {
         LossJump,
         LossSpike,
         LossPlateau,
+        MissingBias,
+        ShortTraining,
     )
 }
 

@@ -18,6 +18,8 @@ class Recording(Protocol):
     """What rules ask a trial, or a section of one."""
 
     @property
+    def state(self) -> str: ...
+    @property
     def steps(self) -> NDArray[np.int64]: ...
     @property
     def step_kinds(self) -> tuple[str, ...]: ...
@@ -44,6 +46,12 @@ class Section:
     def __init__(self, trial: Recording, first: int, last: int) -> None:
         self._trial = trial
         self._first, self._last = first, last
+
+    @property
+    def state(self) -> str:
+        """That of the trial; ``"running"`` if it has steps behind this section."""
+        steps = self._trial.steps
+        return "running" if len(steps) and steps[-1] > self._last else self._trial.state
 
     @property
     def steps(self) -> NDArray[np.int64]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.clip_marks import mark_of_clip
 from stepscope.recorder.dimension_marks import note_division, note_join, note_softmax
 from stepscope.recorder.masked_scores import note_mask
 from stepscope.recorder.place_marks import mark_of_places, note_slice
@@ -151,6 +152,7 @@ _LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     **{name: partial(_of_arithmetic, name) for name in ("sub", "rsub", "add", "radd", "iadd", "mul", "rmul")},
     **dict.fromkeys(["max", "min", "amax", "amin", "median"], note_whole),
     **dict.fromkeys(["sum", "mean"], _of_sum),
+    **dict.fromkeys(["clamp", "clip"], mark_of_clip),
     "getitem": note_slice,
     "real": lambda made, args, kwargs, trace: "real part" if args[0].is_complex() else "",
     **dict.fromkeys(["imag", "angle", "view_as_real"], lambda made, args, kwargs, trace: "imaginary part"),

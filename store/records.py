@@ -169,6 +169,7 @@ class Call:
       ``no graph``: the same of a derivative that ``autograd.grad`` took; ``entropy``: the product of probabilities with
       their logarithms, with a minus, beside a policy gradient; ``greatest``: a prediction that is the greatest of
       several numbers, compared with one; ``swapped shares``: losses that are mixed the other way round than samples.
+    * ``clip``: a clamp of something that has a name and learns, with its limits: ``clamp(1e-07, 1)``.
     * ``noised``: an input that was made in the step, of data and random numbers.
     * ``no order``: an attention that words reach without anything being done to them that depends on their places.
     * ``times mask``: a softmax of what was multiplied with zeros and ones; ``summed``: a loss that is a sum.

@@ -13,6 +13,7 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import MADE, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of, tensor_of
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.spread import neuron_moments, share_between
 from stepscope.analysis.view import View, evidence
@@ -36,7 +37,8 @@ class ConstantData(Rule):
     How it is measured: in up to five training steps over the whole run, every neuron of the input (or the target) has
     the same value for all samples of its batch. Trials with several losses are left out for targets: a GAN's real
     samples all have the target 1. Or: most of the targets' variance lies between the batches and not within them, as if
-    they were sorted; of shuffled ones it is one over the batch's size. Or most numbers of an input never vary.
+    they were sorted; of shuffled ones it is one over the batch's size. Or most numbers of an input never vary, or most
+    samples are all zeros: there are fewer other numbers than samples.
 
     Causes: a loader that returns one sample again and again, data sorted by class, labels that were overwritten,
     ``expand`` where a stack was meant.
@@ -52,6 +54,7 @@ class ConstantData(Rule):
             what batches of 16 have by chance; text, whose batches are of one kind, has less than a fifth.
         smallest: batches of fewer samples are not judged by it.
         blank: the part of an input's numbers that never vary. Source: the border of handwritten digits is a half.
+        empty: the part of the samples that are all zeros. Source: of ours; more than half say nothing.
     """
 
     name = "constant-data"
@@ -60,6 +63,7 @@ class ConstantData(Rule):
     between: float = 0.5
     smallest: int = 8
     blank: float = 0.8
+    empty: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training:
@@ -77,6 +81,7 @@ class ConstantData(Rule):
         yield from self._towards_zeros(view)
         yield from self._sorted(view, [place for place in targets if place in used])
         yield from self._blank(view, [place for place in inputs if place in used])
+        yield from self._empty(view, [place for place in inputs if place in used])
 
     def _towards_zeros(self, view: View) -> Iterable[Finding]:
         """Zeros in the place of data, with which a loss compares what a net gives."""
@@ -140,6 +145,23 @@ class ConstantData(Rule):
                     remedy="Look at some inputs as the model gets them; leave out what never varies.",
                 )  # fmt: skip
 
+    def _empty(self, view: View, inputs: list[Place]) -> Iterable[Finding]:
+        """Inputs of which most samples are nothing but zeros."""
+        for place in (place for place in inputs if is_floating(view, place)):
+            share = _empty_samples(view, place)
+            if self.empty <= share < 1:
+                history = view.history(place.node, role=place.role)
+                summary = (
+                    f"Most samples are all zeros: at least {share:.0%} of those of {place.node} (in the median of the "
+                    f"steps) have no other number, so that nothing tells them apart."
+                )
+                yield self.finding(
+                    view, place.node, "warning", summary, [evidence(history, "zero_fraction", "its zeros")],
+                    step=int(history.steps[0]), confidence=0.8,
+                    causes="Fractions that were rounded or cast to whole numbers, columns that were not filled in.",
+                    remedy="Look at some inputs as the model gets them, and at the dtype in which they are kept.",
+                )  # fmt: skip
+
     def _finding(self, view: View, place: Place) -> Finding:
         history = view.history(place.node, role=place.role)
         kind = "target" if view.flow.vertices[place].type == "target" else "input"
@@ -195,6 +217,14 @@ def _never_varying(view: View, place: Place) -> float:
     means, spreads = np.array([mean for mean, _ in moments]), np.array([std for _, std in moments])
     still = (spreads <= 1e-6 * np.abs(means)).all(axis=0) & (np.ptp(means, axis=0) <= 1e-6 * np.abs(means[0]))
     return 0.0 if still.all() else float(still.mean())
+
+
+def _empty_samples(view: View, place: Place) -> float:
+    """The least share of samples that are all zeros, as many as there are fewer other numbers than samples."""
+    history, shape = view.history(place.node, role=place.role), view.shape(place, view.training[-1])
+    if not shape or len(shape) < 2 or len(history) < _LEAST:
+        return 0.0
+    return 1 - (1 - median(history.of("zero_fraction"))) * math.prod(shape[1:])
 
 
 def _is_constant(view: View, place: Place) -> bool:

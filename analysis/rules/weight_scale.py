@@ -11,7 +11,7 @@ from stepscope.analysis.baseline import baselines
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.first_signal import amplifiers, fading
-from stepscope.analysis.layers import Layer, layers
+from stepscope.analysis.layers import Layer, hand_made_layers, layers
 from stepscope.analysis.parameters import listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -29,7 +29,8 @@ class WeightScale(Rule):
     the root of its fan-in: the gain. It is 0.58 for PyTorch's default, 1 for Glorot on square layers, 1.41 for He. Too
     small counts only if several layers are, zeros only in more than half of them: branches are often started so.
     A small gain adds up over the depth, and a recurrent one over time: layers that are too small for the samples to
-    differ behind the last of them, and modules that make what goes in many times larger, count too.
+    differ behind the last of them, and modules that make what goes in many times larger, count too. So do matrices
+    made by hand whose sizes fit each other, as in ``x @ w1 @ w2``, if they are too large.
 
     Causes: ``normal_`` with a standard deviation that does not know the layer's width, ``constant_`` or ``ones_`` on a
     weight matrix.
@@ -81,6 +82,7 @@ class WeightScale(Rule):
             text = f"{len(zero)} of {len(weights)} layers start at zero: no signal and no gradient gets through them."
             yield self._finding(view, zero, "error", text)
         every = {**gains, **{layer: gain for layer, gain in recurrent.items() if "weight_hh" in layer.weight}}
+        every |= {layer: _gain(view, layer) for layer in hand_made_layers(view)}
         large = [layer for layer, gain in every.items() if gain > self.large]
         if large:
             level: Level = "info" if self._is_harmless(view) else "warning"

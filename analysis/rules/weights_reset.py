@@ -12,12 +12,15 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of
-from stepscope.analysis.parameters import IDENTITY, listed, trainable
+from stepscope.analysis.parameters import IDENTITY, is_inside, listed, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.twins import copies
 from stepscope.analysis.view import View, evidence
 
 _SUSPICIOUS, _MOST = 1.2, 20
+_LASTS = 5
+"""Recorded steps for which a frozen weight is the same before it changes, and after."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +33,7 @@ class WeightsReset(Rule):
     Steps count in which it changes by several times as many updates of the size that is seen on both sides, for at
     least half of the trained weights at once, or of a single weight by many times as much; or in which it is, bit for
     bit, what it was before it moved away. Where the norm alone leaves it open, the way of the kept elements is held
-    against their updates.
+    against their updates. Or frozen weights change, once, and are the same for five recorded steps before and after.
 
     Causes: a model or its weights made anew inside the loop of epochs, an old checkpoint that is loaded again, weights
     that are copied from another net.
@@ -64,9 +67,30 @@ class WeightsReset(Rule):
         if steps:
             first = jumps[steps[0]]
             yield self._finding(view, steps, sorted(first, key=weights.index))
+        else:
+            yield from self._overwritten(view)
+
+    def _overwritten(self, view: View) -> Iterable[Finding]:
+        """Frozen weights that are others from one step on; what follows a net that learns does so more often."""
+        nodes = _frozen(view)
+        steps = [_only_change(view, node) for node in nodes]
+        first = next((step for step in steps if step is not None), None)
+        changed = [node for node, step in zip(nodes, steps, strict=True) if step == first]
+        if first is None or len(changed) < max(1, self.share * len(nodes)):
+            return
+        summary = (
+            f"{listed(changed)} changed before step {first} although no optimizer trains them: something reset or "
+            f"overwrote the frozen weights."
+        )
+        shown = [evidence(view.history(changed[0], training=False), "norm", f"its norm jumps at step {first}")]
+        yield self.finding(
+            view, changed[0], "warning", summary, shown, step=first, nodes=changed[1:], confidence=0.85,
+            causes="A checkpoint that holds only what is trained was loaded into a new model, or one of another run.",
+            remedy="Save and load all weights, the frozen ones too, and let load_state_dict check it: strict=True.",
+        )  # fmt: skip
 
     def _is_reset(self, times: dict[str, float], weights: int) -> bool:
-        return len(times) >= max(1, self.share * weights) or max(times.values()) > self.alone
+        return len(times) >= max(min(2, weights), self.share * weights) or max(times.values()) > self.alone
 
     def _jumps(self, view: View, node: str) -> list[tuple[int, float]]:
         """The steps at whose start a weight is not where its optimizer had left it, and how many times too far."""
@@ -93,6 +117,27 @@ class WeightsReset(Rule):
         )
         shown = [evidence(view.history(nodes[0]), "norm", f"its norm jumps at step {first}")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=first, nodes=nodes[1:], confidence=0.8)
+
+
+def _frozen(view: View) -> list[str]:
+    """The frozen weights, but those of copies that follow a net."""
+    copied = [copy.path for copy in copies(view)]
+    return [
+        info.names[0]
+        for module in view.trial.network
+        for info in module.parameters
+        if not (info.trainable or info.is_buffer or info.optimizers) and info.recorded and len(info.shape) > 1
+        and not any(is_inside(module.path, path) for path in copied)
+    ]  # fmt: skip
+
+
+def _only_change(view: View, node: str) -> int | None:
+    """The step before which a weight changed, if it did once and stayed for a while before and after."""
+    values = view.history(node, training=False)
+    changes = np.flatnonzero((values.statistics[1:, IDENTITY] != values.statistics[:-1, IDENTITY]).any(axis=1)) + 1
+    if len(changes) != 1 or not _LASTS <= changes[0] <= len(values) - _LASTS:
+        return None
+    return int(values.steps[changes[0]])
 
 
 def _way(view: View, node: str, numbers: list[int], possible: float) -> float:

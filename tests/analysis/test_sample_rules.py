@@ -260,3 +260,16 @@ def test_a_softmax_where_samples_have_several_answers(several: bool, tmp_path: P
         return F.binary_cross_entropy(model(x).softmax(1), y)
 
     assert told(tmp_path, model, loss_of, data, "activation-before-loss", 8) == (["error"] if several else [])
+
+
+@pytest.mark.parametrize("filled", [1, 30])
+def test_samples_that_are_all_zeros(filled: int, tmp_path: Path) -> None:
+    model = mlp(16, 16, 4)
+
+    def data(number: int) -> Batch:
+        generator = torch.Generator().manual_seed(number)
+        x = torch.randn(32, 16, generator=generator) * (torch.arange(32) < filled)[:, None]
+        return x, torch.randint(4, (32,), generator=generator)
+
+    levels = told(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, "constant-data", 12)
+    assert levels == (["warning"] if filled == 1 else [])

@@ -312,3 +312,22 @@ def test_a_term_against_another_one_is_meant(tmp_path: Path) -> None:
         return F.cross_entropy(scores, y) - 0.1 * F.cross_entropy(scores, (y + 1) % 4)
 
     assert findings(record(tmp_path, model, loss_of, blob_batches, steps=12, lr=1e-3), "unbounded-loss") == []
+
+
+@pytest.mark.parametrize(("at", "told"), [((12,), [12]), ((), []), ((8, 16), [])])
+def test_frozen_weights_that_are_overwritten(at: tuple[int, ...], told: list[int], tmp_path: Path) -> None:
+    """Once is an accident; more often, something follows a net on purpose."""
+    model = mlp(8, 16, 16, 4)
+    model[0].requires_grad_(False)
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 1e-2)
+    steps = iter(range(1, 100))
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        if next(steps) in at:
+            nn.init.normal_(model[0].weight, 0, 0.5)
+
+    found = findings(classify(tmp_path, model, optimizer, train=train, steps=24), "weights-reset")
+    assert [finding.step for finding in found] == told

@@ -1,0 +1,66 @@
+"""The rule ``short-training``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from stepscope.analysis.curves import Curve, loss_curves
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.moving import has_moving_targets, is_of_policy
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+
+@dataclass(frozen=True)
+class ShortTraining(Rule):
+    """The training ended while the loss was still falling.
+
+    Symptom: the net is worse than it could be; nothing else is wrong.
+
+    How it is measured: once a trial has ended, the median loss of its last quarter against that of the quarter before.
+    It is worth knowing where the difference is a good part of what is left, many times its standard error, and most of
+    the first loss is still there. With several losses, or a policy's, none is judged.
+
+    Causes: too few epochs or steps, an early stopping without patience, a schedule that ends too soon.
+
+    Remedy: train longer; or look whether a higher learning rate gets there sooner.
+
+    Attributes:
+        points: fewer recorded losses are not judged. Source: of ours; quarters of three.
+        fall: how much must have gone in the last quarter, as a part of what is left. Source: of ours.
+        errors: the standard errors (noise over the root of the points) that the fall must exceed. Source: of ours.
+        left: the part of the first loss that must be left.
+    """
+
+    name = "short-training"
+    causes = "Too few epochs or steps, an early stopping without patience, or a schedule that ends too soon."
+    remedy = "Train longer; or look whether a higher learning rate gets there sooner."
+    points: int = 12
+    fall: float = 0.08
+    errors: float = 4.0
+    left: float = 0.3
+
+    def check(self, view: View) -> Iterable[Finding]:
+        if view.trial.state != "finished" or view.broken or len(view.objectives) != 1:
+            return
+        curves = [curve for curve in loss_curves(view) if len(curve) >= self.points]
+        if len(curves) == 1 and not is_of_policy(view) and not has_moving_targets(view):
+            yield from self._of(view, curves[0])
+
+    def _of(self, view: View, curve: Curve) -> Iterable[Finding]:
+        quarter = len(curve) // 4
+        before, last = (float(np.median(part)) for part in (curve.values[-2 * quarter : -quarter],
+                                                            curve.values[-quarter:]))  # fmt: skip
+        fallen, error = before - last, curve.noise / math.sqrt(quarter)
+        if last > self.left * curve.start and fallen > max(self.fall * last, self.errors * error):
+            summary = (
+                f"The training ended at step {curve.steps[-1]} while {curve.place.node} was still falling: from "
+                f"{before:.3g} to {last:.3g} over the last quarter of the steps. It would profit from more epochs."
+            )
+            shown = [evidence(curve.history, "mean", "still falling at the end")]
+            step = int(curve.steps[-quarter])
+            yield self.finding(view, curve.place.node, "info", summary, shown, step=step, confidence=0.5)
