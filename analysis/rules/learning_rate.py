@@ -45,7 +45,8 @@ class LearningRate(Rule):
     loss that says the same: it did not fall well; only ratios beyond any use are told without it. Too small is also a
     rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays;
     and one with which Adam still goes the same way after many steps: updates are nearly as large as the rate, since
-    gradients keep their direction, which they do not once the weights get somewhere.
+    gradients keep their direction, which they do not once the weights get somewhere; and, of SGD without momentum, one
+    at which all steps together hardly change the recurrent weights, whose gradients are small.
 
     Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
 
@@ -61,6 +62,7 @@ class LearningRate(Rule):
         way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
             learned in 150 steps the slowest went 0.1.
         fall: the part of the first loss that should be gone, else it did not fall well.
+        half: the same of a recurrent net whose recurrent weights hardly move by SGD without momentum.
         straight: the mean update over the rate, in the last third of the steps. Source: of runs that learned well it
             was 0.28 at most, mostly below 0.15; of those with a hundredth of their rate 0.26 to 1.2.
         slow: the ratio below which the loss should have begun to fall nevertheless. Source: of runs that learned
@@ -77,6 +79,7 @@ class LearningRate(Rule):
     small: float = 1e-5
     way: float = 0.03
     fall: float = 0.1
+    half: float = 0.5
     straight: float = 0.35
     slow: float = 7e-4
 
@@ -101,6 +104,23 @@ class LearningRate(Rule):
             part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known, part)
         ):
             yield self._finding(view, layer.weight, ratio, part, "low")
+        elif part < self.half and (slow := self._standing_recurrence(view)):
+            yield self._finding(view, *slow, part, "low")
+
+    def _standing_recurrence(self, view: View) -> tuple[str, float] | None:
+        """The recurrent weight, and its ratio, if none of them gets anywhere by SGD without momentum.
+
+        Gradients through time are small, and plain SGD, unlike Adam, does not make up for it.
+        """
+        steps = view.training[-1].number - view.training[0].number
+        if steps < 2 * _LEAST_STEPS or not _is_plain(view):
+            return None
+        every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if "weight_hh" in p.node]
+        known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
+        if not known or _late(known) * steps >= self.way:
+            return None
+        ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
+        return layer.weight, ratio
 
     def _of_tables(self, view: View) -> Iterable[Finding]:
         """Of nets without layers, all tables of vectors, say: only that they stand still."""
@@ -152,6 +172,7 @@ class LearningRate(Rule):
     def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
         rates = sorted({f"{rate:g}" for rate in _rates(view)})
         told = f" of {', '.join(rates)}" if rates else ""
+        how += " for SGD without momentum" if how == "low" and _is_plain(view) else ""
         loss = f"the loss fell by {part:.1%}" if 0 < part <= 1 else "the loss has not fallen"
         summary = (
             f"The learning rate{told} is too {how}: a step changes the weights by {ratio:.1g} of their size (in the "
@@ -187,6 +208,11 @@ def _matrices(view: View) -> int:
 def _has_size(view: View, layer: Layer) -> bool:
     """Whether a weight starts with anything but zeros: else its first step is as large as it is."""
     return float(view.history(layer.weight).of("norm")[0]) > 0
+
+
+def _is_plain(view: View) -> bool:
+    """Whether all is trained by SGD without momentum."""
+    return all("nesterov" in group and not group["momentum"] for group in settings(view))
 
 
 def _added_up(view: View) -> tuple[str, SourceLine | None]:

@@ -21,7 +21,7 @@ class TinyBatch(Rule):
 
     How it is measured: the batch dimension of the inputs in the median of the training steps, and how much the loss
     differs from one recorded step to the next, against its size. It is worth knowing only where the loss has not
-    fallen well: some methods need single samples.
+    fallen well, or is wild: some methods need single samples.
 
     Causes: a batch made small to fit into memory, with the learning rate of a large one; a wrong argument of a loader.
 
@@ -29,8 +29,10 @@ class TinyBatch(Rule):
 
     Attributes:
         samples: at most so many. Source: of ours; the noise of a mean goes with the root of their number.
-        noise: the usual difference between two steps as a part of the loss.
-        fall: the part of the first loss that should be gone.
+        noise, wild: the usual difference between two steps as a part of the loss; beyond ``wild`` it counts although
+            the loss has fallen.
+        least, fall, learned: the part of the first loss that is gone: less than ``least`` needs no noise, less than
+            ``fall`` some; more than ``learned`` is fine.
     """
 
     name = "tiny-batch"
@@ -38,19 +40,24 @@ class TinyBatch(Rule):
     remedy = "Make the batch larger, add up the gradients of several, or lower the learning rate by as much."
     samples: int = 3
     noise: float = 0.3
+    wild: float = 0.75
+    least: float = 0.1
     fall: float = 0.5
+    learned: float = 0.9
 
     def check(self, view: View) -> Iterable[Finding]:
         curves = list(loss_curves(view))
         sizes = {node: _samples(view, node) for node in _inputs(view)}
-        if view.is_young or not curves or not sizes or fallen(view) >= self.fall:
+        part = fallen(view)
+        if view.is_young or not curves or not sizes or part >= self.learned:
             return
         losses, size = curves[0].history.of("mean"), max(sizes.values())
         late = losses[len(losses) // 2 :]
         if not 0 < size <= self.samples or len(late) < 10 or not np.all(np.isfinite(late)):
             return
         noise = float(np.median(np.abs(np.diff(late))) / max(np.median(np.abs(late)), 1e-30))
-        if noise > self.noise and len(view.training[-1].iterations) == 1:
+        is_odd = part < self.least or noise > (self.noise if part < self.fall else self.wild)
+        if is_odd and len(view.training[-1].iterations) == 1:
             summary = f"A batch has {size} samples: the loss differs by {noise:.0%} from one recorded step to the next."
             yield self.finding(
                 view, max(sizes, key=lambda node: sizes[node]), "info", summary,

@@ -91,3 +91,29 @@ def test_tables_that_do_not_follow_each_other_are_no_layers(tmp_path: Path) -> N
     rows, scores = torch.randint(40, (64, 2)), torch.randn(64)
     trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), lambda _: (rows, scores), steps=5)
     assert findings(trial, "weight-scale") == []
+
+
+@pytest.mark.parametrize(("momentum", "rate", "told"), [(0.0, 1e-2, True), (0.9, 0.1, False)])
+def test_a_recurrent_net_that_plain_descent_does_not_move(
+    momentum: float, rate: float, told: bool, tmp_path: Path
+) -> None:
+    class Reader(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.head = nn.GRU(1, 24, batch_first=True), nn.Linear(24, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.rnn(x)[0][:, -1])
+
+    def batches(number: int) -> tuple[torch.Tensor, ...]:
+        x = torch.randn(32, 8, 1, generator=torch.Generator().manual_seed(number))
+        return x, x.mean(1)
+
+    torch.manual_seed(0)
+    model = Reader()
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum)
+    trial = record(
+        tmp_path, model, lambda x, y: F.mse_loss(model(x), y), batches, optimizer=optimizer, steps=120, every=4
+    )
+    found = findings(trial, "learning-rate")
+    assert [("too low" in one.summary, one.node) for one in found] == [(True, "model.rnn.weight_hh_l0")] * told
