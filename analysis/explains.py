@@ -72,6 +72,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "learning-rate": "anywhere",
     },
+    "lost-signal": {
+        **_LOSS,
+        **_SIGNAL,
+        **_SILENCE,
+        "shrinking-weights": "anywhere",
+    },
     "flat-scores": {
         **_LOSS,
         "unrelated-targets": "anywhere",

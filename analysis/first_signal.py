@@ -24,8 +24,14 @@ class Amplifier(NamedTuple):
 
 def differences(view: View, known: Sequence[Layer]) -> dict[Layer, float]:
     """How much samples differ behind each layer (root mean square), where it is known and not exactly zero."""
-    spreads = {layer: _difference(view, layer) for layer in known}
+    spreads = {layer: difference(view, Place(layer.module, view.nodes[layer.module].roles[-1])) for layer in known}
     return {layer: spread for layer, spread in spreads.items() if spread > 0}
+
+
+def difference(view: View, place: Place) -> float:
+    """The root mean square, over the neurons, of their spread over the first batch; NaN if it is not known."""
+    moments = neuron_moments(view.training[0], place)
+    return math.nan if moments is None else float(np.sqrt(np.mean(moments[1] ** 2)))
 
 
 def lost(view: View, known: Sequence[Layer], part: float) -> dict[Layer, float]:
@@ -77,9 +83,3 @@ def _size(view: View, place: Place, *, spread: bool = False) -> float:
     if not len(history) or row is None or "float" not in view.training[0].layout.tensors[row].dtype:
         return 0.0
     return float(history.of("std")[0] if spread else rms(history)[0])
-
-
-def _difference(view: View, layer: Layer) -> float:
-    """The root mean square, over the neurons, of their spread over the batch."""
-    moments = neuron_moments(view.training[0], Place(layer.module, view.nodes[layer.module].roles[-1]))
-    return math.nan if moments is None else float(np.sqrt(np.mean(moments[1] ** 2)))

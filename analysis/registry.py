@@ -67,6 +67,7 @@ from stepscope.analysis.rules.loss_start import LossStart
 from stepscope.analysis.rules.lost_order import LostOrder
 from stepscope.analysis.rules.lost_phase import LostPhase
 from stepscope.analysis.rules.lost_scale import LostScale
+from stepscope.analysis.rules.lost_signal import LostSignal
 from stepscope.analysis.rules.masked_attention import MaskedAttention
 from stepscope.analysis.rules.meaning_shift import MeaningShift
 from stepscope.analysis.rules.missing_bias import MissingBias
@@ -179,6 +180,7 @@ RULES: dict[str, type[Rule]] = {
         TinyBatch,
         VanishingGradient,
         WeightScale,
+        LostSignal,
         PositiveWeights,
         DropoutMode,
         KeptMask,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import re
 import shutil
 import threading
 from collections.abc import Iterator
@@ -24,7 +25,8 @@ FLAGS = [
 ]  # fmt: skip
 WAIT = 90_000
 """Milliseconds to wait for what has to come; most of it comes at once, but the machine may be busy."""
-_QUIET = "() => !document.documentElement.classList.contains('is-busy')"
+_PAUSE = 50
+_BUSY = re.compile(r"\bis-busy\b")
 
 
 @contextlib.contextmanager
@@ -94,16 +96,25 @@ class Screen:
         self.page.wait_for_timeout(150)
         self.page.wait_for_load_state("networkidle")
         for _ in range(2):  # an answer may be a reason to ask for more
-            self.page.wait_for_function(_QUIET)
+            expect(self.page.locator("html")).not_to_have_class(_BUSY)
             self.page.wait_for_timeout(125)
         return self
+
+    def until(self, condition: str) -> Screen:
+        """Wait for a condition in JavaScript.
+
+        Not by ``wait_for_function``: what that asks a second time is an ``eval``, which the page's policy forbids.
+        """
+        for _ in range(WAIT // _PAUSE):
+            if self.page.evaluate(condition):
+                return self
+            self.page.wait_for_timeout(_PAUSE)
+        raise AssertionError(f"{condition} was not true after {WAIT / 1000:g} s")
 
     def select(self, node: str) -> Screen:
         """Click the node's box (or row) in the graph."""
         self.page.locator(f'#graph [data-node="{node}"]').first.click(position={"x": 12, "y": 7})  # above its rows
-        self.page.wait_for_function(
-            "name => document.querySelector('#inspector .name')?.textContent === name", arg=node
-        )
+        expect(self.page.locator("#inspector .name")).to_have_text(node)
         return self.settle()
 
     def find(self, node: str) -> Screen:
@@ -111,9 +122,7 @@ class Screen:
         self.page.keyboard.press("/")
         self.page.keyboard.type(node)
         self.page.get_by_role("option", name=node, exact=True).click()
-        self.page.wait_for_function(
-            "name => document.querySelector('#inspector .name')?.textContent === name", arg=node
-        )
+        expect(self.page.locator("#inspector .name")).to_have_text(node)
         return self.settle()
 
     def choose(self, control: str, option: str) -> Screen:

@@ -57,7 +57,7 @@ def test_the_line_is_copied_as_editors_take_it(demo: Path, screen_of: Open) -> N
     place = screen.page.locator("#page-findings .card .place").first
     place.evaluate(SEE)  # it says so for a second, which a busy machine may not look at
     place.click()
-    screen.page.wait_for_function("window.said.includes('copied ')")
+    screen.until("window.said.includes('copied ')")
     copied = screen.page.evaluate("navigator.clipboard.readText()")
     file, _, line = copied.rpartition(":")
     assert Path(file).read_text().splitlines()[int(line) - 1].strip() == "x = F.leaky_relu(x)"

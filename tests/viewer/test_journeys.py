@@ -175,7 +175,7 @@ def test_a_finding_leads_to_its_place(demo: Path, screen_of: Open) -> None:
     finding = screen.page.locator("#findings .finding.error").first
     expect(finding).to_contain_text("can never reach its targets")
     traces = "document.querySelector('#timeline .js-plotly-plot').data.map(trace => trace.name)"
-    screen.page.wait_for_function(f"{traces}.includes('findings')")
+    screen.until(f"{traces}.includes('findings')")
     finding.click()
     expect(screen.page.locator("#inspector .name")).to_have_text("subnet_out")
     expect(screen.page.locator("#inspector .source code")).to_have_text("x = F.leaky_relu(x)")
