@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.moment import Moment, non_finite_rows
 from stepscope.store import Step
+from stepscope.store.records import Call
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,17 @@ def find_birth(step: Step) -> Birth | None:
     if not non_finite_rows(step).any():
         return None
     return _in_values(step) or _in_gradients(step)
+
+
+def first_call_not_finite(step: Step, birth: Birth) -> Call | None:
+    """The first call, on the way to the tensor that was the first one, that gave non-finite numbers."""
+    known = step.iterations
+    for iteration in [birth.iteration] if birth.iteration in known else known:
+        graph = step.graph(iteration)
+        for call in graph.calls:
+            if call.kind == "not finite" and birth.node in {graph.vertices[index].node for index in call.after}:
+                return call
+    return None
 
 
 def _in_values(step: Step) -> Birth | None:

@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
+from stepscope.recorder.edge_values import AT_THE_EDGE, DIVISIONS, not_finite
 from stepscope.recorder.edges import Ancestors
 from stepscope.recorder.frames import Place
 from stepscope.recorder.job import StepJob
@@ -23,8 +24,7 @@ _READ = "grad"
 """Reading ``.grad`` of a tensor takes nothing of its value."""
 _PADDING = frozenset(["cat", "pad"])
 """What comes before a reshape that shifts rows on purpose, as relative positions do."""
-_AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "exp", "std", "acos", "asin", "atanh"])
-_DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
+_BORN = "not finite"
 _OF_TORCH = frozenset(["CheckpointFunctionBackward", "CompiledFunctionBackward", "BackwardHookFunctionBackward"])
 _LINEAR = frozenset(["linear", "conv1d", "conv2d", "conv3d", "conv_transpose1d", "conv_transpose2d"])
 _MOVES = frozenset(
@@ -96,6 +96,7 @@ def _kinds(job: StepJob) -> dict[int, str]:
     found |= dict.fromkeys(find_noised(job), NOISED)
     found = dict.fromkeys(find_lost_order(job), LOST_ORDER) | found
     found |= dict(find_overwritten(job))
+    born = not_finite(job.edges)
     for node, parents in enumerate(job.parents):
         if learns and _follows_another(job, node):
             found.setdefault(node, "no activation")
@@ -107,7 +108,9 @@ def _kinds(job: StepJob) -> dict[int, str]:
             found[node] = "cut"
         elif carries[node] and is_own_function(operation):
             found[node] = "own backward"
-        elif operation in _AT_THE_EDGE or (operation in _DIVISIONS and len(parents) > 1):
+        elif node in born:
+            found[node] = _BORN
+        elif operation in AT_THE_EDGE or (operation in DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found
 

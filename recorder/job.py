@@ -24,7 +24,7 @@ class StepJob:
 
     The lists of the trace are as in ``Trace``; ``named_nodes`` maps its nodes to indices of ``named``; ``spectral``
     holds copies of matrices whose largest singular value is still to be found. ``held`` is the memory of all this.
-    ``calls`` is as in ``CallPlaces``, ``marks`` as in ``Trace``.
+    ``calls`` is as in ``CallPlaces``, ``marks`` as in ``Trace``; ``edges`` are the sums of ``EdgeSums``.
     """
 
     number: int
@@ -46,6 +46,7 @@ class StepJob:
     held: Holding
     calls: Mapping[tuple[str, str], Place]
     marks: Mapping[int, str]
+    edges: Mapping[int, torch.Tensor]
 
     @property
     def bytes_of_structure(self) -> int:

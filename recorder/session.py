@@ -168,6 +168,7 @@ class StepSession(Listener):
             held=self.held,
             calls=self.calls.found,
             marks=self.trace.marks,
+            edges=self.trace.edges.take(),
         )
 
     def _tell_loose(self) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.autograd_walk import mark, mark_once, named_ancestors
+from stepscope.recorder.edge_values import EdgeSums
 from stepscope.recorder.frames import Place
 
 _numbers = itertools.count()
@@ -48,6 +49,7 @@ class Trace:
         self.wholes: dict[int, int] = {}  # node -> the reduction of a whole table to one number that it comes from
         self.row_sums: set[int] = set()  # sums of the rows of a table
         self.totals: set[int] = set()  # sums over a whole table, or over such rows, to one number
+        self.edges = EdgeSums()  # what operations gave that can make infinite numbers
         self.named: dict[int, int] = {}  # node -> index of the named tensor
         self.rooted: list[bool] = []  # whether a named tensor is among the node's ancestors, or is the node
         self._of: dict[int, tuple[weakref.ref[torch.Tensor], int]] = {}

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch.overrides import TorchFunctionMode
 
+from stepscope.recorder.edge_values import WATCHED
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.loss_functions import LOSS_FUNCTIONS
 from stepscope.recorder.loss_marks import mark_of_loss
@@ -233,14 +234,20 @@ class Tracer(TorchFunctionMode):
             self._write_to_several(name, inputs, outputs)
         else:
             self._write(name.strip("_"), inputs, outputs, changed)
+        self._mark(name, args, kwargs, outputs)
+
+    def _mark(self, name: str, args: tuple[Any, ...], kwargs: dict[str, Any], outputs: list[torch.Tensor]) -> None:
+        """Note what is odd about a call, or may turn out to be."""
+        trace, plain = self._trace, name.strip("_")
+        if plain in WATCHED and outputs:
+            trace.edges.note(trace.node(outputs[0]), plain, args, outputs[0])
         if name in LOSS_FUNCTIONS:
-            mark = mark_of_loss(name, args, kwargs, self._trace)
+            mark = mark_of_loss(name, args, kwargs, trace)
             self._listener.on_loss_function(name, outputs[0])
         else:
-            plain = name.strip("_")
-            mark = mark_of(plain, args, kwargs, outputs[0], self._trace) if plain in MARKED else ""
+            mark = mark_of(plain, args, kwargs, outputs[0], trace) if plain in MARKED else ""
         if mark:
-            self._trace.marks[self._trace.node(outputs[0])] = mark
+            trace.marks[trace.node(outputs[0])] = mark
 
     def _leave(self, func: Any, args: tuple[Any, ...]) -> None:
         """A call gave no tensor: note where numbers leave torch that a gradient would have come back to."""

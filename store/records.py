@@ -155,6 +155,7 @@ class Call:
       comparison, anything under ``no_grad``), or left torch (``numpy``, ``item``, ``tolist``). ``before`` is what a
       gradient would have reached; nothing is ``after`` a call whose result no named tensor was computed from.
     * ``edge``: an operation that is infinite, or has an infinite slope, at the edge of its domain (``sqrt``, ``log``).
+    * ``not finite``: an operation that can make infinite numbers, or NaN, out of finite ones, and gave some.
     * ``mix``: a ``view`` or ``reshape`` that puts the samples of a batch elsewhere without moving their numbers.
     * ``scramble``: the same of another dimension, such as time.
     * ``time first``: a recurrent layer that reads the first dimension as time; ``carried state``: one that starts from

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from stepscope.analysis.birthplace import Birth, find_birth
+from stepscope.analysis.birthplace import Birth, find_birth, first_call_not_finite
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.lines import line_at_edge, line_of_node
 from stepscope.analysis.onset import first_not_finite
@@ -35,10 +35,12 @@ class NonFinite(Rule):
     Symptom: the loss is NaN, or jumps to infinity; everything downstream follows.
 
     How it is measured: in the first recorded step that has them, the first tensor in data-flow and iteration order
-    that is not finite while all that it was computed from is finite. If all values are finite, the same on the way
-    back: the first gradient on the path from the loss. Infinite tensors that only feed finite ones are attention
-    masks and no finding; gradients that overflow in a step that the optimizer leaves out are a loss scale being
-    sought, and no more than worth knowing. The health check of unrecorded steps may know an earlier step: it is named.
+    that is not finite while all that it was computed from is finite; between these two, the first operation known
+    to make infinite numbers of finite ones (``exp``, ``log``, a division, products of half precision) that did. If
+    all values are finite, the same on the way back: the first gradient on the path from the loss. Infinite tensors
+    that only feed finite ones are attention masks and no finding; gradients that overflow in a step that the
+    optimizer leaves out are a loss scale being sought, and no more than worth knowing. The health check of
+    unrecorded steps may know an earlier step: it is named.
 
     Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
     that holds NaN.
@@ -68,6 +70,8 @@ class NonFinite(Rule):
 
     def _finding(self, view: View, step: Step, birth: Birth) -> Finding:
         level = _level(view, step)
+        call = first_call_not_finite(step, birth) if birth.quantity == "value" else None
+        birth = birth if call is None else replace(birth, operation=call.operation)
         history = view.history(birth.node, birth.quantity, role=birth.role, training=False)
         statistic = "nan_count" if birth.nans else "inf_count"
         shown = [evidence(history, statistic, f"{birth.count} elements at step {step.number}")]
@@ -78,7 +82,7 @@ class NonFinite(Rule):
         return self.finding(
             view, birth.node, level, _summary(view, step, birth) + _onset(view, step), shown,
             step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
-            source=_line(view, birth),
+            source=call.source if call else _line(view, birth),
         )  # fmt: skip
 
 
