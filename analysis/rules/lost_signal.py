@@ -44,7 +44,7 @@ class LostSignal(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         parts = {layer: _left(view, layer) for layer in layers(view)} if view.training else {}
-        lost = [layer for layer, part in parts.items() if part < self.left]
+        lost = [layer for layer, part in parts.items() if 0 < part < self.left]  # nothing at all is said by others
         if not lost:
             return
         first = lost[0]
