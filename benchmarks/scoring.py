@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -133,8 +135,22 @@ def _diagnosed(trial: Trial) -> tuple[tuple[Finding, ...], float]:
 
 
 def _names_line(case: Case, finding: Finding) -> bool:
+    """Whether a finding names the faulty line, or another one of the same statement, if that has several."""
     source, line = finding.source, case.line
-    return source is not None and Path(source.file).name == Path(line.file).name and source.line == line.number
+    if source is None or Path(source.file).name != Path(line.file).name:
+        return False
+    return source.line == line.number or source.line in _statement(line.file, line.number)
+
+
+@cache
+def _statement(file: str, number: int) -> range:
+    """The lines of the statement, of those without others in them, that a line belongs to."""
+    for node in ast.walk(ast.parse(Path(file).read_text())):
+        if isinstance(node, ast.stmt) and not hasattr(node, "body") and node.end_lineno is not None:
+            lines = range(node.lineno, node.end_lineno + 1)
+            if number in lines:
+                return lines
+    return range(0)
 
 
 def _onset(case: Case, trial: Trial, findings: Iterable[Finding]) -> bool | None:

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
+from stepscope.analysis.lines import sites_of
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -19,6 +20,8 @@ _LARGEST = {"float16": 65504.0, "bfloat16": 3.39e38, "float32": 3.4e38, "float64
 _ABS_MAX = STATISTICS.index("abs_max")
 _SMALLEST = 2.0**-24
 _LEAST = 5
+_OF_HALF = frozenset(["mul", "rmul", "imul", "square", "sum", "matmul", "bmm", "einsum"])
+"""What a recording says of numbers of 16 bits only."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,7 @@ class DtypeRange(Rule):
     its dtype: 65504 for float16, 3.4e38 for bfloat16 and float32. At the other end, float16 knows multiples of 2**-24
     only: gradients that are such multiples in every step came through it, also if they were turned back; where they are
     a few times the smallest one, and many are zero, or almost all are zero, they were rounded to nothing on the way.
+    And products and sums of 16 bits that are not finite, although all tensors with a name are.
 
     Causes: half precision without a loss scale (or with one that is too large), activations that grow with depth.
 
@@ -64,7 +68,27 @@ class DtypeRange(Rule):
         if found:
             key = min(found, key=lambda key: (found[key][0], view.position.get(key[0], 0)))
             yield self._finding(view, key, *found[key], len(found) - 1)
-        yield from self._rounded_away(view)
+        yield from self._hidden(view) or self._rounded_away(view)
+
+    def _hidden(self, view: View) -> list[Finding]:
+        """An overflow between tensors with names whose traces what follows has removed: a division by it gives zero."""
+        site = next((site for site in sites_of(view, "not finite") if site.operation in _OF_HALF), None)
+        if site is None:
+            return []
+        nodes = [place.node for place in (*site.after, *site.before)]
+        node = next((place.node for place in site.after), nodes[0])
+        summary = (
+            f"Numbers of 16 bits overflow on the way to {node}: {site.operation} gives infinite ones (or NaN), which "
+            f"what follows hides, by a division, say."
+        )
+        shown = [evidence(view.history(place.node, role=place.role), "abs_max", "a source") for place in site.before]
+        step = view.training[0].number
+        others = [other for other in nodes if other != node]
+        return [
+            self.finding(
+                view, node, "warning", summary, shown[:2], step=step, nodes=others, confidence=0.85, source=site.source
+            )
+        ]
 
     def _rounded_away(self, view: View) -> Iterable[Finding]:
         lost = [place for place in view.flow.of_type("calculated") if self._is_rounded_away(view, place)]

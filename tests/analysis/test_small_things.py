@@ -117,3 +117,27 @@ def test_a_recurrent_net_that_plain_descent_does_not_move(
     )
     found = findings(trial, "learning-rate")
     assert [("too low" in one.summary, one.node) for one in found] == [(True, "model.rnn.weight_hh_l0")] * told
+
+
+class _Scaled(nn.Module):
+    """Divides by a length that is computed in half precision."""
+
+    def __init__(self, size: float) -> None:
+        super().__init__()
+        self.one, self.two, self.size = nn.Linear(8, 32), nn.Linear(32, 4), size
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        hidden = (self.size * self.one(x)).half()
+        energy = (hidden * hidden).sum(1, keepdim=True)
+        return self.two((hidden / (energy + 1).sqrt()).float())
+
+
+@pytest.mark.parametrize(("size", "told"), [(300.0, True), (1.0, False)])
+def test_an_overflow_that_a_division_hides(size: float, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Scaled(size)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, lr=1e-4, steps=8)
+    found = [one for one in findings(trial, "dtype-range") if "hides" in one.summary]
+    assert [one.node for one in found] == ["model.two"] * told
+    for one in found:
+        assert one.source is not None and one.source.text.startswith("energy = (hidden * hidden)")
