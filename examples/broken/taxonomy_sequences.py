@@ -221,7 +221,10 @@ class _Attentive(nn.Module):
         return self.head(self.encoder(self.embed(x) + self.place).mean(1))
 
 
-@broken(words=("batch size", "small batch", "few samples", "samples a batch"), nodes=("input", "target", "loss"))
+@broken(
+    rules=("tiny-batch",), words=("batch size", "small batch", "few samples", "samples a batch"),
+    nodes=("input", "target", "loss"),
+)  # fmt: skip
 def two_samples_a_batch(lab: Lab) -> None:
     """A batch has two samples where the learning rate was chosen for 48: the loss goes up and down and learns little.
 
