@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.carried_on import carried_on
 from stepscope.analysis.changing import steps_between_changes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.leftovers import Leftover, leftovers
@@ -26,11 +27,13 @@ class AccumulatedGradients(Rule):
 
     Symptom: training starts well and becomes unstable; gradient norms grow with the number of steps.
 
-    How it is measured: a bias is added to every sample, so the sum of its gradient is exactly the sum of the gradient
-    of the output of its layer (or normalisation). Where it is instead that sum plus the bias's gradient of the step
-    before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on purpose
-    starts anew now and then. The layers of each optimizer are judged together. Of a layer that is called up to four
-    times in a step (a critic), those calls count whose sum the first gradient is; of groups of losses, those groups.
+    How it is measured: a bias is added to every sample, so the sum of its gradient is exactly the sum of the
+    gradient of the output of its layer (or normalisation). Where it is instead that sum plus the bias's gradient of
+    the step before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on
+    purpose starts anew now and then. In a net without such layers (of tables, say), gradients count that hardly
+    turn from one recorded step to the next and become ever larger, where no step calls ``zero_grad``. The layers of
+    each optimizer are judged together. Of a layer that is called up to four times in a step (a critic), those calls
+    count whose sum the first gradient is; of groups of losses, those groups.
 
     Or an optimizer uses the sum of what two losses gave, although one of them trains the parameters of another one that
     lie before: its gradient was left over in a net that it only went through. It is a warning where both work against
@@ -70,6 +73,8 @@ class AccumulatedGradients(Rule):
             share = self._share(sums) if sums is not None and _is_stepped(view, f"{module}.bias") else None
             if share is not None:
                 judged.setdefault(holders.get(f"{module}.bias", ()), []).append((share, f"{module}.bias"))
+        if not judged and (node := carried_on(view)) is not None:
+            yield self._finding(view, node, learning(view))
         for names, shares in judged.items():
             if np.median([share for share, _ in shares]) >= self.share:
                 held = [node for node in learning(view) if holders.get(node, ()) == names]

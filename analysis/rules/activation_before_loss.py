@@ -83,6 +83,11 @@ _CLASHES: dict[tuple[str, str], _Clash] = {
     ("binary_cross_entropy_with_logits", "tanh"): _Clash(
         "warning", "the loss wants logits of any size, not -1 to 1", _RAW
     ),
+    ("binary_cross_entropy_with_logits", "log_softmax"): _Clash(
+        "error",
+        "the loss wants logits of any sign; no logarithm of a share is above 0, so no chance exceeds a half",
+        _RAW,
+    ),
     ("cross_entropy", "exp"): _Clash("warning", "cross_entropy wants logits, not their exponentials", _RAW),
     ("sigmoid", "sigmoid"): _Clash(
         "error", "a sigmoid of a sigmoid lies between 0.5 and 0.73", "Leave one of them out."

@@ -75,11 +75,17 @@ class BatchNormMode(Rule):
         yield from self._told_to_train(view)
         kinds = {step.number: step.kind for step in view.steps}
         for path in _norms(view) if view.training else ():
-            history = view.history(path, training=False)
-            in_training = self._in_training_mode(view, path, history)
-            trains = np.array([kinds.get(number) in view.training_kinds for number in history.steps.tolist()], bool)
+            of_calls = (view.history(path, role=role, training=False) for role in view.nodes[path].roles)
+            found = (list(self._of_call(view, path, history, kinds)) for history in of_calls)
+            yield from next((findings for findings in found if findings), [])
+
+    def _of_call(self, view: View, path: str, history: History, kinds: dict[int, str]) -> Iterator[Finding]:
+        """What one of the calls of a step tells; most layers have only one."""
+        in_training = self._in_training_mode(view, path, history)
+        trains = np.array([kinds.get(number) in view.training_kinds for number in history.steps.tolist()], bool)
+        if len(view.nodes[path].roles) == 1:  # between two calls of a step, its bias may have been updated
             yield from self._in_training(view, path, history.steps, in_training, trains)
-            yield from self._in_evaluation(view, path, history, in_training, trains)
+        yield from self._in_evaluation(view, path, history, in_training, trains)
 
     def _momenta(self, view: View) -> Iterator[Finding]:
         """Running statistics that are still those of the start, or those of the last batch alone."""
@@ -217,11 +223,11 @@ class BatchNormMode(Rule):
 
 
 def _norms(view: View) -> Iterator[str]:
-    """The batch normalisations whose outputs are recorded in float32, in every step, once a step."""
+    """The batch normalisations whose outputs are recorded in float32."""
     values = [t for part in view.readings for t in part.layout.tensors if t.quantity == "value"]
     coarse = {t.node for t in values if t.dtype != "float32"}  # a mean of bfloat16 is rounded a thousand times as much
     of_own_class = {path for path, module in norms(view) if f"{path}.bias" in view.nodes}
     for path, module in view.modules.items():
         is_norm = module.module_class.startswith(("BatchNorm", "SyncBatchNorm")) or path in of_own_class
-        if is_norm and path in view.nodes and path not in coarse and len(view.nodes[path].roles) == 1:
+        if is_norm and path in view.nodes and path not in coarse:
             yield path

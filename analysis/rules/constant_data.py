@@ -23,6 +23,7 @@ _STD = NEURON_STATISTICS.index("std")
 _MOST_STEPS = 60
 _FEWEST = 16
 _LEAST = 3
+_JOINING = frozenset(["cat", "stack", "float", "to"])
 _ELEMENTWISE = frozenset(
     ["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits"]
 )
@@ -175,7 +176,15 @@ def _is_made(view: View, place: Place) -> bool:
     operation = view.flow.vertices[place].operation
     if operation in MADE or not operation:
         return operation in MADE
+    if operation in _JOINING and not _varies_over_samples(view, place):
+        return True  # a one for what is right, zeros for what is not, in the same order for each sample
     return bool(np.all(view.history(place.node, role=place.role).of("std") == 0))
+
+
+def _varies_over_samples(view: View, place: Place) -> bool:
+    """Whether any number of it differs between samples, in the first training steps; True if that is not known."""
+    moments = [neuron_moments(step, place) for step in view.training[:_LEAST]]
+    return any(found is None or bool(np.any(found[1] > 0)) for found in moments)
 
 
 def _are_zeros(view: View, comparison: Comparison) -> bool:

@@ -71,7 +71,7 @@ class ConstantOutput(Rule):
         yield from normalised
         behind = view.flow.downstream(place for told in normalised for place in view.flow.of_node(told.node))
         for comparison in comparisons(view):
-            if _variation(steps, comparison.prediction) < self.variation:
+            if _variation(steps, comparison.prediction) < self.variation and not _is_ratio(view, comparison.prediction):
                 first = self._first(view, steps, comparison.prediction)
                 if first is not None:
                     found.setdefault(first, comparison.prediction)
@@ -143,6 +143,13 @@ class ConstantOutput(Rule):
         return self.finding(
             view, first.node, "error", summary, shown, step=int(history.steps[0]), nodes=nodes, confidence=0.85
         )
+
+
+def _is_ratio(view: View, place: Place) -> bool:
+    """Whether it is the ratio of a policy's probabilities to themselves: all ones, out of an exponential."""
+    history = view.history(place.node, role=place.role)
+    is_one = len(history) > 0 and bool(history.of("min")[-1] == history.of("max")[-1] == 1)
+    return is_one and view.flow.vertices[place].operation == "exp"
 
 
 def _is_bias_alone(view: View, place: Place) -> bool:

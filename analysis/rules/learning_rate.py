@@ -28,6 +28,7 @@ _LEARNED, _HALF = 0.55, 0.5
 _AS_LARGE = 0.8
 """A first step of the size of the weights themselves."""
 _USUAL = 1e-3
+_ALIKE = 5
 _SLOW_FALL = 0.2
 """A loss of which more is gone is on its way."""
 _RISES = 1.2
@@ -101,7 +102,9 @@ class LearningRate(Rule):
         elif (worst := self._of_a_group(view, known)) is not None:
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
         elif self._is_slow(view, known, part) or (
-            part < self.fall and not _moves_elsewhere(view, layer) and self._is_low(view, known, part)
+            part < self.fall
+            and (_is_even(known) or not _moves_elsewhere(view, layer))
+            and self._is_low(view, known, part)
         ):
             yield self._finding(view, layer.weight, ratio, part, "low")
         elif part < self.half and (slow := self._standing_recurrence(view)):
@@ -188,6 +191,12 @@ class LearningRate(Rule):
             view, weight, "warning", summary + why, shown, step=view.training[0].number, nodes=others, confidence=0.8,
             source=line,
         )  # fmt: skip
+
+
+def _is_even(known: Sequence[tuple[Layer, Values]]) -> bool:
+    """Whether several layers move alike: where gradients vanish, the first ones move far less than the last."""
+    ratios = _medians(known)
+    return len(ratios) > 1 and max(ratios) < _ALIKE * min(ratios)
 
 
 def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:

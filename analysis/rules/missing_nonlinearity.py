@@ -64,6 +64,8 @@ class MissingNonlinearity(Rule):
             before = _only_source(view, place) if vertex.operation in _LINEAR else None
             if before is None or place in told or not steps or _is_factor(view, before, place, steps[0]):
                 continue
+            if _is_adapter(view, before, place):
+                continue
             found = [self._is_linear(step, before, place) for step in steps]
             if all(found) and self._is_even(steps, before):
                 yield self._finding(view, before, place)
@@ -71,7 +73,8 @@ class MissingNonlinearity(Rule):
     def _is_alone(self, view: View, before: Place, after: Place, steps: Sequence[Step]) -> bool:
         """Whether a layer's output goes into one other layer only, and not to make a low-rank or separable one."""
         readers = {place.node for place in _readers(view, before)}
-        return len(readers) == 1 and before.node != after.node and not _is_factor(view, before, after, steps[0])
+        is_meant = _is_factor(view, before, after, steps[0]) or _is_adapter(view, before, after)
+        return len(readers) == 1 and before.node != after.node and not is_meant
 
     def _is_linear(self, step: Step, before: Place, after: Place) -> bool:
         """Whether the products of value and gradient agree for the kept samples of a step."""
@@ -168,6 +171,18 @@ def _is_factor(view: View, before: Place, after: Place, step: Step) -> bool:
     given = view.shape(source, step) if source is not None and len(shapes[0]) > 2 else None
     grouped = (taken < middle and len(shapes[1]) > 2) or (given is not None and len(given) > 2 and inputs < given[1])
     return middle < min(inputs, outputs) or grouped
+
+
+def _is_adapter(view: View, before: Place, after: Place) -> bool:
+    """Whether two layers lie beside another one that reads the same, and are added to it (LoRA)."""
+    read = {link.place for link in view.flow.sources.get(before, ())}
+    added = {link.place for link in view.flow.sinks.get(after, ())}
+    beside = (link.place for place in read for link in view.flow.sinks.get(place, ()) if link.place != before)
+    return any(
+        view.flow.vertices[place].operation in _LINEAR
+        and not added.isdisjoint(link.place for link in view.flow.sinks.get(place, ()))
+        for place in beside
+    )
 
 
 def _in(step: Step, node: str) -> bool:

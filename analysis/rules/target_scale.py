@@ -10,7 +10,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import rms
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -25,7 +25,8 @@ class TargetScale(Rule):
     Symptom: a huge loss that falls slowly while the output grows towards the targets; gradients that need clipping.
 
     How it is measured: the root mean square of the targets, and that of the predictions at the end of the training. It
-    counts if the targets are large and the predictions have not got there in 50 steps or more.
+    counts if the targets are large and the predictions have not got there in 50 steps or more. Or some targets are one
+    number that comes again and again, exactly, far beyond all others: it stands for a missing one.
 
     Causes: prices, counts or coordinates in their own units.
 
@@ -35,6 +36,8 @@ class TargetScale(Rule):
         large: the size of targets from which on it can count. Source: an untrained net puts out about 1; ten times that
             is still reached in some hundred steps of Adam.
         reached: the part of the targets' size that the predictions must have reached.
+        beyond, often: times the largest of all other numbers that a mark for missing ones must have, and in what part
+            of the steps it must come. Source: of ours; a single outlier comes once an epoch.
         far: of a training that ends in NaN or infinity: how many times the first predictions the targets are.
     """
 
@@ -44,8 +47,14 @@ class TargetScale(Rule):
     large: float = 20.0
     reached: float = 0.5
     far: float = 100.0
+    beyond: float = 4.0
+    often: float = 0.3
 
     def check(self, view: View) -> Iterable[Finding]:
+        sentinels = list(self._sentinels(view))
+        yield from sentinels or self._of_the_wrong_size(view)
+
+    def _of_the_wrong_size(self, view: View) -> Iterable[Finding]:
         for comparison in [] if view.is_young and not view.broken else comparisons(view):
             if comparison.target is None or comparison.operation not in _LOSSES:
                 continue
@@ -63,6 +72,30 @@ class TargetScale(Rule):
             wanted, given = median(rms(target)), float(rms(prediction)[-1])
             if wanted > self.large and given < self.reached * wanted and _is_compared(loss.of("mean"), wanted, given):
                 yield self._finding(view, comparison, wanted, given)
+
+    def _sentinels(self, view: View) -> Iterable[Finding]:
+        """One number that comes again and again among the targets, far beyond all others."""
+        for place in view.flow.of_type("target"):
+            history = view.history(place.node, role=place.role)
+            peaks = history.of("abs_max")
+            peaks, steps = peaks[np.isfinite(peaks)], history.steps[np.isfinite(peaks)]
+            if not len(peaks) or not is_floating(view, place):
+                continue
+            is_mark = peaks == peaks.max()
+            others = peaks[~is_mark]
+            if is_mark.mean() < self.often or not len(others) or peaks.max() < self.beyond * others.max():
+                continue
+            summary = (
+                f"Some of the targets {place.node} look like a sentinel, not like data: the same number of size "
+                f"{peaks.max():.6g} comes in {is_mark.sum()} of {len(peaks)} steps, {peaks.max() / others.max():.3g} "
+                f"times as large as all others in the rest of them. Such outliers rule the loss."
+            )
+            yield self.finding(
+                view, place.node, "warning", summary, [evidence(history, "abs_max", "the same outlier in many steps")],
+                step=int(steps[is_mark][0]), confidence=0.85,
+                causes="A number that stands for a missing measurement (999.9, -1) was taken for a value.",
+                remedy="Leave these samples out, or mask them in the loss.",
+            )  # fmt: skip
 
     def _blows_up(self, wanted: float, given: float, loss: float) -> bool:
         """Whether targets were so far off at the first step that their gradients threw the net into infinity."""

@@ -14,7 +14,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.lines import line_of_node, sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
+from stepscope.analysis.loss_inputs import SMALL, Comparison, comparisons, is_floating
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -58,10 +58,14 @@ class TargetsEqualInputs(Rule):
     solved: float = 0.05
 
     def check(self, view: View) -> Iterable[Finding]:
+        contained: set[Place] = set()
         for comparison in comparisons(view):
             if comparison.target is None:
                 continue
-            yield from self._contained(view, comparison, comparison.target)
+            if comparison.target not in contained and _is_compared(comparison):
+                found = list(self._contained(view, comparison, comparison.target))
+                contained |= {comparison.target} if found else set()
+                yield from found
             yield from self._noisy(view, comparison, comparison.target)
             if comparison.operation not in _OF_CLASSES:
                 continue
@@ -129,6 +133,11 @@ class TargetsEqualInputs(Rule):
         return self.finding(
             view, target.node, level, summary, shown, step=step, nodes=[place.node], confidence=confidence
         )
+
+
+def _is_compared(comparison: Comparison) -> bool:
+    """Whether a prediction is held against a target, and not only made a loss of together with some data."""
+    return comparison.operation in SMALL.union(_OF_CLASSES) or comparison.shape == comparison.target_shape
 
 
 def _column(x: Matrix, wanted: Values) -> int | None:

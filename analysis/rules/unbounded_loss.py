@@ -15,6 +15,11 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.shares import shares_without_sigmoid
 from stepscope.analysis.view import View, evidence
 
+_OF_LABELS = frozenset(
+    ["multilabel_soft_margin_loss", "soft_margin_loss", "multilabel_margin_loss", "multi_margin_loss"]
+)
+"""Losses of torch's that have a bound, and push away a label that never occurs."""
+
 
 @dataclass(frozen=True)
 class UnboundedLoss(Rule):
@@ -138,7 +143,7 @@ def _is_of_its_own(view: View) -> bool:
     """Whether no loss has a well-known formula, and none is given classes."""
     sources = {link.place for loss in view.losses for link in view.flow.sources.get(loss, ())}
     targets = [place for place in sources if view.flow.vertices[place].type in ("target", "input")]
-    known = any(view.flow.vertices[loss].operation in SMALL for loss in view.losses)
+    known = any(view.flow.vertices[loss].operation in SMALL | _OF_LABELS for loss in view.losses)
     return not known and all(is_floating(view, place) for place in targets)
 
 
