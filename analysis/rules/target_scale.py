@@ -83,7 +83,7 @@ class TargetScale(Rule):
                 continue
             is_mark = peaks == peaks.max()
             others = peaks[~is_mark]
-            if is_mark.mean() < self.often or not len(others) or peaks.max() < self.beyond * others.max():
+            if is_mark.mean() < self.often or not np.any(others) or peaks.max() < self.beyond * others.max():
                 continue
             summary = (
                 f"Some of the targets {place.node} look like a sentinel, not like data: the same number of size "

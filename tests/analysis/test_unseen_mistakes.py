@@ -21,6 +21,8 @@ class _Factors(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.users, self.items = nn.Embedding(30, 4), nn.Embedding(20, 4)
+        for table in (self.users, self.items):
+            nn.init.normal_(table.weight, std=0.3)
 
     def forward(self, pairs: torch.Tensor) -> torch.Tensor:
         return (self.users(pairs[:, 0]) * self.items(pairs[:, 1])).sum(1)
@@ -41,9 +43,7 @@ def test_gradients_of_tables_that_are_never_cleared(cleared: bool, tmp_path: Pat
 
     torch.manual_seed(0)
     model = _Factors()
-    trial = record(
-        tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60, every=2, train=train
-    )  # fmt: skip
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60, every=2, train=train)
     assert [one.level for one in findings(trial, "accumulated-gradients")] == ([] if cleared else ["error"])
 
 
