@@ -35,6 +35,8 @@ MISSED = (
     "contrast_of_the_wrong_pairs", "checkpoint_made_but_not_loaded", "divided_by_the_variance_of_the_batch",
     "targets_squared_to_be_positive", "rate_of_six_tenths", "locked_doors_in_the_target", "no_end_in_the_target",
     "second_sentence_judged_with_index_zero_ignored", "scraped_lines_repeated_by_thousands", "decoder_given_zeros",
+    "filters_of_a_single_pixel", "stages_frozen_only_when_train_is_called", "split_after_the_augmentation",
+    "residual_blocks_without_their_norms", "workers_of_one_seed", "lengths_as_shares_taken_for_frames",
 )  # fmt: skip
 """Known limits: no rule tells these mistakes, most of which no recorded number shows."""
 ACCUSED = ("one_target_for_twenty_outputs", "batch_first_alone_was_changed")
