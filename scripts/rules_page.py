@@ -51,13 +51,14 @@ healthy run.
 So of mistakes that no rule was tuned to, expect a third to a half to be told, and the place of two thirds. The sets
 differ: the authors of those of 55 and of 81 had been asked for what was not there yet. For the set of 78, three
 authors, who knew no rule, searched for what people ask whose network trains badly, and took every report whose cause
-was revealed and could be made small, in the order in which they came (`drawn_*.md` lists all that were looked at). For
-the 48, two others went through the published collections (TrainCheck, UMLAUT, SageMaker Debugger, DeepLocalize, DeepFD,
-AutoTrainer, the taxonomy of Humbatova et al. and others), entry by entry in their order, each as a new program
-(`collected_*.md`). Of the 42, 20 are Karpathy's lists of mistakes, entry by entry (`listed_practice.md`), and 22 the
-first report with a revealed cause in each of 24 fields (`drawn_fields.md`). Names and first sentences of the rules
-were read for the answers only, after the runs had been written. By a warning or an error are told 331 of the 363 (held back: 13
-of 15), the others by a note of level info, of which 89 of the 486 runs without a mistake have one, too.
+was revealed and could be made small, in the order in which they came (`drawn_*.md` lists all that were looked at).
+For the 48, two others went through the published collections (TrainCheck, UMLAUT, SageMaker Debugger, DeepLocalize,
+DeepFD, AutoTrainer, the taxonomy of Humbatova et al. and others), entry by entry in their order, each as a new
+program (`collected_*.md`). Of the 42, 20 are Karpathy's lists of mistakes, entry by entry (`listed_practice.md`), and
+22 the first report with a revealed cause in each of 24 fields (`drawn_fields.md`). Names and first sentences of the
+rules were read for the answers only, after the runs had been written. By a warning or an error are told 331 of the
+363 (held back: 13 of 15), the others by a note of level info, of which 89 of the 486 runs without a mistake have one,
+too.
 
 The misses and false alarms of the newest set were looked at after that: 21 of the 42 are told now, 29 of the places,
 and nobody is accused. What is in `held_back/` now is no longer unseen, and the figures above are those from before.
