@@ -17,6 +17,7 @@ _OTHERS = frozenset(["pow", "var", "norm", "logsumexp", "softmax", "log_softmax"
 _IN_HALF = frozenset(["mul", "rmul", "imul", "square", "sum", "matmul", "bmm", "einsum"])
 """What overflows a dtype of 16 bits."""
 WATCHED = AT_THE_EDGE | DIVISIONS | _OTHERS | _IN_HALF
+_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _LARGEST = 1 << 18
 _MOST = 128
 
@@ -49,7 +50,8 @@ def not_finite(sums: Mapping[int, torch.Tensor]) -> set[int]:
     found: set[int] = set()
     for device in {value.device for value in sums.values()}:
         here = {node: value for node, value in sums.items() if value.device == device}
-        values = torch.stack([value.double() for value in here.values()]).tolist()
+        wide = torch.float32 if device.type == "mps" else torch.float64  # which Apple's GPUs do not have
+        values = torch.stack([value.to(wide) for value in here.values()]).tolist()
         found |= {node for node, value in zip(here, values, strict=True) if not math.isfinite(value)}
     return found
 
@@ -60,7 +62,8 @@ def _is_worth_it(name: str, args: tuple[Any, ...], made: torch.Tensor) -> bool:
     if name in _IN_HALF and made.element_size() > 2:
         return False
     return (
-        made.is_floating_point()
+        made.__class__ in _PLAIN
+        and made.is_floating_point()
         and 0 < made.numel() <= _LARGEST
         and made.layout == torch.strided
         and not made.is_meta

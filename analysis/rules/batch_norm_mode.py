@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.alike import together
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.layers import rms
@@ -73,6 +74,10 @@ class BatchNormMode(Rule):
         yield from self._never_learned(view)
         yield from self._moving(view)
         yield from self._told_to_train(view)
+        yield from together(self._of_modes(view))
+
+    def _of_modes(self, view: View) -> Iterator[Finding]:
+        """Normalisations that are in the wrong mode, or whose statistics do not fit, one by one."""
         kinds = {step.number: step.kind for step in view.steps}
         for path in _norms(view) if view.training else ():
             of_calls = (view.history(path, role=role, training=False) for role in view.nodes[path].roles)

@@ -48,7 +48,7 @@ class LostSignal(Rule):
         if not lost:
             return
         first = lost[0]
-        more = f"; so does {len(lost) - 1} more" if len(lost) > 1 else ""
+        more = f" (and so do {len(lost) - 1} more layers)" if len(lost) > 1 else ""
         summary = (
             f"{first.module} gives {parts[first]:.1g} of what its weights would make of its inputs{more}: the signal "
             f"is scaled away, or masked, on its way."

@@ -160,3 +160,22 @@ def test_the_ratio_of_a_policy_to_itself_is_one(tmp_path: Path) -> None:
 
     trial = record(tmp_path, model, loss_of, blob_batches, lr=1e-3, steps=24)
     assert findings(trial, "constant-output") == []
+
+
+def test_what_holds_for_several_layers_is_said_once(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    norms = [layer for _ in range(5) for layer in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())]
+    model = nn.Sequential(nn.Linear(8, 16), *norms, nn.Linear(16, 4))
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(16):
+            points, labels = blobs(seed=number)
+            with recorder.step("train"):
+                descend(F.cross_entropy(model(points), labels), optimizer)
+            if number % 4 == 3:
+                with recorder.step("validation"), torch.no_grad():
+                    model(points)
+    (finding,) = findings(open_trial(tmp_path / "trial"), "batch-norm-mode")
+    assert finding.node == "model.2" and finding.nodes == ("model.5", "model.8", "model.11", "model.14")
+    assert finding.summary.endswith("The same holds for model.5, model.8, model.11 and 1 more.")
