@@ -15,6 +15,7 @@ from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
+_LEAST = 10
 _LOSSES = frozenset(["mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
 
 
@@ -24,9 +25,10 @@ class TargetScale(Rule):
 
     Symptom: a huge loss that falls slowly while the output grows towards the targets; gradients that need clipping.
 
-    How it is measured: the root mean square of the targets, and that of the predictions at the end of the training. It
-    counts if the targets are large and the predictions have not got there in 50 steps or more. Or some targets are one
-    number that comes again and again, exactly, far beyond all others: it stands for a missing one.
+    How it is measured: the root mean square of the targets, and that of the predictions at the end of the training.
+    It counts if the targets are large and the predictions have not got there in 50 steps or more. Or some targets
+    are one number that comes again and again, exactly, far beyond all others: it stands for a missing one. Or they
+    lie far from 0, all on one side, and the predictions need a good part of the steps to get there.
 
     Causes: prices, counts or coordinates in their own units.
 
@@ -38,6 +40,9 @@ class TargetScale(Rule):
         reached: the part of the targets' size that the predictions must have reached.
         beyond, often: times the largest of all other numbers that a mark for missing ones must have, and in what part
             of the steps it must come. Source: of ours; a single outlier comes once an epoch.
+        off, least, way: how many standard deviations from 0 the targets lie, how far at least, and the part of the
+            steps until the predictions have come within one. Source: of ours; Karpathy's recipe (2019) has a mean of 50
+            as an example. It is worth knowing only.
         far: of a training that ends in NaN or infinity: how many times the first predictions the targets are.
     """
 
@@ -49,10 +54,13 @@ class TargetScale(Rule):
     far: float = 100.0
     beyond: float = 4.0
     often: float = 0.3
+    off: float = 4.0
+    least: float = 5.0
+    way: float = 0.25
 
     def check(self, view: View) -> Iterable[Finding]:
-        sentinels = list(self._sentinels(view))
-        yield from sentinels or self._of_the_wrong_size(view)
+        found = list(self._sentinels(view)) or list(self._of_the_wrong_size(view))
+        yield from found or self._off_centre(view)
 
     def _of_the_wrong_size(self, view: View) -> Iterable[Finding]:
         for comparison in [] if view.is_young and not view.broken else comparisons(view):
@@ -96,6 +104,39 @@ class TargetScale(Rule):
                 causes="A number that stands for a missing measurement (999.9, -1) was taken for a value.",
                 remedy="Leave these samples out, or mask them in the loss.",
             )  # fmt: skip
+
+    def _off_centre(self, view: View) -> Iterable[Finding]:
+        """Targets far from 0 on one side, which the net spends its steps on getting to."""
+        for comparison in [] if view.is_young else comparisons(view):
+            if comparison.target is None or comparison.operation not in _LOSSES:
+                continue
+            if view.flow.vertices[comparison.target].operation:
+                continue  # made in the step, as those of a target network are
+            target, given = (
+                view.history(place.node, role=place.role) for place in (comparison.target, comparison.prediction)
+            )
+            if len(target) < _LEAST or not np.array_equal(target.steps, given.steps):
+                continue
+            centre, spread = median(target.of("mean")), median(target.of("std"))
+            distances = np.abs(given.of("mean") - centre)
+            on_its_way = float(np.mean(np.minimum.accumulate(distances) > spread))
+            if (
+                abs(centre) > max(self.least, self.off * spread)
+                and distances[0] > 0.8 * abs(centre)
+                and on_its_way > self.way
+            ):
+                summary = (
+                    f"The targets {comparison.target.node} lie around {centre:.3g} (standard deviation {spread:.2g}), "
+                    f"and {comparison.prediction.node} begins around {given.of('mean')[0]:.2g}: it takes "
+                    f"{on_its_way:.0%} of the steps to get to the mean of the targets, before anything else is learned."
+                )
+                shown = [evidence(given, "mean", "on its way"), evidence(target, "mean", "the mean of the targets")]
+                yield self.finding(
+                    view, comparison.target.node, "info", summary, shown, step=int(target.steps[0]), confidence=0.7,
+                    nodes=[comparison.prediction.node],
+                    causes="The last bias begins at 0, as it does by default, and the targets are not centred.",
+                    remedy="Subtract the mean of the targets, or begin there: nn.init.constant_(last.bias, mean).",
+                )  # fmt: skip
 
     def _blows_up(self, wanted: float, given: float, loss: float) -> bool:
         """Whether targets were so far off at the first step that their gradients threw the net into infinity."""

@@ -179,3 +179,18 @@ def test_what_holds_for_several_layers_is_said_once(tmp_path: Path) -> None:
     (finding,) = findings(open_trial(tmp_path / "trial"), "batch-norm-mode")
     assert finding.node == "model.2" and finding.nodes == ("model.5", "model.8", "model.11", "model.14")
     assert finding.summary.endswith("The same holds for model.5, model.8, model.11 and 1 more.")
+
+
+@pytest.mark.parametrize(("begins", "told"), [(0.0, True), (30.0, False)])
+def test_targets_far_from_where_the_net_begins(begins: float, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(6, 32, 2)
+    nn.init.constant_(model[-1].bias, begins)
+
+    def data(number: int) -> Batch:
+        x, y = curve_batches(number)
+        return x, y + 30
+
+    trial = record(tmp_path, model, lambda x, y: F.smooth_l1_loss(model(x), y), data, steps=100, every=4)
+    found = findings(trial, "target-scale")
+    assert ["mean of the targets" in one.summary for one in found] == [True] * told
