@@ -60,7 +60,7 @@ rules were read for the answers only, after the runs had been written. By a warn
 363 (held back: 13 of 15), the others by a note of level info, of which 89 of the 486 runs without a mistake have one,
 too.
 
-The misses and false alarms of the newest set were looked at after that: 21 of the 42 are told now, 29 of the places,
+The misses and false alarms of the newest set were looked at after that: 22 of the 42 are told now, 30 of the places,
 and nobody is accused. What is in `held_back/` now is no longer unseen, and the figures above are those from before.
 Of the open fixed twins two are accused: one rightly (it is never told to evaluate), one of an overfitting that is
 noise. A line counts as right if it is one of the statement that is to be edited (until the set of 48: that line).
