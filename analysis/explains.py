@@ -349,6 +349,8 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "non-finite": {},
     "loss-plateau": {},
     "overfitting": {},
+    "missing-bias": {},
+    "short-training": {},
 }
 """For each rule the rules whose findings it can explain, in the order of preference as a cause.
 

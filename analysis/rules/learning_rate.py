@@ -103,7 +103,7 @@ class LearningRate(Rule):
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
         elif self._is_slow(view, known, part) or (
             part < self.fall
-            and (_is_even(known) or not _moves_elsewhere(view, layer))
+            and ((ratio < self.slow and _is_even(known)) or not _moves_elsewhere(view, layer))
             and self._is_low(view, known, part)
         ):
             yield self._finding(view, layer.weight, ratio, part, "low")
