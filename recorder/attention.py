@@ -14,6 +14,7 @@ import torch
 
 from stepscope.recorder.attention_scores import CALLS, Scores, ahead, of_softmax
 from stepscope.recorder.call_places import CallPlaces
+from stepscope.recorder.elements import is_plain
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.measurements import Measurements
 from stepscope.recorder.named import Named
@@ -52,7 +53,7 @@ class AttentionWatch:
         if not path or torch._C._current_graph_task_id() != -1:  # in backward: a checkpoint's recomputation
             return
         try:
-            if not all(_is_plain(value) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)):
+            if not all(is_plain(value) for value in (*args, *kwargs.values()) if isinstance(value, torch.Tensor)):
                 return
             with UNSEEN(), torch.no_grad(), _without_autocast(args, kwargs):
                 scores = self._scores(name, args, kwargs)
@@ -139,12 +140,6 @@ def _joined(found: list[dict[str, torch.Tensor]]) -> dict[str, torch.Tensor]:
 
 def _key(named: Named) -> _Key:
     return named.node, named.iteration, named.call
-
-
-def _is_plain(tensor: torch.Tensor) -> bool:
-    if tensor.layout != torch.strided or tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
-        return False
-    return type(tensor) in (torch.Tensor, torch.nn.Parameter)
 
 
 def _without_autocast(args: tuple[Any, ...], kwargs: dict[str, Any]) -> AbstractContextManager[Any]:

@@ -11,13 +11,14 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.elements import is_plain
+
 AT_THE_EDGE = frozenset(["sqrt", "rsqrt", "log", "log2", "log10", "reciprocal", "exp", "std", "acos", "asin", "atanh"])
 DIVISIONS = frozenset(["div", "truediv", "rtruediv", "itruediv"])
 _OTHERS = frozenset(["pow", "var", "norm", "logsumexp", "softmax", "log_softmax", "expm1", "log1p", "normalize"])
 _IN_HALF = frozenset(["mul", "rmul", "imul", "square", "sum", "matmul", "bmm", "einsum"])
 """What overflows a dtype of 16 bits."""
 WATCHED = AT_THE_EDGE | DIVISIONS | _OTHERS | _IN_HALF
-_PLAIN = (torch.Tensor, torch.nn.Parameter)
 _LARGEST = 1 << 18
 _MOST = 128
 
@@ -61,11 +62,4 @@ def _is_worth_it(name: str, args: tuple[Any, ...], made: torch.Tensor) -> bool:
         return False
     if name in _IN_HALF and made.element_size() > 2:
         return False
-    return (
-        made.__class__ in _PLAIN
-        and made.is_floating_point()
-        and 0 < made.numel() <= _LARGEST
-        and made.layout == torch.strided
-        and not made.is_meta
-        and not torch._C._functorch.is_functorch_wrapped_tensor(made)
-    )
+    return made.is_floating_point() and is_plain(made) and 0 < made.numel() <= _LARGEST

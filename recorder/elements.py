@@ -9,9 +9,16 @@ import torch
 _PLAIN = (torch.Tensor, torch.nn.Parameter)
 
 
+def is_plain(tensor: torch.Tensor) -> bool:
+    """Whether a tensor is one of torch's own classes, with its numbers in strided memory, and in no transform."""
+    if tensor.layout != torch.strided or tensor.is_meta or torch._C._functorch.is_functorch_wrapped_tensor(tensor):
+        return False
+    return type(tensor) in _PLAIN
+
+
 def is_distributed(tensor: torch.Tensor) -> bool:
     """Whether a tensor is a ``DTensor``, or something like it."""
-    return type(tensor) not in (torch.Tensor, torch.nn.Parameter) and hasattr(tensor, "to_local")
+    return type(tensor) not in _PLAIN and hasattr(tensor, "to_local")
 
 
 def is_spread(tensor: torch.Tensor) -> bool:
