@@ -96,7 +96,7 @@ def _kinds(job: StepJob) -> dict[int, str]:
     found |= dict.fromkeys(find_noised(job), NOISED)
     found = dict.fromkeys(find_lost_order(job), LOST_ORDER) | found
     found |= dict(find_overwritten(job))
-    born = not_finite(job.edges)
+    found |= dict.fromkeys(not_finite(job.edges) - named.keys(), _BORN)  # worse than whatever else is odd about them
     for node, parents in enumerate(job.parents):
         if learns and _follows_another(job, node):
             found.setdefault(node, "no activation")
@@ -108,8 +108,6 @@ def _kinds(job: StepJob) -> dict[int, str]:
             found[node] = "cut"
         elif carries[node] and is_own_function(operation):
             found[node] = "own backward"
-        elif node in born:
-            found[node] = _BORN
         elif operation in AT_THE_EDGE or (operation in DIVISIONS and len(parents) > 1):
             found[node] = "edge"
     return found

@@ -94,12 +94,20 @@ def _logarithm_of_zero(scores: torch.Tensor) -> torch.Tensor:
     return (chances * information).sum(1) / chances.exp().sum(1)
 
 
+def _shares_of_the_batch(scores: torch.Tensor) -> torch.Tensor:
+    """A division that is odd by itself, as it is over the samples."""
+    closed = (scores - 100).relu()
+    shares = closed / closed.sum(0)
+    return shares.exp().sum(1)
+
+
 @pytest.mark.parametrize(
     ("way", "operation", "line"),
     [
         (_own_softmax, "exp", "powers = (100 * scores).exp()"),
         (_standardised, "std", "spread = scores[:1].std(0)"),
         (_energy_in_half, "mul", "energy = large * large"),
+        (_shares_of_the_batch, "div", "shares = closed / closed.sum(0)"),
         (_logarithm_of_zero, "log", "information = -chances.log()"),
     ],
 )
