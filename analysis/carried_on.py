@@ -13,7 +13,7 @@ from stepscope.analysis.curves import fallen
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
-from stepscope.analysis.parameters import IDENTITY, trainable
+from stepscope.analysis.parameters import trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 from stepscope.store import Step
@@ -30,7 +30,7 @@ def carried_on(view: View) -> str | None:
     """The weight whose gradient turns least, if it grows and no step clears it; None if all is well."""
     if len(view.training) < _LEAST or not _is_stepped(view) or _is_cleared(view) or fallen(view) > _FALL:
         return None
-    if all(_is_same(view, place) for place in view.flow.of_type("input")):
+    if all(view.history(place.node, role=place.role).is_constant for place in view.flow.of_type("input")):
         return None  # the gradients of one full batch hardly turn, either
     steps = view.training[:_MOST_STEPS]
     turns = {
@@ -48,11 +48,6 @@ def _is_stepped(view: View) -> bool:
 
 def _is_cleared(view: View) -> bool:
     return any(site.operation == "zero_grad" for site in sites_of(view, "step"))
-
-
-def _is_same(view: View, place: Place) -> bool:
-    values = view.history(place.node, role=place.role).statistics[:, IDENTITY]
-    return bool(np.all((values == values[:1]) | np.isnan(values)))
 
 
 def _grows(view: View, node: str) -> bool:

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from stepscope.analysis.parameters import IDENTITY
 from stepscope.analysis.view import View
 
 _LEAST_PAIRS, _LEAST_CHANGES = 12, 2
@@ -21,8 +20,7 @@ def steps_between_changes(view: View, nodes: Sequence[str]) -> int | None:
     histories = [view.history(node) for node in nodes]
     if not histories or any(not np.array_equal(one.steps, histories[0].steps) for one in histories):
         return None
-    values = np.stack([history.statistics[:, IDENTITY] for history in histories])
-    changed = (values[:, 1:] != values[:, :-1]).any(axis=(0, 2))
+    changed = np.logical_or.reduce([history.is_changed for history in histories])
     places = np.flatnonzero(changed)
     if len(changed) < _LEAST_PAIRS or len(places) < _LEAST_CHANGES or changed.mean() > 1 - _MOSTLY:
         return None

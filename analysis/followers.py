@@ -10,7 +10,7 @@ import numpy as np
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.neurons import neurons_of
-from stepscope.analysis.parameters import IDENTITY, is_inside, is_unchanged
+from stepscope.analysis.parameters import is_inside, is_unchanged
 from stepscope.analysis.twins import Copy, copies
 from stepscope.analysis.view import View
 from stepscope.store import Step
@@ -63,8 +63,8 @@ def still_buffers(view: View, follower: Follower) -> list[str]:
 
 
 def _changes(view: View, node: str) -> bool:
-    values = view.history(node).statistics[:, IDENTITY]
-    return len(values) < 3 or bool(np.any((values != values[0]) & ~np.isnan(values)))
+    history = view.history(node)
+    return len(history) < 3 or not history.is_constant
 
 
 def _evaluated(view: View, places: list[Place]) -> tuple[Place, str] | None:

@@ -11,6 +11,8 @@ from stepscope.store.records import BATCH_AGGREGATES, SAMPLE_STATISTICS, STATIST
 
 Values = NDArray[np.float64]
 
+_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
+
 
 @dataclass(frozen=True)
 class History:
@@ -38,6 +40,24 @@ class History:
         """``(n,)``: one statistic over all elements."""
         values: Values = self.statistics[:, STATISTICS.index(statistic)]
         return values
+
+    @property
+    def identity(self) -> Values:
+        """``(n, 5)``: what tells tensors apart: equal rows are of the same numbers, unless by a rare chance."""
+        values: Values = self.statistics[:, _IDENTITY]
+        return values
+
+    @property
+    def is_changed(self) -> NDArray[np.bool_]:
+        """``(n - 1,)``: whether it differs from what it was one step before; NaN differs from all."""
+        changed: NDArray[np.bool_] = (self.identity[1:] != self.identity[:-1]).any(axis=1)
+        return changed
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether it is the same in all steps, those left out in which it is NaN."""
+        values = self.identity
+        return bool(np.all((values == values[:1]) | np.isnan(values)))
 
     def over_batch(self, statistic: str, aggregate: str) -> Values:
         """``(n,)``: an aggregate over the batch of a per-sample statistic."""

@@ -10,11 +10,9 @@ import numpy as np
 from stepscope.analysis.history import History
 from stepscope.analysis.robust import largest, smallest
 from stepscope.analysis.view import View
-from stepscope.store.records import STATISTICS
 
 _NOTHING_LEFT = 1e-3
 """The part of a gradient's largest size at which an optimizer that looks at it, as L-BFGS does, has arrived."""
-IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
 @dataclass(frozen=True)
@@ -62,10 +60,7 @@ def is_left_over(view: View, node: str) -> bool:
     They are of an earlier training then, and nobody cleared them: no loss reaches it now.
     """
     histories = gradients(view, node)
-    return bool(histories) and all(
-        len(history) >= 3 and bool(np.all(history.statistics[:, IDENTITY] == history.statistics[0, IDENTITY]))
-        for history in histories
-    )
+    return bool(histories) and all(len(history) >= 3 and not history.is_changed.any() for history in histories)
 
 
 def learning(view: View) -> list[str]:
@@ -78,10 +73,9 @@ def is_unchanged(view: View, node: str) -> bool:
     history = view.history(node)
     if len(history) < 3:
         return False
-    values = history.statistics[:, IDENTITY]
     update = view.history(node, "update")
     moved = len(update) > 0 and bool(largest(update.of("abs_max")) > 0)
-    return not moved and bool(np.all((values == values[0]) | np.isnan(values)))
+    return not moved and history.is_constant
 
 
 def standstill(view: View, node: str, least: int = 10) -> int | None:
@@ -91,11 +85,10 @@ def standstill(view: View, node: str, least: int = 10) -> int | None:
     next to nothing of what it was leaves nothing to be changed: the optimizer has come to its end.
     """
     history = view.history(node)
-    values = history.statistics[:, IDENTITY]
-    changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1))
+    changes = np.flatnonzero(history.is_changed)
     if not len(changes):
         return None
-    still = len(values) - 2 - int(changes[-1])
+    still = len(history) - 2 - int(changes[-1])
     longest = int(np.diff(changes, prepend=-1).max()) - 1
     if still < max(least, 3 * longest):
         return None

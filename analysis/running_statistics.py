@@ -8,7 +8,6 @@ import numpy as np
 
 from stepscope.analysis.followers import followers, still_buffers
 from stepscope.analysis.layers import rms
-from stepscope.analysis.parameters import IDENTITY
 from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 from stepscope.store.records import ModuleInfo
@@ -89,5 +88,4 @@ def _is_always(view: View, node: str, number: float) -> bool:
 
 
 def _changes(view: View, node: str) -> bool:
-    values = view.history(node, training=False).statistics[:, IDENTITY]
-    return len(values) > 1 and bool(np.any((values != values[0]) & ~np.isnan(values)))
+    return not view.history(node, training=False).is_constant

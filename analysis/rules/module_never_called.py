@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import numpy as np
-
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.parameters import IDENTITY, Parameter, gather, has_gradient, listed, trainable
+from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -72,5 +70,4 @@ def _moves(view: View, parameter: Parameter) -> bool:
     update = view.history(parameter.node, "update")
     if len(update) and largest(update.of("abs_max")) > 0:
         return True
-    values = view.history(parameter.node).statistics[:, IDENTITY]
-    return bool(np.any(values[1:] != values[:-1]))
+    return bool(view.history(parameter.node).is_changed.any())

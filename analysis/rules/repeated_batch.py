@@ -11,10 +11,8 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import STATISTICS
 
 _VARIED = 5
-_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class RepeatedBatch(Rule):
         histories = [view.history(place.node, role=place.role) for place in places]
         if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
             return None
-        values = np.concatenate([history.statistics[:, _IDENTITY] for history in histories], axis=1)
+        values = np.concatenate([history.identity for history in histories], axis=1)
         changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1)) + 1
         if not len(changes) or not np.isfinite(values).all():
             return None
@@ -88,8 +86,7 @@ class RepeatedBatch(Rule):
 
     def _is_same(self, view: View, place: Place) -> bool:
         history = view.history(place.node, role=place.role)
-        values = history.statistics[:, _IDENTITY]
-        return len(history) >= self.least and bool(np.all((values == values[0]) & np.isfinite(values)))
+        return len(history) >= self.least and history.is_constant and bool(np.isfinite(history.identity).all())
 
     def _finding(self, view: View, place: Place) -> Finding:
         history = view.history(place.node, role=place.role)

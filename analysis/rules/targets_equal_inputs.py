@@ -18,9 +18,7 @@ from stepscope.analysis.loss_inputs import SMALL, Comparison, comparisons, is_fl
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import STATISTICS
 
-_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 _LEAST = 3
 _OF_CLASSES = ("cross_entropy", "nll_loss")
 _MOST_STEPS, _LEAST_SAMPLES, _MOST_COLUMNS = 12, 20, 8
@@ -175,4 +173,4 @@ def _are_equal(view: View, one: Place, other: Place) -> bool:
     first, second = (view.history(place.node, role=place.role) for place in (one, other))
     if len(first) < _LEAST or not np.array_equal(first.steps, second.steps):
         return False
-    return bool(np.array_equal(first.statistics[:, _IDENTITY], second.statistics[:, _IDENTITY]))
+    return bool(np.array_equal(first.identity, second.identity))

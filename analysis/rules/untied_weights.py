@@ -11,9 +11,6 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.parameters import Parameter, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import STATISTICS
-
-_IDENTITY = [STATISTICS.index(name) for name in ("mean", "std", "min", "max", "norm")]
 
 
 @dataclass(frozen=True)
@@ -60,6 +57,6 @@ def _parted(view: View, one: Parameter, two: Parameter) -> int | None:
     steps, i, j = np.intersect1d(first.steps, second.steps, return_indices=True)
     if len(steps) < 2:
         return None
-    equal = np.all(first.statistics[i][:, _IDENTITY] == second.statistics[j][:, _IDENTITY], axis=1)
+    equal = np.all(first.identity[i] == second.identity[j], axis=1)
     varies = first.of("std")[i[0]] > 0
     return int(steps[np.argmin(equal)]) if varies and equal[0] and not equal.all() else None

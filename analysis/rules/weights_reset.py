@@ -12,7 +12,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of
-from stepscope.analysis.parameters import IDENTITY, is_inside, listed, trainable
+from stepscope.analysis.parameters import is_inside, listed, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import copies
@@ -134,7 +134,7 @@ def _frozen(view: View) -> list[str]:
 def _only_change(view: View, node: str) -> int | None:
     """The step before which a weight changed, if it did once and stayed for a while before and after."""
     values = view.history(node, training=False)
-    changes = np.flatnonzero((values.statistics[1:, IDENTITY] != values.statistics[:-1, IDENTITY]).any(axis=1)) + 1
+    changes = np.flatnonzero(values.is_changed) + 1
     if len(changes) != 1 or not _LASTS <= changes[0] <= len(values) - _LASTS:
         return None
     return int(values.steps[changes[0]])
@@ -157,7 +157,7 @@ def _returns(view: View, node: str) -> list[int]:
     norms = history.of("norm")
     seen: dict[bytes, int] = {}
     found = []
-    for index, values in enumerate(history.statistics[:, IDENTITY]):
+    for index, values in enumerate(history.identity):
         before = seen.get(values.tobytes())
         if before is not None and np.ptp(norms[before : index + 1]) > 1e-4 * norms[index]:
             found.append(int(history.steps[index]))
