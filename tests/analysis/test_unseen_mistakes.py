@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from stepscope.recorder import Every, Recorder
-from stepscope.store import open_trial
-from support.short_runs import Batch, blob_batches, blobs, curve_batches, descend, findings, mlp, record
+from stepscope.store import Trial, open_trial
+from support.short_runs import Batch, blob_batches, blobs, curve, curve_batches, descend, findings, mlp, record
 
 
 class _Factors(nn.Module):
@@ -75,24 +76,33 @@ def test_a_log_softmax_before_a_cross_entropy_of_several_labels(last: str, tmp_p
     assert [one.level for one in found] == (["error"] if last == "log_softmax" else [])
 
 
-@pytest.mark.parametrize("evaluates", [True, False])
-def test_an_evaluation_in_several_calls(evaluates: bool, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+def _validated(folder: Path, model: nn.Module, validate: Callable[[torch.Tensor, torch.Tensor], None]) -> Trial:
+    """Record a training that is validated after every fourth step."""
     optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+    with Recorder(folder, trial="trial", schedule=Every(1), strict=True) as recorder:
         recorder.watch(model, optimizer)
         for number in range(24):
             points, labels = blobs(seed=number)
             with recorder.step("train"):
                 descend(F.cross_entropy(model(points), labels), optimizer)
             if number % 4 == 3:
-                model.train(not evaluates)
                 with recorder.step("validation"), torch.no_grad():
-                    for label in range(4):
-                        model(points[labels == label])
-                model.train()
-    found = findings(open_trial(tmp_path / "trial"), "batch-norm-mode")
+                    validate(points, labels)
+    return open_trial(folder / "trial")
+
+
+@pytest.mark.parametrize("evaluates", [True, False])
+def test_an_evaluation_in_several_calls(evaluates: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 4))
+
+    def validate(points: torch.Tensor, labels: torch.Tensor) -> None:
+        model.train(not evaluates)
+        for label in range(4):
+            model(points[labels == label])
+        model.train()
+
+    found = findings(_validated(tmp_path, model, validate), "batch-norm-mode")
     assert [one.level for one in found] == ([] if evaluates else ["warning"])
 
 
@@ -166,17 +176,8 @@ def test_what_holds_for_several_layers_is_said_once(tmp_path: Path) -> None:
     torch.manual_seed(0)
     norms = [layer for _ in range(5) for layer in (nn.Linear(16, 16), nn.BatchNorm1d(16), nn.ReLU())]
     model = nn.Sequential(nn.Linear(8, 16), *norms, nn.Linear(16, 4))
-    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
-    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
-        recorder.watch(model, optimizer)
-        for number in range(16):
-            points, labels = blobs(seed=number)
-            with recorder.step("train"):
-                descend(F.cross_entropy(model(points), labels), optimizer)
-            if number % 4 == 3:
-                with recorder.step("validation"), torch.no_grad():
-                    model(points)
-    (finding,) = findings(open_trial(tmp_path / "trial"), "batch-norm-mode")
+    trial = _validated(tmp_path, model, lambda points, labels: model(points))
+    (finding,) = findings(trial, "batch-norm-mode")
     assert finding.node == "model.2" and finding.nodes == ("model.5", "model.8", "model.11", "model.14")
     assert finding.summary.endswith("The same holds for model.5, model.8, model.11 and 1 more.")
 
@@ -194,3 +195,68 @@ def test_targets_far_from_where_the_net_begins(begins: float, told: bool, tmp_pa
     trial = record(tmp_path, model, lambda x, y: F.smooth_l1_loss(model(x), y), data, steps=100, every=4)
     found = findings(trial, "target-scale")
     assert ["mean of the targets" in one.summary for one in found] == [True] * told
+
+
+@pytest.mark.parametrize(("bounded", "told"), [(True, 0), (False, 1)])
+def test_a_label_that_never_occurs_is_pushed_away_for_ever(bounded: bool, told: int, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 4)
+
+    def loss_of(points: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        scores = model(points)
+        tags = F.one_hot(labels % 3, 4).float()
+        if bounded:
+            return F.multilabel_soft_margin_loss(scores, tags)
+        return ((scores[:, :3] - tags[:, :3]) ** 2).mean() + scores[:, 3].mean()
+
+    trial = record(tmp_path, model, loss_of, blob_batches, steps=120, every=4)
+    assert len(findings(trial, "unbounded-loss")) == told
+
+
+@pytest.mark.parametrize("compared", [True, False])
+def test_a_state_of_an_environment_that_a_loss_is_made_with_is_no_leak(compared: bool, tmp_path: Path) -> None:
+    """What a policy did is among what it sees; only a prediction that is held against it is told the answer."""
+    torch.manual_seed(0)
+    model = mlp(6, 16, 2)
+
+    def data(number: int) -> Batch:
+        state, _ = curve(seed=number)
+        return state, state[:, 1:3].clone()
+
+    def loss_of(state: torch.Tensor, done: torch.Tensor) -> torch.Tensor:
+        said = model(state)
+        return F.mse_loss(said, done) if compared else -(said.log_softmax(1)[:, :1] * done).mean()
+
+    trial = record(tmp_path, model, loss_of, data, steps=30)
+    assert [one.level for one in findings(trial, "targets-equal-inputs")] == (["warning"] if compared else [])
+
+
+@pytest.mark.parametrize(
+    ("samples", "noise", "rate", "told"), [(2, 0.0, 1e-6, True), (2, 2.0, 1e-2, True), (32, 2.0, 1e-2, False)]
+)
+def test_batches_of_two_samples(samples: int, noise: float, rate: float, told: bool, tmp_path: Path) -> None:
+    """Of a loss that does not fall, and of one that falls, but wildly."""
+    torch.manual_seed(0)
+    model = mlp(6, 16, 2)
+
+    def data(number: int) -> Batch:
+        x, y = curve(samples, seed=number)
+        return x, y + 4 + noise * torch.randn(y.shape, generator=torch.Generator().manual_seed(number))
+
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, lr=rate, steps=150, every=2)
+    assert bool(findings(trial, "tiny-batch")) == told
+
+
+@pytest.mark.parametrize(("layers", "told"), [((0,), False), ((0, 2), True)])
+def test_one_of_three_weights_that_jumps_is_no_reset(layers: tuple[int, ...], told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 16, 4)
+
+    def data(number: int) -> Batch:
+        if number == 20:
+            for layer in layers:
+                model[layer].reset_parameters()
+        return blob_batches(number)
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, lr=0.03)
+    assert bool(findings(trial, "weights-reset")) == told
