@@ -1,99 +1,30 @@
-"""All runs by name."""
+"""All runs by name: those of the files in this folder, and those that are held back."""
 
 from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib import import_module
 from types import ModuleType
 
-from stepscope.examples.broken import (
-    attention,
-    attentive,
-    averages,
-    blocks,
-    cameras,
-    codes,
-    courses,
-    critics,
-    depth,
-    dimensions,
-    drawn_boxes,
-    drawn_dense,
-    drawn_likeness,
-    drawn_masks,
-    drawn_pictures,
-    drawn_tabular,
-    echoes,
-    forecasts,
-    gamblers,
-    generative,
-    healthy_codes,
-    healthy_drawn_classic,
-    healthy_inventions,
-    healthy_pictures,
-    healthy_readers,
-    healthy_seekers,
-    healthy_sequences,
-    healthy_sights_and_sounds,
-    healthy_tables,
-    healthy_taxonomy,
-    healthy_texts,
-    healthy_trainers,
-    healthy_trainings,
-    healthy_vectors,
-    healthy_writing_and_listening,
-    held_back,
-    inputs,
-    instructions,
-    inventors,
-    language,
-    letters,
-    logistics,
-    loops,
-    midway,
-    modes,
-    numerics,
-    outputs,
-    pictures,
-    pipelines,
-    players,
-    pretraining,
-    rates,
-    readers,
-    recordings,
-    recurrent,
-    reinforced,
-    scenes,
-    seekers,
-    shops,
-    signals,
-    singular,
-    tables,
-    taxonomy_depths,
-    taxonomy_pictures,
-    taxonomy_sequences,
-    taxonomy_tables,
-    trainers_borrowed,
-    trainers_fed,
-    trainers_given,
-    trainers_paced,
-    trainers_signal,
-    trainings,
-    translations,
-    updates,
-    updating,
-    validation,
-    vectors,
-    wiring,
-    writings,
-)
+from stepscope.examples import broken
+from stepscope.examples.broken import held_back
 from stepscope.examples.broken.case import HELD_BACK, Case
 from stepscope.examples.broken.lab import Lab
 
+_WITHOUT_RUNS = {"__main__", "case", "catalogue", "data", "lab", "nets"}
 
-def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
+
+def _files() -> Iterator[ModuleType]:
+    """The files with runs. Nobody needs to know what those are called that are held back."""
+    for package in (broken, held_back):
+        for found in pkgutil.iter_modules(package.__path__):
+            if not found.ispkg and found.name not in _WITHOUT_RUNS:
+                yield import_module(f"{package.__name__}.{found.name}")
+
+
+def _healthy(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
     return {
         name: function
         for name, function in vars(module).items()
@@ -101,38 +32,18 @@ def _runs_of(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
     }
 
 
-def _unread(*, healthy: bool) -> tuple[ModuleType, ...]:
-    """The files of runs that are held back; nobody needs to know what else they are called."""
-    names = [file.name for file in pkgutil.iter_modules(held_back.__path__)]
-    wanted = [name for name in names if name.startswith("healthy") == healthy]
-    return tuple(import_module(f"{held_back.__name__}.{name}") for name in wanted)
-
-
-THEMES = (
-    outputs, loops, rates, wiring, signals, inputs, modes, numerics, language, generative, attention, updates,
-    recurrent, depth, singular, codes, reinforced, pipelines, validation, dimensions, blocks, midway,
-    attentive, pictures, players, readers, trainings, vectors,
-    cameras, courses, echoes, scenes, seekers, tables, updating, writings,
-    averages, critics, drawn_boxes, drawn_dense, drawn_likeness, drawn_masks, drawn_pictures, drawn_tabular,
-    forecasts, gamblers, instructions, inventors, letters, logistics, pretraining, recordings, shops, translations,
-    taxonomy_depths, taxonomy_pictures, taxonomy_sequences, taxonomy_tables,
-    trainers_borrowed, trainers_fed, trainers_given, trainers_paced, trainers_signal,
-    *_unread(healthy=False),
-)  # fmt: skip
-
-HEALTHY_THEMES = (
-    healthy_vectors, healthy_sequences, healthy_codes, healthy_readers, healthy_pictures, healthy_texts,
-    healthy_trainings, healthy_seekers, healthy_sights_and_sounds, healthy_tables,
-    healthy_drawn_classic, healthy_inventions, healthy_writing_and_listening, healthy_taxonomy, healthy_trainers,
-)  # fmt: skip
+_FILES = tuple(_files())
 
 BROKEN: dict[str, Case] = {
-    case.name: case for module in THEMES for case in vars(module).values() if isinstance(case, Case)
+    case.name: case for module in _FILES for case in vars(module).values() if isinstance(case, Case)
 }
 """Runs with one mistake each."""
 
 HEALTHY: dict[str, Callable[[Lab], None]] = {
-    name: train for module in (*HEALTHY_THEMES, *_unread(healthy=True)) for name, train in _runs_of(module).items()
+    name: train
+    for module in _FILES
+    if module.__name__.rpartition(".")[-1].startswith("healthy_")
+    for name, train in _healthy(module).items()
 }
 """Runs without any."""
 
