@@ -78,11 +78,17 @@ def _compare(view: View, loss: Place, prediction: Place, data: list[Place]) -> I
     found = False
     for target in data:
         target_shape, dtype = _shape_and_dtype(view, target)
-        if target_shape is not None and view.flow.vertices[target].type in ("target", "input", "calculated"):
+        is_data = view.flow.vertices[target].type in ("target", "input", "calculated")
+        if target_shape is not None and is_data and not (dtype == "bool" and _is_fixed(view, target)):
             found = True
             yield Comparison(loss, operation, prediction, shape, target, target_shape, dtype)
     if not found:
         yield Comparison(loss, operation, prediction, shape, None, (), "")
+
+
+def _is_fixed(view: View, place: Place) -> bool:
+    """Whether each step makes the same anew: all pairs but those of a sample with itself, say."""
+    return bool(view.flow.vertices[place].operation) and view.history(place.node, role=place.role).is_constant
 
 
 def _shape_and_dtype(view: View, place: Place) -> tuple[Shape | None, str]:

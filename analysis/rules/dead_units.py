@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -29,9 +30,9 @@ class DeadUnits(Rule):
     Symptom: the net behaves like a smaller one; in the worst case its output is constant.
 
     How it is measured: in five steps of the last third of the training, a feature (a channel of an image) is dead if
-    it is exactly zero for every sample of all of them. A ReLU that was called as a function has no name of its own:
-    there the gradient of the layer before it tells, which is zero for dead units, while their values are never above
-    zero (a unit that nobody reads has no gradient either).
+    it is exactly zero for every sample of all of them, in each call of its layer. A ReLU that was called as a function
+    has no name of its own: there the gradient of the layer before it tells, which is zero for dead units, while their
+    values are never above zero (a unit that nobody reads has no gradient either).
 
     Causes: a learning rate that was too high at some time, a large negative bias, inputs that are not normalised.
 
@@ -56,21 +57,29 @@ class DeadUnits(Rule):
         steps = late_steps(view)
         if len(steps) < _FEWEST:
             return
-        seen: set[str] = set()
+        relus: dict[frozenset[str], list[Place]] = defaultdict(list)
         for place, vertex in view.flow.vertices.items():
             if vertex.operation in _RELUS and vertex.type == "calculated" and _is_first(view, place):
-                seen.update(link.place.node for link in view.flow.sources.get(place, ()))
-                yield from self._look(view, place, "value", dead_units(steps, place, "value"))
+                sources = frozenset(link.place.node for link in view.flow.sources.get(place, ()))
+                relus[sources | {place.node}].append(place)
+        for calls in relus.values():
+            yield from self._look(view, calls, "value", [dead_units(steps, place, "value") for place in calls])
+        seen = frozenset[str]().union(*relus)
         for layer in layers(view):
             history = gradient_of(view, layer.module)
             if history is None or layer.module in seen or not _is_judged(view, layer.module, history):
                 continue
-            for place in view.flow.of_node(layer.module):
-                dead = _closed(view, steps, place, dead_units(steps, place, history.quantity))
-                yield from self._look(view, place, history.quantity, dead)
+            calls = list(view.flow.of_node(layer.module))
+            dead = [_closed(view, steps, place, dead_units(steps, place, history.quantity)) for place in calls]
+            yield from self._look(view, calls, history.quantity, dead)
 
-    def _look(self, view: View, place: Place, quantity: str, dead: Units | None) -> Iterable[Finding]:
-        if dead is None or len(dead) < 4 or dead.mean() < self.share:
+    def _look(self, view: View, calls: list[Place], quantity: str, found: list[Units | None]) -> Iterable[Finding]:
+        """Of a layer that is called several times, units are dead that are so in all calls."""
+        known = [(place, one) for place, one in zip(calls, found, strict=True) if one is not None and len(one) >= 4]
+        if not known or len({len(one) for _, one in known}) > 1:
+            return
+        place, dead = known[0][0], np.logical_and.reduce([one for _, one in known])
+        if dead.mean() < self.share:
             return
         history = view.history(place.node, quantity, role=place.role)
         what = "zero" if quantity == "value" else "without any gradient"
