@@ -1,7 +1,8 @@
-"""Targets that say nothing to a loss: all ignored, of one class apart from what is ignored, or blanks of a CTC loss."""
+"""Targets that say nothing to a loss: all ignored, of one class but for those, or, of a CTC loss, blanks or nothing."""
 
 from __future__ import annotations
 
+from operator import gt
 from typing import Any
 
 import torch
@@ -13,8 +14,10 @@ HARDLY = "hardly any"
 _OF_CLASSES = frozenset(["cross_entropy", "nll_loss"])
 _IGNORED = -100
 _FEW = 0.05
-_IGNORE_POSITION, _BLANK_POSITION = 4, 4
-"""Where ``ignore_index`` and ``blank`` stand among the arguments of the functional forms."""
+_IGNORE_POSITION = 4
+"""Where ``ignore_index`` stands among the arguments of the functional forms."""
+_OF_CTC = ("targets", "input_lengths", "target_lengths", "blank")
+"""The arguments of ``ctc_loss`` behind the first one."""
 
 
 def mark_of_targets(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
@@ -30,16 +33,33 @@ def mark_of_targets(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) ->
 
 def _mark(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
     if name == "ctc_loss":
-        targets, lengths = (_given(args, kwargs, key, place) for key, place in (("targets", 1), ("target_lengths", 3)))
-        blank = _given(args, kwargs, "blank", _BLANK_POSITION)
-        blank = blank if isinstance(blank, int) else 0
-        return f"holds blank: blank={blank}" if _is_plain(targets) and _holds(targets, lengths, blank) else ""
+        return _of_ctc(args, kwargs)
     target = _given(args, kwargs, "target", 1)
     if name not in _OF_CLASSES or not _is_plain(target) or target.is_floating_point():
         return ""
     ignored = _given(args, kwargs, "ignore_index", _IGNORE_POSITION)
     ignored = ignored if isinstance(ignored, int) else _IGNORED
     return _of_kept(target, ignored)
+
+
+def _of_ctc(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    targets, taken, lengths, blank = (
+        _given(args, kwargs, key, place) for place, key in enumerate(_OF_CTC, start=1)
+    )  # fmt: skip
+    taken, lengths = (_numbers(each) for each in (taken, lengths))
+    if lengths is not None and not any(lengths):
+        return "no targets: target_lengths=0"
+    if taken is not None and lengths is not None and 2 * sum(map(gt, lengths, taken)) > len(lengths):
+        return "too short: input_lengths < target_lengths"
+    blank = blank if isinstance(blank, int) else 0
+    return f"holds blank: blank={blank}" if _is_plain(targets) and _holds(targets, lengths, blank) else ""
+
+
+def _numbers(lengths: Any) -> list[int] | None:
+    """Lengths, if they can be read without waiting."""
+    if isinstance(lengths, torch.Tensor):
+        return [int(length) for length in lengths.reshape(-1).tolist()] if lengths.device.type == "cpu" else None
+    return [int(length) for length in lengths] if isinstance(lengths, (list, tuple)) else None
 
 
 def _given(args: tuple[Any, ...], kwargs: dict[str, Any], name: str, position: int) -> Any:
@@ -65,13 +85,12 @@ def _of_kept(target: torch.Tensor, ignored: int) -> str:
         return f"{HARDLY}: ignore_index={ignored}" if kept.numel() < _FEW * target.numel() else ""
 
 
-def _holds(targets: torch.Tensor, lengths: Any, blank: int) -> bool:
+def _holds(targets: torch.Tensor, lengths: list[int] | None, blank: int) -> bool:
     """Whether a blank is among the targets, as far as their lengths reach."""
+    if targets.dim() == 2 and lengths is None:
+        return False
     with torch._C.DisableTorchFunction():
         found = targets == blank
         if targets.dim() == 2:
-            if isinstance(lengths, torch.Tensor) and lengths.device.type != "cpu":
-                return False
-            ends = torch.as_tensor(lengths).reshape(-1, 1)
-            found = found & (torch.arange(targets.shape[1]) < ends)
+            found = found & (torch.arange(targets.shape[1]) < torch.tensor(lengths).reshape(-1, 1))
         return bool(found.any())

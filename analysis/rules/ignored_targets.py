@@ -13,21 +13,38 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store.records import Call, SourceLine
 
 _LOSSES = frozenset(["cross_entropy", "nll_loss", "ctc_loss"])
+_OF_CTC = (
+    (
+        "no targets",
+        "is given empty targets (target_lengths=0): nothing but blanks is asked for",
+        "All signs were left out on the way, as unknown to the vocabulary (capitals, say).",
+        "Look at the targets of a batch as text; compare the vocabulary's signs with the texts'.",
+    ),
+    (
+        "too short",
+        "is given inputs that are shorter than their targets, for most of the samples (input_lengths < "
+        "target_lengths): their loss is infinite, or 0 with zero_infinity",
+        "Lengths from before the net shortened its input, lengths that were swapped, or too large a stride.",
+        "Compute input_lengths from the output of the net; shorten less, or cut the targets.",
+    ),
+)
+"""What the recorder noted of a CTC loss, what is wrong with it, what causes it, and what helps."""
 _FEWEST = 3
 """Steps by which a habit can be told from chance."""
 
 
 @dataclass(frozen=True)
 class IgnoredTargets(Rule):
-    """All targets of a loss are ignored, or all but those of one class; or a CTC loss is asked for its blank.
+    """All targets of a loss are ignored, or all but those of one class; or a CTC loss is asked for blanks, or nothing.
 
     Symptom: the loss is 0, or NaN, and no gradient flows; or it falls to zero at once, and the net always says the
     same.
 
     How it is measured: in each recorded step the targets of cross_entropy and nll_loss are compared with their
-    ``ignore_index`` (-100 unless given), and those of ctc_loss, within their lengths, with its ``blank``; targets on
-    other devices, and very many, are not looked at. That most targets are ignored is usual (prompts, padding, masked
-    words), and told only where fewer than one in twenty is left, as worth knowing.
+    ``ignore_index`` (-100 unless given), and those of ctc_loss, within their lengths, with its ``blank``; besides,
+    whether these lengths are 0, or longer than those of what is to be written down, for which no loss is finite.
+    Targets on other devices, and very many, are not looked at. That most targets are ignored is usual (prompts,
+    padding, masked words), and told only where fewer than one in twenty is left, as worth knowing.
 
     Causes: texts that are cut before their answer begins; a mask that hides what was to be learned; a number of the
     data, such as 255, that the loss takes for "ignore"; labels that begin at 0 beside a blank of 0.
@@ -55,6 +72,7 @@ class IgnoredTargets(Rule):
         yield from self._one_left(view)
         yield from self._hardly_any(view)
         yield from self._blank(view)
+        yield from self._nothing(view)
 
     def _ignored(self, view: View) -> Iterable[Finding]:
         steps = [step for part in view.readings if part.trains for step in part.steps]
@@ -105,7 +123,7 @@ class IgnoredTargets(Rule):
         found = occurrences(view, "holds blank")
         hit = [step for step, calls in zip(view.training, found, strict=True) if calls]
         if hit:
-            call = next(call for calls in found for call in calls)
+            call = _first(found)
             summary = (
                 f"The targets of ctc_loss hold its blank ({call.operation.partition('=')[2].rstrip(')')}) in "
                 f"{len(hit)} of {len(found)} training steps: what has that number can never be told from nothing."
@@ -115,6 +133,16 @@ class IgnoredTargets(Rule):
                 causes="Signs that are counted from 0, which is the blank unless another one is given.",
                 remedy="Count signs from 1, or give ctc_loss a blank that no sign has; leave padding out by lengths.",
             )  # fmt: skip
+
+    def _nothing(self, view: View) -> Iterable[Finding]:
+        """CTC losses without targets, or with inputs too short for them."""
+        for kind, what, causes, remedy in _OF_CTC:
+            found = occurrences(view, kind)
+            hit = [step for step, calls in zip(view.training, found, strict=True) if calls]
+            if hit and len(hit) >= self.often * len(found):
+                summary = f"In {len(hit)} of {len(found)} training steps ctc_loss {what}."
+                source, step = _first(found).source, hit[0].number
+                yield self._told(view, source, "error", summary, step, causes=causes, remedy=remedy)
 
     def _told(
         self, view: View, source: SourceLine, level: Level, summary: str, step: int, *,
@@ -136,6 +164,10 @@ def _at(view: View, source: SourceLine) -> list[Place]:
     """The results of loss functions that a line calls."""
     found = view.flow.vertices.items()
     return [place for place, vertex in found if vertex.source == source and vertex.operation in _LOSSES]
+
+
+def _first(found: list[list[Call]]) -> Call:
+    return next(call for calls in found for call in calls)
 
 
 def _alike(calls: list[Call], operation: str) -> list[Call]:
