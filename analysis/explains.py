@@ -285,6 +285,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
         "posterior-collapse": "anywhere",
     },
+    "variance-shift": {"overfitting": "anywhere"},
     "dropout-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "loss-spike": "anywhere"},
     "stale-copy": {},
     "growing-targets": {**_LOSS, "target-scale": "anywhere", "learning-rate": "anywhere"},

@@ -123,6 +123,7 @@ from stepscope.analysis.rules.untied_weights import UntiedWeights
 from stepscope.analysis.rules.untrained_parameters import UntrainedParameters
 from stepscope.analysis.rules.unused_embeddings import UnusedEmbeddings
 from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
+from stepscope.analysis.rules.variance_shift import VarianceShift
 from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.analysis.rules.weights_reset import WeightsReset
 from stepscope.analysis.rules.wrapped_bytes import WrappedBytes
@@ -214,6 +215,7 @@ RULES: dict[str, type[Rule]] = {
         UntiedWeights,
         SharedModules,
         BatchNormMode,
+        VarianceShift,
         SkippedModule,
         DuplicateSamples,
         ExtremeFeatures,

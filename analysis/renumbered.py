@@ -13,7 +13,7 @@ from stepscope.analysis.neurons import neurons_of
 from stepscope.store import Step
 
 Numbers = NDArray[np.int64]
-_FEWEST, _SAME, _WRONG = 6, 0.7, 0.35
+_FEWEST, _SAME, _WRONG = 6, 0.8, 0.35
 _EACH, _LEARNED = 12, 0.8
 
 
@@ -32,11 +32,13 @@ def answers(steps: Sequence[Step], prediction: Place, target: Place) -> tuple[Nu
 
 def how_renumbered(chosen: Numbers, wanted: Numbers) -> str:
     """What turns the classes that were chosen into those that were wanted, in words; empty if nothing does."""
-    wrong = wanted[chosen != wanted] - chosen[chosen != wanted]
+    is_wrong = chosen != wanted
+    wrong = wanted[is_wrong] - chosen[is_wrong]
     if len(wrong) < max(_FEWEST, _WRONG * len(wanted)):
         return ""
     offset, count = Counter(wrong.tolist()).most_common(1)[0]
-    if count >= _SAME * len(wrong) and len(set(chosen.tolist())) > 2:
+    classes = set(chosen[is_wrong][wrong == offset].tolist())  # a single pair of classes is only taken for each other
+    if count >= _SAME * len(wrong) and len(classes) > 2:
         return f"{count} of {len(wrong)} wrong answers are off by {offset:+d}"
     share = _told_by_others(chosen, wanted)
     if share >= _LEARNED and np.mean(chosen == wanted) < share / 2:

@@ -11,6 +11,7 @@ from stepscope.analysis.distributions import kept
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import SMALL
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
@@ -20,19 +21,23 @@ _MOST_STEPS = 10
 
 @dataclass(frozen=True)
 class ClippedPrediction(Rule):
-    """What a net predicts is clipped before the loss, and much of it lies beyond the limits: it gets no gradient there.
+    """What a net predicts, or a loss, is clipped, and much of it lies beyond the limits: it gets no gradient there.
 
     Symptom: the loss settles early, or does not fall; gradients are zero for many samples, or for all.
 
     How it is measured: a ``clamp`` of a net's output on the way to a loss, with nothing that learns behind it, and the
-    share of the kept numbers of that output that lie beyond its limits, early and late.
+    share of the kept numbers of that output that lie beyond its limits, early and late. Or a ``clamp`` of the losses of
+    single samples, above which most of what they add up to lies.
 
     Causes: a missing sigmoid before a cross-entropy by hand, whose ``clip`` then hides it; a clamp to the targets'
-    range that was meant for inference.
+    range that was meant for inference; a loss that was clipped where its gradient was meant.
 
-    Remedy: bring the output into its range by a sigmoid or tanh, or give the loss what was not clipped.
+    Remedy: bring the output into its range by a sigmoid or tanh, or give the loss what was not clipped; clip gradients
+    by ``clip_grad_norm_``, and let outliers count less by ``huber_loss``.
 
     Attributes:
+        heavy: the part of all losses above the limit that counts, if that is more than the share ``rare`` of the
+            samples. Source: of ours; a guard against outliers takes few samples, most of whose loss is that of others.
         beyond: the share beyond the limits, at the beginning or at the end, that counts. Source: of ours; guards
             against a logarithm of zero clip next to nothing.
     """
@@ -41,11 +46,34 @@ class ClippedPrediction(Rule):
     causes = "A missing sigmoid, which a clip before the logarithm hides, or a clamp that was meant for inference."
     remedy = "Bring the output into its range by a sigmoid or tanh, or give the loss what was not clipped."
     beyond: float = 0.25
+    heavy: float = 0.5
+    rare: float = 0.05
 
     def check(self, view: View) -> Iterable[Finding]:
         for site in sites_of(view, "clip"):
             if len(site.before) == 1 and _leads_to_a_loss(view, site):
-                yield from self._of(view, site, next(iter(site.before)))
+                (place,) = site.before
+                is_loss = view.flow.vertices[place].operation in SMALL
+                yield from self._of_losses(view, site, place) if is_loss else self._of(view, site, place)
+
+    def _of_losses(self, view: View, site: Site, place: Place) -> Iterable[Finding]:
+        _, high = _limits(site)
+        losses = kept(view.training[-_MOST_STEPS:], place)
+        above = losses > high
+        if not above.any() or above.mean() < self.rare or losses[above].sum() < self.heavy * losses.sum():
+            return
+        summary = (
+            f"The losses of single samples are clipped at {high:g}: {above.mean():.0%} of them lie above at the end, "
+            f"{losses[above].sum() / losses.sum():.0%} of all that is wrong, and get no gradient: what is worst is "
+            f"never learned."
+        )
+        shown = [evidence(view.history(place.node, role=place.role), "max", "the worst")]
+        yield self.finding(
+            view, place.node, "warning", summary, shown,
+            step=view.training[0].number, confidence=0.8, nodes=[other.node for other in site.after],
+            source=site.source, causes="The loss was clipped where its gradient was meant.",
+            remedy="Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss.",
+        )  # fmt: skip
 
     def _of(self, view: View, site: Site, place: Place) -> Iterable[Finding]:
         low, high = _limits(site)

@@ -36,6 +36,7 @@ class InputScale(Rule):
     their bias times the input.
     The same for an input whose standard deviation is a small part of its mean: all samples look alike, then.
     And one whose mean and deviation are exactly the same in every batch was normalised by its own batch.
+    An input with an offset that goes into a frozen layer, which cannot learn to live with it, is worth knowing.
     Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
 
     Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
@@ -53,6 +54,8 @@ class InputScale(Rule):
         shift, stretch: how many standard deviations (within the batches, or of their means, if that is more) the mean
             of a kind of steps that only evaluates may lie beside that of the training, and how many times its standard
             deviation may be another one. Source: of ours; samples of the same data differ by a small part of one.
+        off: how many of its standard deviations the mean of an input of a frozen net may lie from 0, or it is worth
+            knowing. Source: pixels from 0 to 1 that should have been normalised for nets of ImageNet have about 2.
     """
 
     name = "input-scale"
@@ -65,18 +68,20 @@ class InputScale(Rule):
     small: float = 1e-3
     shift: float = 3.0
     stretch: float = 5.0
+    off: float = 1.5
 
     def check(self, view: View) -> Iterable[Finding]:
         known = {layer.module: layer for layer in (*layers(view), *recurrent_layers(view))}
         for place in view.flow.of_type("input"):
             sinks = [known[link.place.node] for link in view.flow.sinks.get(place, ()) if link.place.node in known]
             history = view.history(place.node, role=place.role)
-            if not sinks or not len(history) or _is_looked_up(view, place):
+            if not len(history) or _is_looked_up(view, place):
                 continue
             size = median(rms(history))
-            level = self._level(view, size) or self._of_offset(view, history)
+            level = self._level(view, size) or self._of_offset(view, history) if sinks else None
             if level and any(_arrives(view, size, layer) for layer in sinks):
                 yield self._finding(view, place, level, sinks[0])
+            yield from self._into_frozen(view, place, history)
         yield from self._of_own_batch(view)
         for place in view.all_flow.of_type("input"):
             yield from self._between_kinds(view, place)
@@ -88,6 +93,22 @@ class InputScale(Rule):
         if not (0 < size < self.smallish or size > self.large):
             return None
         return "warning" if fallen(view) < self.fall and not view.is_young else "info"
+
+    def _into_frozen(self, view: View, place: Place, history: History) -> Iterable[Finding]:
+        """Inputs with an offset that go into a net which was trained before, and cannot learn to live with it."""
+        frozen = [link.place.node for link in view.flow.sinks.get(place, ()) if _is_frozen(view, link.place.node)]
+        mean, std = median(history.of("mean")), median(history.of("std"))
+        if frozen and is_floating(view, place) and abs(mean) > self.off * std > 0:
+            summary = (
+                f"{place.node} is not centred: its mean is {mean:.3g} and its standard deviation {std:.3g}, and "
+                f"{frozen[0]}, which gets it, is frozen: was it trained on such inputs, or is a mean to be subtracted?"
+            )
+            yield self.finding(
+                view, place.node, "info", summary, [evidence(history, "mean", "its mean")], nodes=frozen,
+                step=int(history.steps[0]), confidence=0.5,
+                causes="Data that are prepared in another way than those the net was trained with.",
+                remedy="Subtract the mean, and divide by the standard deviation, that belong to the checkpoint.",
+            )  # fmt: skip
 
     def _of_own_batch(self, view: View) -> Iterable[Finding]:
         """Inputs whose mean and deviation are the same in every batch, to the last digits, but not in every sample."""
@@ -188,3 +209,10 @@ def _arrives_at_gates(view: View, size: float, layer: Layer) -> bool:
         return False
     own, unit = float(weight.of("norm")[0]) / math.sqrt(layer.fan_in), float(bias.of("norm")[0])
     return 1 / 30 < own / (unit * size) < 30 if unit > 0 and size > 0 else own == 0  # gates that are all shut or open
+
+
+def _is_frozen(view: View, path: str) -> bool:
+    """Whether a module has weights, none of which learns."""
+    module = view.modules.get(path)
+    weights = [info for info in module.parameters if not info.is_buffer] if module else []
+    return any(len(info.shape) > 1 for info in weights) and not any(info.trainable for info in weights)

@@ -59,6 +59,8 @@ class LearningRate(Rule):
         absurd: the ratio that is told even if the loss falls.
         replaced: the same for the very first step: weights that are all but replaced by it, in a net of several
             layers. Source: adapters that start near zero had 0.44, all other healthy runs less than 0.3.
+        rise: a loss that has grown by so many times its start has diverged: then one step counts at which the ratio of
+            most layers is ``absurd``. Source: of ours.
         small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
         way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
             learned in 150 steps the slowest went 0.1.
@@ -77,6 +79,7 @@ class LearningRate(Rule):
     large: float = 0.1
     absurd: float = 0.5
     replaced: float = 0.6
+    rise: float = 2.0
     small: float = 1e-5
     way: float = 0.03
     fall: float = 0.1
@@ -101,6 +104,8 @@ class LearningRate(Rule):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
         elif (worst := self._of_a_group(view, known)) is not None:
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
+        elif part < -self.rise and not is_single and (peak := _peak(known)) > self.absurd:
+            yield self._finding(view, layer.weight, peak, part, "high", amount="up to ")
         elif self._is_slow(view, known, part) or (
             part < self.fall
             and ((ratio < self.slow and _is_even(known)) or not _moves_elsewhere(view, layer))
@@ -172,13 +177,13 @@ class LearningRate(Rule):
         straight = same_way(view)
         return straight is not None and straight > self.straight
 
-    def _finding(self, view: View, weight: str, ratio: float, part: float, how: str) -> Finding:
+    def _finding(self, view: View, weight: str, ratio: float, part: float, how: str, *, amount: str = "") -> Finding:
         rates = sorted({f"{rate:g}" for rate in _rates(view)})
         told = f" of {', '.join(rates)}" if rates else ""
         how += " for SGD without momentum" if how == "low" and _is_plain(view) else ""
         loss = f"the loss fell by {part:.1%}" if 0 < part <= 1 else "the loss has not fallen"
         summary = (
-            f"The learning rate{told} is too {how}: a step changes the weights by {ratio:.1g} of their size (in the "
+            f"The learning rate{told} is too {how}: a step changes the weights by {amount}{ratio:.1g} of their size (in the "
             f"median; {weight} is in the middle), where 0.001 is usual; {loss}."
         )
         update = view.history(weight, "update")
@@ -191,6 +196,12 @@ class LearningRate(Rule):
             view, weight, "warning", summary + why, shown, step=view.training[0].number, nodes=others, confidence=0.8,
             source=line,
         )  # fmt: skip
+
+
+def _peak(known: Sequence[tuple[Layer, Values]]) -> float:
+    """The largest ratio of any step, in the median of the layers; those of other lengths are left out."""
+    length = max(len(ratios) for _, ratios in known)
+    return float(np.max(np.median([ratios for _, ratios in known if len(ratios) == length], axis=0)))
 
 
 def _is_even(known: Sequence[tuple[Layer, Values]]) -> bool:

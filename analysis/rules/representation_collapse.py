@@ -22,6 +22,8 @@ from stepscope.store import Step
 
 _FEATURES, _LEAST = 4, 15
 _LAST, _LOOKS = 3, 24
+_NOTHING = 0.01
+"""The part of its first size at which a representation is as good as zero."""
 Spread = Callable[[Step, Place], float]
 
 
@@ -37,6 +39,9 @@ class RepresentationCollapse(Rule):
 
     A fall that begins midway counts, too, if it goes on to the last steps.
     A training of fewer than 50 steps is not judged: features draw together at first, and part later.
+
+    Or all of a tensor becomes as good as zero that enters such a term beside a loss with data: a penalty weighs too
+    much.
 
     Or, of a training with one objective, their size as a whole: it falls to a small part of what it was, and goes on
     falling with the loss, as nothing but small numbers is asked for.
@@ -77,6 +82,9 @@ class RepresentationCollapse(Rule):
             tensor = tensor_of(late[-1], place)
             if tensor is None or len(tensor.shape) < 2 or tensor.shape[-1] < _FEATURES:
                 continue
+            if _is_penalised(view, place):
+                yield self._penalised(view, place)
+                return
             for spread in (relative_spread, direction_spread):
                 first = max((spread(step, place) for step in early), default=0.0)
                 last = max(spread(step, place) for step in late)
@@ -90,6 +98,21 @@ class RepresentationCollapse(Rule):
             if len(view.objectives) == 1 and self._shrinks(rms(view.history(place.node, role=place.role))):
                 yield self._shrinking(view, place)
                 return
+
+    def _penalised(self, view: View, place: Place) -> Finding:
+        history = view.history(place.node, role=place.role)
+        sizes = np.abs(history.of("abs_max"))  # no -0
+        summary = (
+            f"{place.node} is driven to zero ({sizes[0]:.2g} at the start, {sizes[-1]:.2g} at the end): a term of the "
+            f"loss that compares it with no data, as a penalty does, outweighs all that it is needed for."
+        )
+        return self.finding(
+            view, place.node, "error", summary, [evidence(history, "abs_max", "driven to zero")], confidence=0.85,
+            step=int(history.steps[0]), source=line_of_loss(view, place.node),
+            nodes=[place.node for place in view.objectives],
+            causes="The weight of a penalty (sparsity, regularisation) is too large, or a sum is taken for a mean.",
+            remedy="Lower the weight of the penalty until the rest of the loss falls; watch both terms.",
+        )  # fmt: skip
 
     def _shrinks(self, sizes: Values) -> bool:
         """Whether numbers became a small part of what they were, and still become smaller."""
@@ -144,6 +167,13 @@ def _representations(view: View) -> list[Place]:
         given.setdefault(comparison.prediction, []).append(kind in ("target", "input"))
     found = [place for place, with_data in given.items() if not any(with_data)]
     return sorted(found, key=lambda place: view.position.get(place.node, 0))
+
+
+def _is_penalised(view: View, place: Place) -> bool:
+    """Whether it shrinks to nothing, beside a comparison with data that it serves as well."""
+    sizes = view.history(place.node, role=place.role).of("abs_max")
+    others = [one for one in comparisons(view) if one.target is not None and one.prediction != place]
+    return bool(others) and bool(sizes[-1] < _NOTHING * sizes[0])
 
 
 def _is_held(view: View) -> bool:

@@ -21,6 +21,7 @@ from stepscope.analysis.view import View, evidence
 
 _LEAST = 3
 _OF_CLASSES = ("cross_entropy", "nll_loss")
+_LEAST_LINE, _LINE = 10, 1e-3
 _MOST_STEPS, _LEAST_SAMPLES, _MOST_COLUMNS = 12, 20, 8
 
 
@@ -67,6 +68,7 @@ class TargetsEqualInputs(Rule):
             yield from self._noisy(view, comparison, comparison.target)
             if comparison.operation not in _OF_CLASSES:
                 continue
+            yield from self._scaled(view, comparison, comparison.target)
             size = math.prod(comparison.target_shape)
             for place in _integer_inputs(view, comparison.prediction, size):
                 if place == comparison.target and self._is_solved(view, comparison):
@@ -74,6 +76,16 @@ class TargetsEqualInputs(Rule):
                 if place != comparison.target and _are_equal(view, place, comparison.target):
                     text = f"The targets {comparison.target.node}"
                     yield self._finding(view, comparison.target, place, "warning", text)
+
+    def _scaled(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Classes that are the floating numbers of the input in other units, and are told almost without a mistake."""
+        for place in sorted(view.flow.upstream([comparison.prediction])):
+            if view.flow.vertices[place].type != "input" or not is_floating(view, place):
+                continue
+            shape = view.shape(place, view.training[-1]) or ()
+            is_whole = math.prod(shape) == math.prod(comparison.target_shape) > shape[0] if shape else False
+            if is_whole and _is_multiple(view, place, target) and self._is_solved(view, comparison):
+                yield self._finding(view, target, place, "info", "The targets, in other units, seem to")
 
     def _noisy(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """A net that is to take noise away, and is asked for what it is given, noise and all."""
@@ -131,6 +143,17 @@ class TargetsEqualInputs(Rule):
         return self.finding(
             view, target.node, level, summary, shown, step=step, nodes=[place.node], confidence=confidence
         )
+
+
+def _is_multiple(view: View, one: Place, other: Place) -> bool:
+    """Whether a straight line, the same in all steps, leads from the numbers of a place to those of another."""
+    first, second = (view.history(place.node, role=place.role) for place in (one, other))
+    if len(first) < _LEAST_LINE or not np.array_equal(first.steps, second.steps):
+        return False
+    slopes = second.of("std") / first.of("std")
+    offsets = [second.of(name) - slopes * first.of(name) for name in ("mean", "min", "max")]
+    size = float(np.max(second.of("abs_max")))
+    return bool(np.ptp(slopes) < _LINE * np.max(slopes)) and bool(np.ptp(offsets) < _LINE * size)
 
 
 def _is_compared(comparison: Comparison) -> bool:
