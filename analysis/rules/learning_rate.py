@@ -183,8 +183,8 @@ class LearningRate(Rule):
         how += " for SGD without momentum" if how == "low" and _is_plain(view) else ""
         loss = f"the loss fell by {part:.1%}" if 0 < part <= 1 else "the loss has not fallen"
         summary = (
-            f"The learning rate{told} is too {how}: a step changes the weights by {amount}{ratio:.1g} of their size (in the "
-            f"median; {weight} is in the middle), where 0.001 is usual; {loss}."
+            f"The learning rate{told} is too {how}: a step changes the weights by {amount}{ratio:.1g} of their size "
+            f"(in the median; {weight} is in the middle), where 0.001 is usual; {loss}."
         )
         update = view.history(weight, "update")
         first, last = int(update.steps[0]), int(update.steps[-1])
