@@ -13,6 +13,7 @@ from stepscope.analysis.curves import fallen
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
+from stepscope.analysis.occurrences import occurrences
 from stepscope.analysis.parameters import trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
@@ -22,13 +23,14 @@ _LEAST, _MOST_STEPS = 10, 40
 _TURN = 0.8
 """The cosine of gradients two steps apart: of fresh batches it is near 0, in a sum of all so far near 1."""
 _GROWTH = 2.0
+_HELD, _MOSTLY = "held gradients", 0.8
 _FALL = 0.6
 """A loss of which more is gone says that steps go the right way."""
 
 
 def carried_on(view: View) -> str | None:
-    """The weight whose gradient turns least, if it grows and no step clears it; None if all is well."""
-    if len(view.training) < _LEAST or not _is_stepped(view) or _is_cleared(view) or fallen(view) > _FALL:
+    """The weight whose gradient turns least, if it grows and most steps find it there; None if all is well."""
+    if len(view.training) < _LEAST or not _is_stepped(view) or not _are_held(view) or fallen(view) > _FALL:
         return None
     if all(view.history(place.node, role=place.role).is_constant for place in view.flow.of_type("input")):
         return None  # the gradients of one full batch hardly turn, either
@@ -46,8 +48,10 @@ def _is_stepped(view: View) -> bool:
     return any(site.operation == "optimizer step" for site in sites_of(view, "step"))
 
 
-def _is_cleared(view: View) -> bool:
-    return any(site.operation == "zero_grad" for site in sites_of(view, "step"))
+def _are_held(view: View) -> bool:
+    """Whether the first ``backward`` of most steps finds gradients of an earlier one."""
+    found = [any(call.operation == _HELD for call in calls) for calls in occurrences(view, "step")]
+    return sum(found) > _MOSTLY * len(found)
 
 
 def _grows(view: View, node: str) -> bool:

@@ -12,7 +12,7 @@ from stepscope.store.records import SourceLine
 LineOf = Literal["node", "loss", "optimizer", "attention", "gradients"]
 """What the findings of a rule are about, unless one says so itself."""
 
-_NOT_CLIPPING = ("backward", "zero_grad", "optimizer step", "clipping before backward")
+_NOT_CLIPPING = ("backward", "zero_grad", "optimizer step", "clipping before backward", "held gradients")
 
 
 def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from itertools import islice
 
 import torch
 
 from stepscope.recorder.backward_shares import BackwardShares
 from stepscope.recorder.call_places import CallPlaces
-from stepscope.recorder.elements import elements
+from stepscope.recorder.elements import elements, is_plain
 from stepscope.recorder.gradient_places import GradientPlaces
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.loss_scale import LossScale
@@ -18,6 +19,8 @@ from stepscope.recorder.unclipped import BEFORE_CLIPPING, UnclippedGradients
 Measure = Callable[[torch.Tensor, Named, str], None]
 
 _ZEROING = frozenset(["zero_", "_foreach_zero_"])
+_LOOKED_AT = 4
+"""Gradients that are looked at for what an earlier step has left; a few are enough, and large nets have hundreds."""
 
 
 class LeafGradients:
@@ -62,6 +65,12 @@ class LeafGradients:
         else:
             self._shares.probing = False
             self._shares.before_backward(self._leaves.values())
+
+    def hold_gradients(self) -> bool:
+        """Whether gradients other than zero are there already, by a look at some that need not be waited for."""
+        present = (leaf.grad for _, leaf in self._leaves.values() if leaf.grad is not None)
+        plain = (gradient for gradient in present if is_plain(gradient) and gradient.device.type == "cpu")
+        return any(bool(gradient.any()) for gradient in islice(plain, _LOOKED_AT))
 
     def on_grad(self, begins: bool) -> None:
         """``torch.autograd.grad`` begins, or has ended."""

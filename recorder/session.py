@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.attention import ATTENTION, AttentionWatch
-from stepscope.recorder.call_places import BACKWARD, EARLY_CLIPPING, CallPlaces
+from stepscope.recorder.call_places import BACKWARD, EARLY_CLIPPING, HELD, CallPlaces
 from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
@@ -244,6 +244,9 @@ class StepSession(Listener):
     def before_backward(self, tensors: Iterable[torch.Tensor]) -> None:
         self.backward_calls += 1
         self.calls.note(BACKWARD)
+        with UNSEEN():
+            if self.backward_calls == 1 and self.leaves.hold_gradients():
+                self.calls.note(HELD)
         self.gradients.look()
         self.gradients.probing = False
         self.leaves.before_backward(grouped=bool(self.gradients.loss_group))

@@ -198,8 +198,8 @@ class Call:
     * ``made by``: the activation whose numbers a tensor holds that was only reshaped, or cut out, since: ``sigmoid``.
     * ``draw``: random numbers that are drawn with something computed as their parameters, and cut its gradient.
     * ``attention``: nothing is ``before`` it, and the output of its module ``after`` it.
-    * ``step``: ``backward``, ``zero_grad``, ``optimizer step``, or what wrote to gradients (``clip_grad_norm_``); the
-      first of each, with nothing on either side.
+    * ``step``: ``backward``, ``held gradients`` (which it found), ``zero_grad``, ``optimizer step``, or what wrote to
+      gradients (``clip_grad_norm_``); the first of each, with nothing on either side.
     """
 
     kind: str

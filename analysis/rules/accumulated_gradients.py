@@ -31,9 +31,9 @@ class AccumulatedGradients(Rule):
     gradient of the output of its layer (or normalisation). Where it is instead that sum plus the bias's gradient of
     the step before, in (almost) all pairs of neighbouring recorded steps, nothing was set to zero. Accumulation on
     purpose starts anew now and then. In a net without such layers (of tables, say), gradients count that hardly
-    turn from one recorded step to the next and become ever larger, where no step calls ``zero_grad``. The layers of
-    each optimizer are judged together. Of a layer that is called up to four times in a step (a critic), those calls
-    count whose sum the first gradient is; of groups of losses, those groups.
+    turn from one recorded step to the next and become ever larger, where ``backward`` finds those of an earlier step.
+    The layers of each optimizer are judged together. Of a layer that is called up to four times in a step (a critic),
+    those calls count whose sum the first gradient is; of groups of losses, those groups.
 
     Or an optimizer uses the sum of what two losses gave, although one of them trains the parameters of another one that
     lie before: its gradient was left over in a net that it only went through. It is a warning where both work against
