@@ -45,6 +45,7 @@ from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.greatest_answer import GreatestAnswer
 from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.growing_targets import GrowingTargets
+from stepscope.analysis.rules.half_sigmoid import HalfSigmoid
 from stepscope.analysis.rules.hidden_end import HiddenEnd
 from stepscope.analysis.rules.hidden_sigmoid import HiddenSigmoid
 from stepscope.analysis.rules.hidden_softmax import HiddenSoftmax
@@ -90,6 +91,7 @@ from stepscope.analysis.rules.repeated_batch import RepeatedBatch
 from stepscope.analysis.rules.repeated_randomness import RepeatedRandomness
 from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
 from stepscope.analysis.rules.residual_balance import ResidualBalance
+from stepscope.analysis.rules.rounded_updates import RoundedUpdates
 from stepscope.analysis.rules.saturated_activation import SaturatedActivation
 from stepscope.analysis.rules.scheduler_rhythm import SchedulerRhythm
 from stepscope.analysis.rules.scrambled_input import ScrambledInput
@@ -116,6 +118,7 @@ from stepscope.analysis.rules.trained_padding import TrainedPadding
 from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
+from stepscope.analysis.rules.uneven_means import UnevenMeans
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
 from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
@@ -139,6 +142,7 @@ RULES: dict[str, type[Rule]] = {
         SeveralLabels,
         ShiftedLabels,
         HiddenEnd,
+        HalfSigmoid,
         HiddenSoftmax,
         HiddenSigmoid,
         LikelihoodSign,
@@ -146,6 +150,7 @@ RULES: dict[str, type[Rule]] = {
         OpposedSides,
         LabelsOfOthers,
         TermsWithoutGradient,
+        UnevenMeans,
         GreatestAnswer,
         SwappedShares,
         SumBeforeLogarithm,
@@ -157,6 +162,7 @@ RULES: dict[str, type[Rule]] = {
         OwnBackward,
         ScrambledInput,
         FlippedMasks,
+        RoundedUpdates,
         UnchangedParameters,
         RareUpdates,
         GradientCut,

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.curves import loss_curves
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import comparisons
@@ -39,6 +40,8 @@ class ExtremeBatch(Rule):
     Attributes:
         factor: times the median. Source: gradglass's 5 for losses, four times over, since targets have long tails.
         deviations: times the median absolute deviation (1.4826 MAD). Source: ten times the usual 3.
+        felt: by how many deviations a loss must differ from its median there, or it is worth knowing only; it also
+            counts if the loss is larger from then on. Source: of ours; sound nets take such a batch now and then.
         longer: how many times the usual number of targets. Source: of ours; the last batch of an epoch is smaller.
     """
 
@@ -48,6 +51,7 @@ class ExtremeBatch(Rule):
     factor: float = 20.0
     deviations: float = 30.0
     longer: float = 3.0
+    felt: float = 5.0
 
     def check(self, view: View) -> Iterable[Finding]:
         used = view.flow.upstream(view.losses)
@@ -97,4 +101,20 @@ class ExtremeBatch(Rule):
         named = kind if place.node == kind else f"{kind} {place.node}"
         summary = f"The {named} goes up to {sizes[high[0]]:.3g} at step {step}, where {usual:.3g} is usual{more}."
         shown = [evidence(history, "abs_max", f"{sizes[high[0]]:.3g} at step {step}")]
-        yield self.finding(view, place.node, "warning", summary, shown, step=step, confidence=0.85)
+        level: Level = "warning" if view.broken or self._is_felt(view, step) else "info"
+        yield self.finding(view, place.node, level, summary, shown, step=step, confidence=0.85)
+
+    def _is_felt(self, view: View, step: int) -> bool:
+        """Whether a loss jumps there as well, or is larger from then on."""
+        for curve in loss_curves(view):
+            here = np.flatnonzero(curve.steps == step)
+            others = curve.values[curve.steps != step]
+            if len(here) and len(others) and np.isfinite(others).all():
+                centre = float(np.median(others))
+                spread = 1.4826 * float(np.median(np.abs(others - centre)))
+                later = curve.values[here[0] + 1 :]
+                if abs(float(curve.values[here[0]]) - centre) > self.felt * spread or (
+                    len(later) and float(np.median(later)) > float(np.median(curve.values[: here[0] + 1]))
+                ):
+                    return True
+        return False

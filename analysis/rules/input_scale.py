@@ -54,6 +54,8 @@ class InputScale(Rule):
         shift, stretch: how many standard deviations (within the batches, or of their means, if that is more) the mean
             of a kind of steps that only evaluates may lie beside that of the training, and how many times its standard
             deviation may be another one. Source: of ours; samples of the same data differ by a small part of one.
+        masked: the part of an input that is zero in training and not in evaluation. Source: of ours; masked
+            autoencoders hide more, but see the whole only as a target.
         off: how many of its standard deviations the mean of an input of a frozen net may lie from 0, or it is worth
             knowing. Source: pixels from 0 to 1 that should have been normalised for nets of ImageNet have about 2.
     """
@@ -69,6 +71,7 @@ class InputScale(Rule):
     shift: float = 3.0
     stretch: float = 5.0
     off: float = 1.5
+    masked: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         known = {layer.module: layer for layer in (*layers(view), *recurrent_layers(view))}
@@ -98,7 +101,19 @@ class InputScale(Rule):
         """Inputs with an offset that go into a net which was trained before, and cannot learn to live with it."""
         frozen = [link.place.node for link in view.flow.sinks.get(place, ()) if _is_frozen(view, link.place.node)]
         mean, std = median(history.of("mean")), median(history.of("std"))
-        if frozen and is_floating(view, place) and abs(mean) > self.off * std > 0:
+        if not frozen or not is_floating(view, place):
+            return
+        if (level := self._level(view, median(rms(history)))) is not None:
+            summary = (
+                f"{place.node} goes into {frozen[0]} unnormalised (mean {mean:.3g}, std {std:.3g}), which is frozen: a "
+                f"pretrained net was hardly trained on such inputs (bytes from 0 to 255, say)."
+            )
+            yield self.finding(
+                view, place.node, level, summary, [evidence(history, "abs_max", "its size")], nodes=frozen,
+                step=int(history.steps[0]), confidence=0.7,
+                remedy="Prepare the data as for the checkpoint: subtract its mean and divide by its deviation.",
+            )  # fmt: skip
+        elif abs(mean) > self.off * std > 0:
             summary = (
                 f"{place.node} is not centred: its mean is {mean:.3g} and its standard deviation {std:.3g}, and "
                 f"{frozen[0]}, which gets it, is frozen: was it trained on such inputs, or is a mean to be subtracted?"
@@ -146,7 +161,9 @@ class InputScale(Rule):
         kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
         for kind in dict.fromkeys(kinds.values()) if len(trained) and is_floating(view, place) else ():
             mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
-            if mine.any() and self._is_other(trained, every, mine):
+            if mine.any() and (hidden := self._holes(trained, every, mine)) is not None:
+                yield self._masked(view, place, kind, every, *hidden)
+            elif mine.any() and self._is_other(trained, every, mine):
                 yield self._other(view, place, kind, trained, every, mine)
 
     def _is_other(self, trained: History, every: History, mine: Mask) -> bool:
@@ -160,12 +177,30 @@ class InputScale(Rule):
         stds = median(trained.of("std")), median(every.of("std")[mine])
         summary = (
             f"{place.node} is not normalised alike: in training its mean is {means[0]:.3g} and its std {stds[0]:.3g}, "
-            f"in {kind} they are {means[1]:.3g} and {stds[1]:.3g}."
+            f"in {kind} they are {means[1]:.3g} and {stds[1]:.3g}"
+            f"{'; or the training data cover a part of these only' if stds[0] < stds[1] else ''}."
         )
         shown = [evidence(every, "mean", "in all steps"), evidence(trained, "mean", "in training")]
         return self.finding(
             view, place.node, "warning", summary, shown, step=int(every.steps[mine][0]), confidence=0.85,
             remedy="Give both kinds of steps the same normalisation, with the numbers of the training data.",
+        )  # fmt: skip
+
+    def _holes(self, trained: History, every: History, mine: Mask) -> tuple[float, float] | None:
+        """The part of an input that is zero in training, and where the net is evaluated, if they are far apart."""
+        zero, other = median(trained.of("zero_fraction")), median(every.of("zero_fraction")[mine])
+        return (zero, other) if zero - other > self.masked else None
+
+    def _masked(self, view: View, place: Place, kind: str, every: History, zero: float, other: float) -> Finding:
+        summary = (
+            f"{zero:.0%} of {place.node} are zero in training, and {other:.0%} in {kind}: an augmentation masks nearly "
+            f"all of it."
+        )
+        return self.finding(
+            view, place.node, "warning", summary, [evidence(every, "zero_fraction", "in all steps")],
+            step=view.training[0].number, confidence=0.8,
+            causes="Masks, crops or a dropout of the input that are too large, or come on top of each other.",
+            remedy="Look at some inputs as the model gets them, and hide less of them.",
         )  # fmt: skip
 
     def _finding(self, view: View, place: Place, level: Level, layer: Layer) -> Finding:

@@ -16,6 +16,7 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
 _MOST, _LEAST = 12, 5
+_CUTTING = frozenset(["relu", "relu6", "threshold", "hardtanh", "hardswish", "softshrink", "hardshrink", "max_pool2d"])
 
 
 @dataclass(frozen=True)
@@ -58,7 +59,8 @@ class KeptMask(Rule):
         return sorted(places, key=lambda place: view.position.get(place.node, 0))
 
     def _look(self, view: View, steps: list[Step], others: list[Step], place: Place) -> tuple[Place, int, int] | None:
-        if not np.median(view.history(place.node, role=place.role).of("zero_fraction")) >= self.share:
+        is_cut = view.flow.vertices[place].operation in _CUTTING  # units that other data leaves open
+        if is_cut or not np.median(view.history(place.node, role=place.role).of("zero_fraction")) >= self.share:
             return None
         zero, elsewhere = _always_zero(steps, place), _always_zero(others, place)
         if zero is None or elsewhere is None or zero.shape != elsewhere.shape or zero.mean() < self.share:

@@ -48,7 +48,7 @@ class LikelihoodSign(Rule):
         for site in sites_of(view, "plus log"):
             loss = next((p for p in site.after if p in losses and view.flow.vertices[p].source == site.source), None)
             operation, _, weighted = site.operation.partition("(")
-            if loss is not None and view.flow.vertices[loss].operation == operation:
+            if loss is not None and view.flow.vertices[loss].operation == operation and not _is_entropy(view, site):
                 yield self._finding(view, site, loss, is_weighted=weighted.startswith("weighted"))
 
     def _finding(self, view: View, site: Site, loss: Place, *, is_weighted: bool) -> Finding:
@@ -79,3 +79,12 @@ class LikelihoodSign(Rule):
                 if third and np.mean(values[-third:]) < np.mean(values[:third]) - self.fall * spread:
                     return name
         return ""
+
+
+def _is_entropy(view: View, site: Site) -> bool:
+    """Whether a net's log-probabilities are of what it drew itself, and another one judges that, as in SAC."""
+    for place in site.before:
+        others = {other for other in site.before if other.node != place.node}
+        if others & view.flow.downstream(view.flow.of_node(place.node), differentiable=True):
+            return True
+    return False

@@ -41,6 +41,8 @@ class LossBalance(Rule):
         part: of the total. Source: three orders of magnitude are more than different units of well-scaled tasks.
         fall: the part of itself that the term should lose.
         heavy: a term that weighs less than this is small on purpose.
+        beside, learned: of a term that is this part of the total at most it counts, too, if it has not fallen while
+            the total lost this part of itself. Source: of ours; the gradient of the rest turns all.
         most: the weight at the end. Source: of ours; warm-ups of a divergence end at 1, few at 2.
     """
 
@@ -54,6 +56,8 @@ class LossBalance(Rule):
     fall: float = 0.05
     heavy: float = 0.1
     most: float = 3.0
+    beside: float = 0.1
+    learned: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._growing(view)
@@ -93,8 +97,10 @@ class LossBalance(Rule):
         first = slice(None, len(value) // 3)
         parts = np.abs(value.of("mean") * weight.of("mean"))[first] / np.maximum(np.abs(whole.of("mean"))[first], 1e-30)
         part = median(parts)
-        if 0 < part < self.part and median(np.abs(weight.of("mean"))) > self.heavy:
-            yield self._finding(view, total, term, part, _fall(value.of("mean")))
+        fall, is_heavy = _fall(value.of("mean")), median(np.abs(weight.of("mean"))) > self.heavy
+        is_passed_over = part < self.beside and fall < self.fall and _fall(whole.of("mean")) > self.learned
+        if is_heavy and (0 < part < self.part or (is_passed_over and not view.is_young)):
+            yield self._finding(view, total, term, part, fall)
 
     def _finding(self, view: View, total: Place, term: Place, part: float, fall: float) -> Finding:
         is_data = view.flow.vertices[term].operation in SMALL

@@ -13,6 +13,8 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _VARIED = 5
+_ROUNDING = 1e-6
+"""What sums in another order may differ by, and more."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,8 @@ class RepeatedBatch(Rule):
             varying = [place for place in places if float(view.history(place.node, role=place.role).of("std")[0]) > 0]
             if varying:
                 yield self._finding(view, varying[0])
+        elif places and all(_is_reordered(view, place, self.least) for place in places):
+            yield self._same_samples(view, places)
         elif places and (since := self._since(view, places)) is not None:
             yield self._from_then_on(view, places, since)
 
@@ -67,6 +71,22 @@ class RepeatedBatch(Rule):
         stretches = np.diff(changes, prepend=0)
         is_odd = still >= max(self.least, len(values) / 4) and still > 4 * stretches.max() and len(changes) >= _VARIED
         return int(histories[0].steps[changes[-1]]) if is_odd else None
+
+    def _same_samples(self, view: View, places: list[Place]) -> Finding:
+        node = places[0].node
+        history = view.history(node, role=places[0].role)
+        samples = (view.shape(places[0], view.training[-1]) or (0,))[0]
+        summary = (
+            f"{node} holds the same {samples} samples in all of {len(history)} training steps, in another order: the "
+            f"net sees no others."
+        )
+        shown = [evidence(history, "norm", "its norm, the same number in every step")]
+        return self.finding(
+            view, node, "info", summary, shown, step=int(history.steps[0]), confidence=0.8,
+            nodes=[place.node for place in places[1:]],
+            causes="A subset that was left from a first attempt, or a batch as large as all of the data.",
+            remedy="Train with all of the data, in smaller batches, if there is more.",
+        )  # fmt: skip
 
     def _from_then_on(self, view: View, places: list[Place], since: int) -> Finding:
         node = places[0].node
@@ -93,3 +113,14 @@ class RepeatedBatch(Rule):
         summary = f"{place.node} is the same in all of {len(history)} training steps: they all get the same batch."
         shown = [evidence(history, "norm", "its norm, the same number in every step")]
         return self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _is_reordered(view: View, place: Place, least: int) -> bool:
+    """Whether all steps have the same numbers, up to the rounding of sums in another order."""
+    history = view.history(place.node, role=place.role)
+    if len(history) < least or float(history.of("std")[0]) == 0 or not np.isfinite(history.identity).all():
+        return False
+    size, norms = float(history.of("abs_max")[0]), history.of("norm")
+    exact = all(np.ptp(history.of(name)) == 0 for name in ("min", "max"))
+    near = all(np.ptp(history.of(name)) <= _ROUNDING * size for name in ("mean", "std"))
+    return exact and near and bool(np.ptp(norms) <= _ROUNDING * norms[0])

@@ -30,16 +30,19 @@ class ShortTraining(Rule):
     Remedy: train longer; or look whether a higher learning rate gets there sooner.
 
     Attributes:
-        points: fewer recorded losses are not judged. Source: of ours; quarters of three.
+        points: fewer recorded losses are not judged. Source: of ours; quarters of two.
+        steps: of a training of fewer steps it is said that they are few. Source: of ours.
         fall: how much must have gone in the last quarter, as a part of what is left. Source: of ours.
-        errors: the standard errors (noise over the root of the points) that the fall must exceed. Source: of ours.
+        errors: the standard errors (noise over the root of the points) that the fall must exceed, unless the loss fell
+            in every step. Source: of ours.
         left: the part of the first loss that must be left.
     """
 
     name = "short-training"
     causes = "Too few epochs or steps, an early stopping without patience, or a schedule that ends too soon."
     remedy = "Train longer; or look whether a higher learning rate gets there sooner."
-    points: int = 12
+    points: int = 8
+    steps: int = 50
     fall: float = 0.08
     errors: float = 4.0
     left: float = 0.3
@@ -56,11 +59,15 @@ class ShortTraining(Rule):
         before, last = (float(np.median(part)) for part in (curve.values[-2 * quarter : -quarter],
                                                             curve.values[-quarter:]))  # fmt: skip
         fallen, error = before - last, curve.noise / math.sqrt(quarter)
-        if last > self.left * curve.start and fallen > max(self.fall * last, self.errors * error):
+        is_clear = bool(np.all(np.diff(curve.values) < 0)) or fallen > self.errors * error
+        if last > self.left * curve.start and fallen > self.fall * last and is_clear:
             summary = (
                 f"The training ended at step {curve.steps[-1]} while {curve.place.node} was still falling: from "
                 f"{before:.3g} to {last:.3g} over the last quarter of the steps. It would profit from more epochs."
             )
+            updates = view.training[-1].number - view.training[0].number + 1
+            if updates < self.steps:
+                summary += f" It had {updates} steps only: so few updates may come of too large a batch size."
             shown = [evidence(curve.history, "mean", "still falling at the end")]
             step = int(curve.steps[-quarter])
             yield self.finding(view, curve.place.node, "info", summary, shown, step=step, confidence=0.5)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.free_scores import free_scores
+from stepscope.analysis.history import Values
 from stepscope.analysis.loss_inputs import SMALL, is_floating
 from stepscope.analysis.one_sided import OneSided, one_sided
 from stepscope.analysis.robust import median
@@ -40,6 +42,9 @@ class UnboundedLoss(Rule):
     the targets, whatever the scores are, and others in each sample. An overlap (Dice, IoU, Tversky) does that where no
     sigmoid lies between; scores below zero can make it as large, or small, as they like.
 
+    Or the gradient of a net's scores is the same for all samples of a call, up for some and down for others, and the
+    scores grow on and on: a critic that nothing holds.
+
     Causes: a term with the wrong sign, a likelihood of raw scores instead of log-probabilities, labels outside of 0 to
     1 in a binary cross-entropy, a distance that is to grow without a margin, a variance or a confidence that costs
     nothing.
@@ -51,6 +56,8 @@ class UnboundedLoss(Rule):
             sharper in the run.
         least_steps: in shorter runs such a feature may only be on its way.
         way: how far such a feature must have moved. Source: 0.5 is that of a factor of 1.6 in a logarithm.
+        apart, still: how many times larger than at the start such scores must be, and than in the middle of the steps.
+            Source: of ours; with a penalty they grow to a few times the data's own distances, and stay there.
         speed: times the fall of the first half. Source: a loss that approaches a bound falls less in the second half.
     """
 
@@ -62,8 +69,12 @@ class UnboundedLoss(Rule):
     speed: float = 2.0
     way: float = 0.5
     least_steps: int = 75
+    apart: float = 200.0
+    still: float = 1.5
 
     def check(self, view: View) -> Iterable[Finding]:
+        for place, sizes in free_scores(view, times=self.apart, still=self.still):
+            yield self._of_scores(view, place, sizes)
         if len(view.objectives) != 1:
             return
         turned = _turned(view)
@@ -77,6 +88,19 @@ class UnboundedLoss(Rule):
             yield from (self._of_one_side(view, found) for found in free[:1])
         for place in shares_without_sigmoid(view):
             yield self._of_shares(view, place)
+
+    def _of_scores(self, view: View, place: Place, sizes: Values) -> Finding:
+        history = view.history(place.node, role=place.role)
+        summary = (
+            f"Nothing bounds the scores of {place.node}: its loss pushes them apart by the same force for ever, and "
+            f"they have grown from {sizes[0]:.2g} to {sizes[-1]:.3g}, without a penalty on its slope (Lipschitz)."
+        )
+        return self.finding(
+            view, place.node, "error", summary, [evidence(history, "abs_max", "they grow on and on")],
+            step=view.training[0].number, nodes=[loss.node for loss in view.objectives[:1]], confidence=0.85,
+            causes="A critic of a Wasserstein GAN without a gradient penalty, clipped weights or a spectral norm.",
+            remedy="Add a gradient penalty (WGAN-GP), normalise its weights (spectral_norm), or use a hinge loss.",
+        )  # fmt: skip
 
     def _of_sign(self, view: View, term: Place) -> Finding:
         weight = view.history(term.node, "gradient", role=term.role)

@@ -105,6 +105,29 @@ def test_gradients_set_to_zero_are_told_only_after_backward(tmp_path: Path) -> N
     assert all(graph.calls[-1].operation == "zero_grad" for graph in late)
 
 
+@pytest.mark.parametrize(
+    ("clears", "to_none", "held"),
+    [("never", True, [False, True, True]), ("before", True, [False] * 3), ("before", False, [False] * 3),
+     ("outside", False, [False] * 3), ("outside", True, [False] * 3)],
+)  # fmt: skip
+def test_gradients_that_backward_finds_there(clears: str, to_none: bool, held: list[bool], tmp_path: Path) -> None:
+    net = nn.Linear(4, 2)
+    optimizer = torch.optim.SGD(net.parameters(), 0.1)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for _ in held:
+            with recorder.step():
+                if clears == "before":
+                    optimizer.zero_grad(set_to_none=to_none)
+                net(torch.randn(8, 4)).square().mean().backward()
+                optimizer.step()
+            if clears == "outside":
+                optimizer.zero_grad(set_to_none=to_none)
+    trial = open_trial(tmp_path / "t")
+    graphs = [trial.step(number).graph() for number in range(len(held))]
+    assert [any(call.operation == "held gradients" for call in graph.calls) for graph in graphs] == held
+
+
 def test_steps_of_the_same_loop_share_one_graph(tmp_path: Path) -> None:
     graphs = graphs_of(tmp_path, "round", clip=True)
     assert graphs[0] == graphs[1] == graphs[2]
