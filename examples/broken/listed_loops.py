@@ -158,7 +158,7 @@ class _Demand(nn.Module):
         return self.out(states[:, -1])
 
 
-@broken(words=("clamp", "clipped loss", "loss is clipped"), nodes=("loss",))
+@broken(rules=("clipped-prediction",), words=("clamp", "clipped loss", "loss is clipped"), nodes=("loss",))
 def losses_clipped_instead_of_gradients(lab: Lab) -> None:
     """Where gradients should be clipped, the error of each day is clipped at 0.5: days of offers are ignored.
 

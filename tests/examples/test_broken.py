@@ -37,6 +37,14 @@ MISSED = (
     "second_sentence_judged_with_index_zero_ignored", "scraped_lines_repeated_by_thousands", "decoder_given_zeros",
     "filters_of_a_single_pixel", "stages_frozen_only_when_train_is_called", "split_after_the_augmentation",
     "residual_blocks_without_their_norms", "workers_of_one_seed", "lengths_as_shares_taken_for_frames",
+    "background_of_the_real_pictures", "sphere_taken_for_a_line", "one_dice_for_all_labels",
+    "negatives_limited_by_the_width", "words_that_never_end", "quantiles_from_the_other_end",
+    "pairs_within_a_single_field", "scaler_fitted_to_the_winter_alone", "road_flipped_without_its_steering",
+    "one_shard_read_twelve_times", "identities_among_the_measurements", "games_strung_together",
+    "bottleneck_wider_than_the_input", "perceptual_loss_of_a_raw_picture", "answers_counted_in_words",
+    "determinant_divided_and_multiplied", "frames_with_their_sides_mixed_up", "cuisines_scraped_from_the_wrong_field",
+    "samples_with_their_bytes_swapped", "tags_without_a_last_bias", "turned_by_twelve_radians",
+    "patches_of_half_a_picture",
 )  # fmt: skip
 """Known limits: no rule tells these mistakes, most of which no recorded number shows."""
 ACCUSED = ("one_target_for_twenty_outputs", "batch_first_alone_was_changed")
