@@ -24,6 +24,8 @@ LOOK_AGAIN = frozenset(
 )  # fmt: skip
 """Rules that need no beginning of a training: data, modes, gradients and updates."""
 
+_OF_ALL = frozenset(["learning-rate"])
+"""What is said of a training as a whole, and not again of a part of it."""
 Apply = Callable[[Rule, View], Iterable[Finding]]
 _LEAST = 20
 
@@ -43,7 +45,8 @@ def changes(view: View, apply: Apply, rules: Iterable[Rule], found: Iterable[Fin
     steps = view.trial.steps
     first, last = int(steps[0]), int(steps[-1])
     again = [rule for rule in rules if rule.name in LOOK_AGAIN]
-    known = {(finding.rule, finding.node) for finding in found if finding.step is not None and finding.step >= turn}
+    later = [finding for finding in found if (finding.step or 0) >= turn or finding.rule in _OF_ALL]
+    known = {(finding.rule, finding.node) for finding in later}
     after = _findings(View(Section(view.trial, turn, last)), apply, again)
     before = _findings(View(Section(view.trial, first, turn - 1)), apply, again)
     known.update((finding.rule, finding.node) for finding in before)

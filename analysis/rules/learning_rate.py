@@ -135,7 +135,9 @@ class LearningRate(Rule):
         every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if len(p.shape) > 1]
         known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
         part = fallen(view)
-        if known and part < _SLOW_FALL and max(_medians(known)) < self.small:
+        steps = view.training[-1].number - view.training[0].number if view.training else 0
+        is_short = steps >= _LEAST_STEPS and len(known) > 0 and _late(known) * steps < self.way
+        if known and part < _SLOW_FALL and (max(_medians(known)) < self.small or is_short):
             ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
             yield self._finding(view, layer.weight, ratio, part, "low")
 

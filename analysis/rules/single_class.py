@@ -28,6 +28,7 @@ class SingleClass(Rule):
 
     How it is measured: the prediction that goes into cross_entropy or nll_loss has a size of one in the dimension of
     the classes. Or what goes into another loss is a softmax of one number each, or its logarithm: 1 or 0 in all steps.
+    So is a softmax inside of a net that always gives 1.
 
     Or all targets of the binary cross-entropies of a training are the same number, zero or one, in every step, and were
     not made in the step (as the labels of a GAN are): nothing positive is there to be found.
@@ -46,6 +47,7 @@ class SingleClass(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._without_another(view)
+        yield from self._within(view)
         seen: set[str] = set()
         for comparison in comparisons(view):
             is_one = len(comparison.shape) > 1 and comparison.shape[1] == 1
@@ -70,6 +72,24 @@ class SingleClass(Rule):
                     step=view.training[0].number, nodes=[comparison.loss.node], confidence=0.97,
                     source=line_of_making(view, comparison.prediction) or line_of_node(view, name),
                     remedy="Use a sigmoid for one output, or give the net two outputs.",
+                )  # fmt: skip
+
+    def _within(self, view: View) -> Iterable[Finding]:
+        """Softmaxes inside of a net whose weights are all 1."""
+        compared = {one.prediction for one in comparisons(view)}
+        for place, vertex in view.flow.vertices.items():
+            is_inside = vertex.operation == "softmax" and vertex.type == "calculated" and place not in compared
+            if is_inside and len(list(view.flow.same_tensor(place))) == 1 and _of_one(view, place):
+                history = view.history(place.node, role=place.role)
+                summary = (
+                    f"{place.node} {view.shape(place, view.training[-1])} is a softmax over a single number: its "
+                    f"weights are all 1, whatever the scores are."
+                )
+                yield self.finding(
+                    view, place.node, "warning", summary, [evidence(history, "min", "always 1")], confidence=0.9,
+                    step=int(history.steps[0]), nodes=[link.place.node for link in view.flow.sources.get(place, ())],
+                    causes="A softmax over the wrong dimension, the last one of scores that have one number each.",
+                    remedy="Take the softmax over the dimension of what is to be weighed.",
                 )  # fmt: skip
 
     def _without_another(self, view: View) -> Iterable[Finding]:

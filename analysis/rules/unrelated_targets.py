@@ -55,6 +55,7 @@ class UnrelatedTargets(Rule):
     Attributes:
         level: the part of the constant answer's loss that counts as no better. Source: of ours; a net that learns
             single samples by heart is a little better.
+        far: times the loss of a constant answer, from which on the training has blown up, whatever the data.
         samples: fewer different ones prove nothing.
     """
 
@@ -62,6 +63,7 @@ class UnrelatedTargets(Rule):
     causes = "Inputs shuffled without their targets, files sorted in two ways, an index that is off by one."
     remedy = "Look at some samples with their targets by hand; shuffle indices, not arrays."
     level: float = 0.9
+    far: float = 100.0
     samples: int = 80
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -71,7 +73,7 @@ class UnrelatedTargets(Rule):
         for curve in loss_curves(view):
             baseline = known.get(curve.place)
             constant = curve.low_start if baseline is None else baseline.constant
-            if len(curve) < LEAST_POINTS or not 0 < self.level * constant <= curve.end:
+            if len(curve) < LEAST_POINTS or not 0 < self.level * constant <= curve.end < self.far * constant:
                 continue
             yield from self._look(view, curve, constant)
 

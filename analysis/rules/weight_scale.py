@@ -66,7 +66,9 @@ class WeightScale(Rule):
         if not view.training or view.training[0].number > 0:
             return
         gains = {layer: _gain(view, layer) for layer in layers(view)}
-        equal = [layer for layer in (*gains, *_others(view)) if _is_equal(view, layer)]
+        equal = [
+            layer for layer in (*gains, *_others(view)) if _is_equal(view, layer) and not _has_partner(view, layer)
+        ]
         if equal:
             value = view.history(equal[0].weight).of("mean")[0]
             names = listed(layer.weight for layer in equal)
@@ -140,6 +142,13 @@ class WeightScale(Rule):
         shown = [evidence(view.history(found[0].weight), "std", "its spread at the start")]
         nodes = [layer.weight for layer in found[1:]]
         return self.finding(view, found[0].weight, level, summary, shown, step=0, nodes=nodes, confidence=0.85)
+
+
+def _has_partner(view: View, layer: Layer) -> bool:
+    """Whether its module has another weight of its shape that varies: a deviation of each weight, beside their mean."""
+    partners = (p for p in trainable(view) if p.module == layer.module and p.shape == layer.shape)
+    firsts = (view.history(p.node).of("std") for p in partners if p.node != layer.weight)
+    return any(len(first) > 0 and first[0] > 0 for first in firsts)
 
 
 def _others(view: View) -> list[Layer]:

@@ -235,3 +235,79 @@ def test_one_class_a_batch_is_said_to_be_sorted(tmp_path: Path) -> None:
 
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, steps=32)
     assert "not shuffled" in only(trial, "constant-data").summary
+
+
+class _Pooled(nn.Module):
+    """A mean of several rows, weighed by a softmax over them, or by mistake over the one score of each."""
+
+    def __init__(self, dim: int) -> None:
+        super().__init__()
+        self.score, self.softmax, self.head = nn.Linear(8, 1), nn.Softmax(dim), nn.Linear(8, 4)
+
+    def forward(self, rows: torch.Tensor) -> torch.Tensor:
+        return self.head((self.softmax(self.score(rows)) * rows).sum(1))
+
+
+@pytest.mark.parametrize(("dim", "told"), [(-1, True), (1, False)])
+def test_a_softmax_over_a_single_score(dim: int, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Pooled(dim)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(x.view(16, 4, 8)), y[:16])
+
+    found = findings(record(tmp_path, model, loss_of, blob_batches, steps=12), "single-class")
+    assert [(one.level, one.node) for one in found] == [("warning", "model.softmax")] * told
+
+
+class _Noisy(nn.Module):
+    """Weights that are drawn anew in each call, from a mean and a deviation of each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean, self.deviation = nn.Parameter(0.3 * torch.randn(4, 8)), nn.Parameter(torch.full((4, 8), -3.0))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(x, self.mean + F.softplus(self.deviation) * torch.randn_like(self.mean))
+
+
+def test_deviations_that_begin_alike_are_no_equal_units(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Noisy()
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=12)
+    assert findings(trial, "weight-scale") == []
+
+
+class _Prompt(nn.Module):
+    """A frozen net with a few numbers before it that learn."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.prompt = nn.Parameter(0.5 * torch.randn(2, 8))
+        self.body = mlp(8, 16, 4)
+        self.body.requires_grad_(False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.body(x + self.prompt.sum(0))
+
+
+@pytest.mark.parametrize(("rate", "told"), [(1e-5, True), (3e-2, False)])
+def test_a_prompt_that_hardly_moves(rate: float, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = _Prompt()
+    trial = record(
+        tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, lr=rate, steps=100, every=2
+    )  # fmt: skip
+    assert ["too low" in one.summary for one in findings(trial, "learning-rate")] == [True] * told
+
+
+def test_a_training_that_blew_up_says_nothing_of_its_targets(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 32, 32, 2)
+    trial = record(
+        tmp_path, model, lambda x, y: F.mse_loss(model(x), torch.stack([y, -y], 1).float()), blob_batches,
+        optimizer=torch.optim.Adam(model.parameters(), 30.0), steps=120, every=2,
+    )  # fmt: skip
+    assert trial.series("loss").values[-1] > 200
+    assert findings(trial, "unrelated-targets") == []
+    assert len(findings(trial, "learning-rate")) == 1
