@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import inspect
 import pkgutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from importlib import import_module
 from types import ModuleType
+from typing import TypeVar
 
 from stepscope.examples import broken
 from stepscope.examples.broken import held_back
 from stepscope.examples.broken.case import HELD_BACK, Case
 from stepscope.examples.broken.lab import Lab
 
+_Run = TypeVar("_Run")
 _WITHOUT_RUNS = {"__main__", "case", "catalogue", "data", "lab", "nets"}
 
 
@@ -32,19 +34,29 @@ def _healthy(module: ModuleType) -> dict[str, Callable[[Lab], None]]:
     }
 
 
+def _by_name(runs: Iterable[tuple[str, _Run]]) -> dict[str, _Run]:
+    """The runs by their names, of which no two may be alike: authors do not know of each other."""
+    found: dict[str, _Run] = {}
+    for name, run in runs:
+        if name in found:
+            raise ValueError(f"two runs are called {name!r}: give one of them another name")
+        found[name] = run
+    return found
+
+
 _FILES = tuple(_files())
 
-BROKEN: dict[str, Case] = {
-    case.name: case for module in _FILES for case in vars(module).values() if isinstance(case, Case)
-}
+BROKEN: dict[str, Case] = _by_name(
+    (case.name, case) for module in _FILES for case in vars(module).values() if isinstance(case, Case)
+)
 """Runs with one mistake each."""
 
-HEALTHY: dict[str, Callable[[Lab], None]] = {
-    name: train
+HEALTHY: dict[str, Callable[[Lab], None]] = _by_name(
+    (name, train)
     for module in _FILES
     if module.__name__.rpartition(".")[-1].startswith("healthy_")
     for name, train in _healthy(module).items()
-}
+)
 """Runs without any."""
 
 UNREAD = frozenset(

@@ -46,7 +46,7 @@ class _Gpt(nn.Module):
         return self.head(self.norm(self.blocks(x)))
 
 
-def letters_with_a_warm_up(lab: Lab) -> None:
+def characters_with_a_warm_up(lab: Lab) -> None:
     """A causal transformer with a warm-up, a cosine, clipped gradients, and no weight decay for norms and biases."""
     _, letters = data.text()
     model = _Gpt(letters)
