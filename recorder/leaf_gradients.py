@@ -19,8 +19,8 @@ from stepscope.recorder.unclipped import BEFORE_CLIPPING, UnclippedGradients
 Measure = Callable[[torch.Tensor, Named, str], None]
 
 _ZEROING = frozenset(["zero_", "_foreach_zero_"])
-_LOOKED_AT = 4
-"""Gradients that are looked at for what an earlier step has left; a few are enough, and large nets have hundreds."""
+_LOOKED_AT, _SMALL = 4, 1 << 16
+"""Gradients that are looked at for what an earlier step has left, and their elements: a few small ones are enough."""
 
 
 class LeafGradients:
@@ -69,7 +69,8 @@ class LeafGradients:
     def hold_gradients(self) -> bool:
         """Whether gradients other than zero are there already, by a look at some that need not be waited for."""
         present = (leaf.grad for _, leaf in self._leaves.values() if leaf.grad is not None)
-        plain = (gradient for gradient in present if is_plain(gradient) and gradient.device.type == "cpu")
+        small = (gradient for gradient in present if gradient.device.type == "cpu" and gradient.numel() <= _SMALL)
+        plain = (gradient for gradient in small if is_plain(gradient))
         return any(bool(gradient.any()) for gradient in islice(plain, _LOOKED_AT))
 
     def on_grad(self, begins: bool) -> None:

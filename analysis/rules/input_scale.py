@@ -37,7 +37,8 @@ class InputScale(Rule):
     The same for an input whose standard deviation is a small part of its mean: all samples look alike, then.
     And one whose mean and deviation are exactly the same in every batch was normalised by its own batch.
     An input with an offset that goes into a frozen layer, which cannot learn to live with it, is worth knowing.
-    Besides, mean and standard deviation in steps that only evaluate are compared with those of the training.
+    Besides, mean, standard deviation and the share of zeros in steps that only evaluate are compared with those of the
+    training.
 
     Causes: pixels from 0 to 255, raw table columns, a normalisation that was left out or done twice.
 
