@@ -84,7 +84,7 @@ class LikelihoodSign(Rule):
 def _is_entropy(view: View, site: Site) -> bool:
     """Whether a net's log-probabilities are of what it drew itself, and another one judges that, as in SAC."""
     for place in site.before:
-        others = {other for other in site.before if other.node != place.node}
+        others = {other for other in site.before if other.node != place.node and other.node in view.modules}
         if others & view.flow.downstream(view.flow.of_node(place.node), differentiable=True):
             return True
     return False
