@@ -11,7 +11,6 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.flow import Place
-from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.occurrences import occurrences
 from stepscope.analysis.parameters import trainable
@@ -23,14 +22,16 @@ _LEAST, _MOST_STEPS = 10, 40
 _TURN = 0.8
 """The cosine of gradients two steps apart: of fresh batches it is near 0, in a sum of all so far near 1."""
 _GROWTH = 2.0
-_HELD, _MOSTLY = "held gradients", 0.8
+_MOSTLY = 0.8
 _FALL = 0.6
 """A loss of which more is gone says that steps go the right way."""
 
 
 def carried_on(view: View) -> str | None:
     """The weight whose gradient turns least, if it grows and most steps find it there; None if all is well."""
-    if len(view.training) < _LEAST or not _is_stepped(view) or not _are_held(view) or fallen(view) > _FALL:
+    if len(view.training) < _LEAST or fallen(view) > _FALL:
+        return None
+    if not all(_is_usual(view, operation) for operation in ("optimizer step", "held gradients")):
         return None
     if all(view.history(place.node, role=place.role).is_constant for place in view.flow.of_type("input")):
         return None  # the gradients of one full batch hardly turn, either
@@ -44,13 +45,9 @@ def carried_on(view: View) -> str | None:
     return max(known, key=lambda node: known[node])
 
 
-def _is_stepped(view: View) -> bool:
-    return any(site.operation == "optimizer step" for site in sites_of(view, "step"))
-
-
-def _are_held(view: View) -> bool:
-    """Whether the first ``backward`` of most steps finds gradients of an earlier one."""
-    found = [any(call.operation == _HELD for call in calls) for calls in occurrences(view, "step")]
+def _is_usual(view: View, operation: str) -> bool:
+    """Whether most steps call an operation: the optimizer's step, or a ``backward`` that finds gradients there."""
+    found = [any(call.operation == operation for call in calls) for calls in occurrences(view, "step")]
     return sum(found) > _MOSTLY * len(found)
 
 

@@ -36,8 +36,8 @@ class ClippedPrediction(Rule):
     by ``clip_grad_norm_``, and let outliers count less by ``huber_loss``.
 
     Attributes:
-        heavy: the part of all losses above the limit that counts, if that is more than the share ``rare`` of the
-            samples. Source: of ours; a guard against outliers takes few samples, most of whose loss is that of others.
+        heavy, rare: the part of all losses above the limit that counts, if more than this share of the samples has
+            them. Source: of ours; a guard against outliers takes few samples, most of whose loss is that of others.
         beyond: the share beyond the limits, at the beginning or at the end, that counts. Source: of ours; guards
             against a logarithm of zero clip next to nothing.
     """

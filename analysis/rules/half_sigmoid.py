@@ -28,7 +28,7 @@ class HalfSigmoid(Rule):
     Remedy: leave out what is before the sigmoid, or the sigmoid itself: a distance goes into its loss as it is.
 
     Attributes:
-        least: fewer recorded steps are not judged.
+        least: fewer recorded steps are not judged. Source: of ours; a gate may be open in a few of them.
     """
 
     name = "half-sigmoid"
