@@ -25,7 +25,8 @@ LOOK_AGAIN = frozenset(
 """Rules that need no beginning of a training: data, modes, gradients and updates."""
 
 _OF_ALL = frozenset(["learning-rate"])
-"""What is said of a training as a whole, and not again of a part of it."""
+"""What is said of a training as a whole, at whichever node: it is not said again of a part of it."""
+
 Apply = Callable[[Rule, View], Iterable[Finding]]
 _LEAST = 20
 

@@ -10,6 +10,7 @@ import numpy as np
 
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History, Values
+from stepscope.analysis.robust import NORMAL
 from stepscope.analysis.view import View
 
 LEAST_POINTS = 10
@@ -53,13 +54,13 @@ class Curve:
     @property
     def noise(self) -> float:
         """How far neighbouring points are apart: 1.4826 times the median of their distances."""
-        return 1.4826 * float(np.median(np.abs(np.diff(self.values)))) if len(self) > 1 else 0.0
+        return NORMAL * float(np.median(np.abs(np.diff(self.values)))) if len(self) > 1 else 0.0
 
     @property
     def usual_noise(self) -> float:
         """The same as a part of each point's level, for the level of the start: what grows is louder."""
         steps = np.abs(np.diff(self.values)) / np.maximum(np.abs(self.values[:-1]), 1e-12)
-        return 1.4826 * float(np.median(steps)) * abs(self.low_start) if len(self) > 1 else 0.0
+        return NORMAL * float(np.median(steps)) * abs(self.low_start) if len(self) > 1 else 0.0
 
 
 def loss_curves(view: View) -> Iterator[Curve]:

@@ -32,6 +32,7 @@ from stepscope.analysis.rules.dtype_range import DtypeRange
 from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.early_clipping import EarlyClipping
 from stepscope.analysis.rules.entropy_sign import EntropySign
+from stepscope.analysis.rules.evaluation_inputs import EvaluationInputs
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
@@ -86,6 +87,7 @@ from stepscope.analysis.rules.own_backward import OwnBackward
 from stepscope.analysis.rules.partial_leak import PartialLeak
 from stepscope.analysis.rules.positive_weights import PositiveWeights
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
+from stepscope.analysis.rules.pretrained_input import PretrainedInput
 from stepscope.analysis.rules.rare_updates import RareUpdates
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
 from stepscope.analysis.rules.repeated_randomness import RepeatedRandomness
@@ -179,6 +181,8 @@ RULES: dict[str, type[Rule]] = {
         DeadUnits,
         ExplodingGradient,
         InputScale,
+        EvaluationInputs,
+        PretrainedInput,
         InputDrift,
         LearningRate,
         Overfitting,

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.analysis.history import Values
+from stepscope.analysis.robust import NORMAL
 
 FACTOR, DEVIATIONS, PART = 3.0, 10.0, 0.2
 """The defaults of ``find_turn``; the rule ``loss-jump`` says what they are and where they come from."""
@@ -51,7 +52,7 @@ def find_turn(
     width = min(max(count // 20, 10), 25)
     windows = np.lib.stride_tricks.sliding_window_view(values, width)
     level = np.median(windows, axis=1)
-    spread = 1.4826 * np.median(np.abs(windows - level[:, None]), axis=1)
+    spread = NORMAL * np.median(np.abs(windows - level[:, None]), axis=1)
     before, after, noise = level[:-width], level[width:], spread[:-width]
     start, end = (float(np.median(part)) for part in (values[: max(3, count // 10)], values[-max(3, count // 10) :]))
     rise = after - before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from operator import gt
 from typing import Any
 
 import torch
@@ -43,14 +42,16 @@ def _mark(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
 
 
 def _of_ctc(args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
-    targets, taken, lengths, blank = (
+    targets, of_inputs, of_targets, blank = (
         _given(args, kwargs, key, place) for place, key in enumerate(_OF_CTC, start=1)
     )  # fmt: skip
-    taken, lengths = (_numbers(each) for each in (taken, lengths))
+    available, lengths = _numbers(of_inputs), _numbers(of_targets)
     if lengths is not None and not any(lengths):
         return "no targets: target_lengths=0"
-    if taken is not None and lengths is not None and 2 * sum(map(gt, lengths, taken)) > len(lengths):
-        return "too short: input_lengths < target_lengths"
+    if available is not None and lengths is not None:
+        short = sum(wanted > given for wanted, given in zip(lengths, available, strict=False))
+        if 2 * short > len(lengths):
+            return "too short: input_lengths < target_lengths"
     blank = blank if isinstance(blank, int) else 0
     return f"holds blank: blank={blank}" if _is_plain(targets) and _holds(targets, lengths, blank) else ""
 

@@ -167,7 +167,7 @@ class ConstantData(Rule):
         history = view.history(place.node, role=place.role)
         kind = "target" if view.flow.vertices[place].type == "target" else "input"
         summary = f"All samples of a batch have the same {kind}: {place.node} does not vary in any batch looked at."
-        if float(np.ptp(history.of("mean"))) > 0:
+        if np.ptp(history.of("mean")) > 0:
             summary += " Between batches it does: the data seems to be sorted by it, and not shuffled."
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.9)

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.curves import Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History, Values
+from stepscope.analysis.robust import NORMAL, deviation
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -130,8 +131,8 @@ class DataShift(Rule):
         before, after = curve.values[max(0, place - _WINDOW) : place], curve.values[place : place + _WINDOW // 2]
         if len(before) < _WINDOW or not len(after):
             return False
-        spread = 1.4826 * float(np.median(np.abs(before - np.median(before))))
-        return float(np.median(after)) > max(float(before.max()), float(np.median(before)) + self.deviations * spread)
+        limit = max(float(before.max()), float(np.median(before)) + self.deviations * deviation(before))
+        return float(np.median(after)) > limit
 
     def _finding(self, view: View, history: History, place: int, then: str) -> Finding:
         step = int(history.steps[place])
@@ -153,5 +154,5 @@ def _levels(values: Values) -> tuple[Values, Values, Values]:
     """For each point that has enough neighbours: the medians before and after it, and how far both sides spread."""
     windows = np.lib.stride_tricks.sliding_window_view(values, _WINDOW)
     level = np.median(windows, axis=1)
-    spread = 1.4826 * np.median(np.abs(windows - level[:, None]), axis=1)
+    spread = NORMAL * np.median(np.abs(windows - level[:, None]), axis=1)
     return level[:-_WINDOW], level[_WINDOW:], np.maximum(spread[:-_WINDOW], spread[_WINDOW:])

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.curves import loss_curves
+from stepscope.analysis.curves import Curve, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.robust import deviation
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -28,7 +29,8 @@ class ExtremeBatch(Rule):
 
     How it is measured: the largest absolute value of each input and target that feeds a loss, in each step against the
     median of the steps and its median absolute deviation. At most a tenth of the steps may be so: a variable that is
-    extreme now and then by its nature has a wide deviation, and is left alone.
+    extreme now and then by its nature has a wide deviation, and is left alone. Where no loss jumps in that step, nor is
+    larger from then on, it is worth knowing only.
 
     Or a loss is a sum over its targets (``reduction="sum"``), weighs the same in all steps, and at most a tenth of the
     steps have several times as many targets as usual: these take steps as many times as long.
@@ -40,8 +42,8 @@ class ExtremeBatch(Rule):
     Attributes:
         factor: times the median. Source: gradglass's 5 for losses, four times over, since targets have long tails.
         deviations: times the median absolute deviation (1.4826 MAD). Source: ten times the usual 3.
-        felt: by how many deviations a loss must differ from its median there, or it is worth knowing only; it also
-            counts if the loss is larger from then on. Source: of ours; sound nets take such a batch now and then.
+        felt: by how many median absolute deviations (1.4826 MAD) a loss must differ from its median there. Source: of
+            ours; sound nets take such a batch now and then.
         longer: how many times the usual number of targets. Source: of ours; the last batch of an epoch is smaller.
     """
 
@@ -91,8 +93,7 @@ class ExtremeBatch(Rule):
         if len(sizes) < _LEAST or not np.isfinite(sizes).all():
             return
         usual = float(np.median(sizes))
-        spread = 1.4826 * float(np.median(np.abs(sizes - usual)))
-        high = np.flatnonzero((sizes > self.factor * usual) & (sizes - usual > self.deviations * spread))
+        high = np.flatnonzero((sizes > self.factor * usual) & (sizes - usual > self.deviations * deviation(sizes)))
         if usual <= 0 or not 0 < len(high) <= _MOST_SHARE * len(sizes):
             return
         step = int(history.steps[high[0]])
@@ -101,20 +102,19 @@ class ExtremeBatch(Rule):
         named = kind if place.node == kind else f"{kind} {place.node}"
         summary = f"The {named} goes up to {sizes[high[0]]:.3g} at step {step}, where {usual:.3g} is usual{more}."
         shown = [evidence(history, "abs_max", f"{sizes[high[0]]:.3g} at step {step}")]
-        level: Level = "warning" if view.broken or self._is_felt(view, step) else "info"
+        is_felt = view.broken or any(_has_risen(curve, step) or self._jumps(curve, step) for curve in loss_curves(view))
+        level: Level = "warning" if is_felt else "info"
         yield self.finding(view, place.node, level, summary, shown, step=step, confidence=0.85)
 
-    def _is_felt(self, view: View, step: int) -> bool:
-        """Whether a loss jumps there as well, or is larger from then on."""
-        for curve in loss_curves(view):
-            here = np.flatnonzero(curve.steps == step)
-            others = curve.values[curve.steps != step]
-            if len(here) and len(others) and np.isfinite(others).all():
-                centre = float(np.median(others))
-                spread = 1.4826 * float(np.median(np.abs(others - centre)))
-                later = curve.values[here[0] + 1 :]
-                if abs(float(curve.values[here[0]]) - centre) > self.felt * spread or (
-                    len(later) and float(np.median(later)) > float(np.median(curve.values[: here[0] + 1]))
-                ):
-                    return True
-        return False
+    def _jumps(self, curve: Curve, step: int) -> bool:
+        """Whether a loss is far from its median in that step."""
+        here, others = curve.values[curve.steps == step], curve.values[curve.steps != step]
+        if not len(here) or not len(others) or not np.isfinite(others).all():
+            return False
+        return bool(abs(here[0] - np.median(others)) > self.felt * deviation(others))
+
+
+def _has_risen(curve: Curve, step: int) -> bool:
+    """Whether a loss is larger after a step than up to it."""
+    later, before = curve.values[curve.steps > step], curve.values[curve.steps <= step]
+    return bool(len(later) and len(before) and np.median(later) > np.median(before))

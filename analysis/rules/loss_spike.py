@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.curves import Curve, loss_curves, running_median
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.robust import NORMAL, deviation
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -59,7 +60,7 @@ class LossSpike(Rule):
         if len(curve) < _LEAST:
             return []
         middle = running_median(curve.values, 11)
-        spread = 1.4826 * running_median(np.abs(curve.values - middle), 11) + 1e-12
+        spread = NORMAL * running_median(np.abs(curve.values - middle), 11) + 1e-12
         excess = curve.values - middle
         high = (excess > self.deviations * spread) & (excess > (self.factor - 1) * np.abs(middle))
         high &= excess > self.part * abs(curve.start)
@@ -71,8 +72,7 @@ class LossSpike(Rule):
         """What is far above the steps before a spike."""
         before = curve.values[max(0, index - _AROUND) : index]
         middle = float(np.median(before))
-        spread = 1.4826 * float(np.median(np.abs(before - middle)))
-        return middle + max(self.deviations * spread, (self.factor - 1) * abs(middle))
+        return middle + max(self.deviations * deviation(before), (self.factor - 1) * abs(middle))
 
     def _comes_back(self, curve: Curve, index: int) -> bool:
         """Whether it returns to where it was, at some time."""

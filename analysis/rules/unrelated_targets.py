@@ -56,6 +56,7 @@ class UnrelatedTargets(Rule):
         level: the part of the constant answer's loss that counts as no better. Source: of ours; a net that learns
             single samples by heart is a little better.
         far: times the loss of a constant answer, from which on the training has blown up, whatever the data.
+            Source: of ours; wrong targets cost a few times as much.
         samples: fewer different ones prove nothing.
     """
 

@@ -135,7 +135,7 @@ def test_bytes_for_a_frozen_net(largest: float, told: bool, tmp_path: Path) -> N
         return largest * x.sigmoid(), y
 
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, lr=1e-4, steps=12)
-    assert any("bytes" in one.summary for one in findings(trial, "input-scale")) == told
+    assert any("bytes" in one.summary for one in findings(trial, "pretrained-input")) == told
 
 
 @pytest.mark.parametrize(("hidden", "told"), [(0.9, True), (0.2, False)])
@@ -153,7 +153,7 @@ def test_an_augmentation_that_hides_nearly_all(hidden: float, told: bool, tmp_pa
             if number % 4 == 3:
                 with recorder.step("validation"), torch.no_grad():
                     F.cross_entropy(model(points), labels)
-    found = findings(open_trial(tmp_path / "trial"), "input-scale")
+    found = findings(open_trial(tmp_path / "trial"), "evaluation-inputs")
     assert any("masks nearly all" in one.summary for one in found) == told
 
 

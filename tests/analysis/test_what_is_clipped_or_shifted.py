@@ -123,7 +123,7 @@ def test_an_input_with_an_offset_into_a_frozen_net(mean: float, told: bool, tmp_
         return points + mean, labels
 
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data, lr=1e-3, steps=12)
-    assert any("not centred" in one.summary for one in findings(trial, "input-scale")) == told
+    assert any("not centred" in one.summary for one in findings(trial, "pretrained-input")) == told
 
 
 @pytest.mark.parametrize("sees", [True, False])

@@ -1,0 +1,104 @@
+"""The rule ``evaluation-inputs``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.history import History
+from stepscope.analysis.loss_inputs import is_floating
+from stepscope.analysis.robust import median
+from stepscope.analysis.rule import Rule
+from stepscope.analysis.view import View, evidence
+
+Mask = NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class EvaluationInputs(Rule):
+    """Steps that only evaluate get inputs of another kind than those of the training.
+
+    Symptom: the training goes well, and what it learned is of no use in validation, from the first epoch on.
+
+    How it is measured: mean, standard deviation and the share of zeros of an input, in the median of the steps of a
+    kind that only evaluates, are compared with those of the training.
+
+    Causes: one of the two is not normalised, or with other numbers; an augmentation that hides nearly all; training
+    data that cover a small part of what the others do.
+
+    Remedy: prepare both with the same function, but for the augmentation; look at a sample of each.
+
+    Source: RT-DETR issue 312 and fastai issue 3281, validations that were not normalised.
+
+    Attributes:
+        shift, stretch: how many standard deviations (within the batches, or of their means, if that is more) the mean
+            may lie beside that of the training, and how many times its standard deviation may be another one. Source:
+            of ours; samples of the same data differ by a small part of one.
+        masked: the part of an input that is zero in training and not in evaluation. Source: of ours; masked
+            autoencoders hide more, but see the whole only as a target.
+    """
+
+    name = "evaluation-inputs"
+    causes = "The training data are normalised and the others are not, or with other numbers."
+    remedy = "Give both kinds of steps the same normalisation, with the numbers of the training data."
+    shift: float = 3.0
+    stretch: float = 5.0
+    masked: float = 0.5
+
+    def check(self, view: View) -> Iterable[Finding]:
+        for place in view.all_flow.of_type("input"):
+            yield from self._of(view, place)
+
+    def _of(self, view: View, place: Place) -> Iterable[Finding]:
+        trained, every = (
+            view.history(place.node, role=place.role),
+            view.history(place.node, role=place.role, training=False),
+        )
+        kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
+        for kind in dict.fromkeys(kinds.values()) if len(trained) and is_floating(view, place) else ():
+            mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
+            if mine.any() and (hidden := self._holes(trained, every, mine)) is not None:
+                yield self._masked(view, place, kind, every, *hidden)
+            elif mine.any() and self._is_other(trained, every, mine):
+                yield self._other(view, place, kind, trained, every, mine)
+
+    def _is_other(self, trained: History, every: History, mine: Mask) -> bool:
+        spread, other = median(trained.of("std")), median(every.of("std")[mine])
+        moved = abs(median(every.of("mean")[mine]) - median(trained.of("mean")))
+        around = max(spread, float(trained.of("mean").std()))  # batches of few samples differ among themselves
+        return spread > 0 and (moved > self.shift * around or not 1 / self.stretch < other / spread < self.stretch)
+
+    def _other(self, view: View, place: Place, kind: str, trained: History, every: History, mine: Mask) -> Finding:
+        means = median(trained.of("mean")), median(every.of("mean")[mine])
+        stds = median(trained.of("std")), median(every.of("std")[mine])
+        summary = (
+            f"{place.node} is not normalised alike: in training its mean is {means[0]:.3g} and its std {stds[0]:.3g}, "
+            f"in {kind} they are {means[1]:.3g} and {stds[1]:.3g}"
+            f"{'; or the training data cover a part of these only' if stds[0] < stds[1] else ''}."
+        )
+        shown = [evidence(every, "mean", "in all steps"), evidence(trained, "mean", "in training")]
+        return self.finding(
+            view, place.node, "warning", summary, shown, step=int(every.steps[mine][0]), confidence=0.85,
+        )  # fmt: skip
+
+    def _holes(self, trained: History, every: History, mine: Mask) -> tuple[float, float] | None:
+        """The part of an input that is zero in training, and where the net is evaluated, if they are far apart."""
+        zero, other = median(trained.of("zero_fraction")), median(every.of("zero_fraction")[mine])
+        return (zero, other) if zero - other > self.masked else None
+
+    def _masked(self, view: View, place: Place, kind: str, every: History, zero: float, other: float) -> Finding:
+        summary = (
+            f"{zero:.0%} of {place.node} are zero in training, and {other:.0%} in {kind}: an augmentation masks nearly "
+            f"all of it."
+        )
+        return self.finding(
+            view, place.node, "warning", summary, [evidence(every, "zero_fraction", "in all steps")],
+            step=view.training[0].number, confidence=0.8,
+            causes="Masks, crops or a dropout of the input that are too large, or come on top of each other.",
+            remedy="Look at some inputs as the model gets them, and hide less of them.",
+        )  # fmt: skip
