@@ -17,6 +17,7 @@ from stepscope.analysis.parameters import trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.view import View
 from stepscope.store import Step
+from stepscope.store.records import HELD_GRADIENTS, OPTIMIZER_STEP
 
 _LEAST, _MOST_STEPS = 10, 40
 _TURN = 0.8
@@ -31,7 +32,7 @@ def carried_on(view: View) -> str | None:
     """The weight whose gradient turns least, if it grows and most steps find it there; None if all is well."""
     if len(view.training) < _LEAST or fallen(view) > _FALL:
         return None
-    if not all(_is_usual(view, operation) for operation in ("optimizer step", "held gradients")):
+    if not all(_is_usual(view, operation) for operation in (OPTIMIZER_STEP, HELD_GRADIENTS)):
         return None
     if all(view.history(place.node, role=place.role).is_constant for place in view.flow.of_type("input")):
         return None  # the gradients of one full batch hardly turn, either

@@ -7,12 +7,19 @@ from typing import Literal
 
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.view import View
-from stepscope.store.records import SourceLine
+from stepscope.store.records import (
+    BACKWARD,
+    EARLY_CLIPPING,
+    HELD_GRADIENTS,
+    OPTIMIZER_STEP,
+    ZERO_GRAD,
+    SourceLine,
+)
 
 LineOf = Literal["node", "loss", "optimizer", "attention", "gradients"]
 """What the findings of a rule are about, unless one says so itself."""
 
-_NOT_CLIPPING = ("backward", "zero_grad", "optimizer step", "clipping before backward", "held gradients")
+_NOT_CLIPPING = (BACKWARD, ZERO_GRAD, OPTIMIZER_STEP, EARLY_CLIPPING, HELD_GRADIENTS)
 
 
 def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
@@ -21,7 +28,7 @@ def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
     if about == "loss":
         found = line_of_loss(view, node)
     elif about == "optimizer":
-        found = line_of_step(view, "optimizer step") or line_of_step(view, "backward")
+        found = line_of_step(view, OPTIMIZER_STEP) or line_of_step(view, BACKWARD)
     elif about == "gradients":
         found = next((site.source for site in _steps(view) if site.operation not in _NOT_CLIPPING), None)
     elif about == "attention":

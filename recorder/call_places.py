@@ -3,11 +3,7 @@
 from __future__ import annotations
 
 from stepscope.recorder.frames import Place, calling_function, user_place
-
-BACKWARD, ZERO_GRAD, OPTIMIZER_STEP = "backward", "zero_grad", "optimizer step"
-EARLY_CLIPPING = "clipping before backward"
-HELD = "held gradients"
-"""A ``backward`` that adds to what an earlier step has left: no ``zero_grad`` came in between."""
+from stepscope.store.records import BACKWARD, ZERO_GRAD
 
 
 class CallPlaces:

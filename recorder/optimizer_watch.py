@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from stepscope.recorder.call_places import OPTIMIZER_STEP
 from stepscope.recorder.elements import elements
 from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.memory import Rank
 from stepscope.recorder.named import Named
 from stepscope.recorder.optimizer_state import states_of
+from stepscope.store.records import OPTIMIZER_STEP
 
 if TYPE_CHECKING:
     from stepscope.recorder.session import StepSession

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from stepscope.recorder.attention import ATTENTION, AttentionWatch
-from stepscope.recorder.call_places import BACKWARD, EARLY_CLIPPING, HELD, CallPlaces
+from stepscope.recorder.call_places import CallPlaces
 from stepscope.recorder.categories import balanced_samples
 from stepscope.recorder.compiled import uncompiled
 from stepscope.recorder.gradient_watch import GradientWatch
@@ -35,7 +35,7 @@ from stepscope.recorder.targets import LossTerms, TargetFinder
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.tracer import UNSEEN, Listener, Tracer
 from stepscope.recorder.watched import Watched, WatchedTensor
-from stepscope.store.records import TensorType
+from stepscope.store.records import BACKWARD, EARLY_CLIPPING, HELD_GRADIENTS, TensorType
 
 
 class StepSession(Listener):
@@ -246,7 +246,7 @@ class StepSession(Listener):
         self.calls.note(BACKWARD)
         with UNSEEN():
             if self.backward_calls == 1 and self.leaves.hold_gradients():
-                self.calls.note(HELD)
+                self.calls.note(HELD_GRADIENTS)
         self.gradients.look()
         self.gradients.probing = False
         self.leaves.before_backward(grouped=bool(self.gradients.loss_group))

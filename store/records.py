@@ -143,6 +143,14 @@ class Edge:
     differentiable: bool
 
 
+BACKWARD, ZERO_GRAD, OPTIMIZER_STEP = "backward", "zero_grad", "optimizer step"
+EARLY_CLIPPING = "clipping before backward"
+HELD_GRADIENTS = "held gradients"
+"""What a call of the kind ``step`` may be, besides what wrote to gradients. The last: a ``backward`` that adds to what
+an earlier step has left, as no ``zero_grad`` came in between.
+"""
+
+
 @dataclass(frozen=True)
 class Call:
     """A call in the user's code that is worth knowing, although what it made has no name.

@@ -17,6 +17,7 @@ from stepscope.analysis.own_sums import OwnSums, norms, own_sums, sums_of_groups
 from stepscope.analysis.parameters import is_unchanged, learning, listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import BACKWARD
 
 _LEAST = 5
 
@@ -97,7 +98,7 @@ class AccumulatedGradients(Rule):
         return self.finding(
             view, first.node, "warning" if against < self.against else "info", summary, shown,
             step=view.training[0].number, nodes=[found.node for found in others], confidence=0.9,
-            source=line_of_step(view, "backward"), causes="All gradients are set to zero once, before both losses.",
+            source=line_of_step(view, BACKWARD), causes="All gradients are set to zero once, before both losses.",
             remedy="Call zero_grad() of an optimizer right before backward() of its own loss.",
         )  # fmt: skip
 
@@ -135,7 +136,7 @@ class AccumulatedGradients(Rule):
         shown = [evidence(history, "norm", "carried on from step to step")]
         return self.finding(
             view, bias, "error", summary, shown, step=int(history.steps[0]), confidence=0.97,
-            source=line_of_step(view, "backward"), nodes=[node for node in held if node != bias],
+            source=line_of_step(view, BACKWARD), nodes=[node for node in held if node != bias],
         )  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import learning
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import BACKWARD
 
 _HALF = 0.5
 
@@ -105,5 +106,5 @@ class DiscardedGradients(Rule):
         return self.finding(
             view, bias, "error", summary, shown, step=view.training[0].number, confidence=0.95, causes=causes,
             remedy=remedy, nodes=[node for node in learning(view) if node != bias],
-            source=line_of_step(view, "backward"),
+            source=line_of_step(view, BACKWARD),
         )  # fmt: skip

@@ -19,7 +19,7 @@ from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.same_way import same_way
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import SourceLine
+from stepscope.store.records import BACKWARD, SourceLine
 
 _FIRST = 5
 _LEAST_STEPS = 50
@@ -246,7 +246,7 @@ def _added_up(view: View) -> tuple[str, SourceLine | None]:
     calls = len(view.training[0].iterations)
     weights = [view.history(loss.node, "gradient", role=loss.role).of("mean") for loss in view.objectives]
     if calls > 2 and weights and all(len(weight) and bool(np.all(weight == 1)) for weight in weights):
-        return f" The gradients of {calls} batches are added up, not averaged.", line_of_step(view, "backward")
+        return f" The gradients of {calls} batches are added up, not averaged.", line_of_step(view, BACKWARD)
     return "", None
 
 

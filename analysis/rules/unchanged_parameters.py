@@ -26,7 +26,7 @@ from stepscope.analysis.parameters import (
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import SourceLine
+from stepscope.store.records import ZERO_GRAD, SourceLine
 
 _NOTHING = 1e-6
 """The part of the largest gradient of all parameters that counts as none: ten times the rounding of float32."""
@@ -109,7 +109,7 @@ class UnchangedParameters(Rule):
             f"Nothing is trained: none of the {len(still)} parameters changes in {len(view.training)} training steps "
             f"although gradients are computed; {why}{told}."
         )
-        line = None if arrives else line_of_step(view, "zero_grad")
+        line = None if arrives else line_of_step(view, ZERO_GRAD)
         return self._at(view, still, "error", summary, line)
 
     def _some(self, view: View, still: list[Parameter]) -> Finding:
