@@ -32,7 +32,7 @@ from stepscope.analysis.rules.dtype_range import DtypeRange
 from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.early_clipping import EarlyClipping
 from stepscope.analysis.rules.entropy_sign import EntropySign
-from stepscope.analysis.rules.evaluation_inputs import EvaluationInputs
+from stepscope.analysis.rules.evaluation_data import EvaluationData
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
@@ -76,6 +76,7 @@ from stepscope.analysis.rules.missing_bias import MissingBias
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
+from stepscope.analysis.rules.no_backward import NoBackward
 from stepscope.analysis.rules.no_gradient import NoGradient
 from stepscope.analysis.rules.non_finite import NonFinite
 from stepscope.analysis.rules.opposed_sides import OpposedSides
@@ -85,10 +86,12 @@ from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.oversmoothing import Oversmoothing
 from stepscope.analysis.rules.own_backward import OwnBackward
 from stepscope.analysis.rules.partial_leak import PartialLeak
+from stepscope.analysis.rules.penalised_copies import PenalisedCopies
 from stepscope.analysis.rules.positive_weights import PositiveWeights
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.pretrained_input import PretrainedInput
 from stepscope.analysis.rules.rare_updates import RareUpdates
+from stepscope.analysis.rules.recurring_targets import RecurringTargets
 from stepscope.analysis.rules.repeated_batch import RepeatedBatch
 from stepscope.analysis.rules.repeated_randomness import RepeatedRandomness
 from stepscope.analysis.rules.representation_collapse import RepresentationCollapse
@@ -153,6 +156,7 @@ RULES: dict[str, type[Rule]] = {
         LabelsOfOthers,
         TermsWithoutGradient,
         UnevenMeans,
+        PenalisedCopies,
         GreatestAnswer,
         SwappedShares,
         SumBeforeLogarithm,
@@ -169,6 +173,7 @@ RULES: dict[str, type[Rule]] = {
         RareUpdates,
         GradientCut,
         NoGradient,
+        NoBackward,
         ModuleNeverCalled,
         MissingNonlinearity,
         IgnoredInput,
@@ -180,8 +185,9 @@ RULES: dict[str, type[Rule]] = {
         ConstantOutput,
         DeadUnits,
         ExplodingGradient,
+        RecurringTargets,
         InputScale,
-        EvaluationInputs,
+        EvaluationData,
         PretrainedInput,
         InputDrift,
         LearningRate,

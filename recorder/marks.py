@@ -92,6 +92,8 @@ def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Nam
         note_mask(made, args, trace)
     if name in ("sub", "rsub") and made.dtype == torch.uint8:
         return "wraps"
+    if name in ("add", "radd") and (sign := mark_of_sum(made, trace)):  # of a likelihood and a penalty
+        return sign
     return _of_shapes(name, made, args, trace) or mark_of_term(name, made, args, trace)
 
 

@@ -25,14 +25,20 @@ _EITHER = frozenset(["neg", "sub", "rsub"])
 """What makes a score of which the logarithm of its sigmoid may rightly become small: of a difference nobody knows."""
 _FIRST_COUNTS = frozenset(["sub", "min", "minimum", "div", "truediv"])
 """Where several arguments learn: a density and its normalisation, a ratio and its clipped copy."""
+_SIZES = frozenset(["pow", "square", "abs", "norm", "vector_norm", "linalg_norm", "linalg_vector_norm"])
 _FAR = 30
 
 
 class _Sign(NamedTuple):
-    """With which sign, and whether multiplied with data."""
+    """With which sign, and whether multiplied with data; or of a difference of two scores."""
 
     value: int
     weighted: bool
+    paired: bool = False
+
+    @property
+    def how(self) -> str:
+        return "pair" if self.paired else "weighted" if self.weighted else "alone"
 
 
 def note_factor(made: torch.Tensor, args: tuple[Any, ...], trace: Trace) -> None:
@@ -48,7 +54,7 @@ def mark_of_sum(made: torch.Tensor, trace: Trace) -> str:
     sign = _sign_of_logarithm(trace, trace.node(made))
     if sign is None:
         return ""
-    return f"{'plus' if sign.value > 0 else 'minus'} log: {'weighted' if sign.weighted else 'alone'}"
+    return f"{'plus' if sign.value > 0 else 'minus'} log: {sign.how}"
 
 
 def _sign_of_logarithm(trace: Trace, node: int) -> _Sign | None:
@@ -57,8 +63,12 @@ def _sign_of_logarithm(trace: Trace, node: int) -> _Sign | None:
     for _ in range(_FAR):
         operation, parents = trace.operations[node], trace.parents[node]
         learning = [parent for parent in parents if trace.carries_grad[parent]]
+        if operation in _SUMS and len(learning) > 1:
+            learning = [parent for parent in learning if not _is_penalty(trace, parent)]
         if not learning:
             return None
+        if operation == "logsigmoid" and _is_of_pair(trace, learning[0]):
+            return _Sign(value, weighted, paired=True)
         if ending := _ending(trace, node, learning, passed[-2:]):
             return _Sign(value * ending, weighted)
         if not _is_monotone(operation, len(learning), is_first=learning[0] == parents[0]):
@@ -92,6 +102,29 @@ def _ending(trace: Trace, node: int, learning: list[int], passed: list[str]) -> 
         return -1
     is_density = len(passed) == 2 and passed[0] in _DIVISIONS and passed[1] == "neg"  # of a normal distribution
     return -1 if operation == "pow" and is_density and before in ("sub", "rsub") else 0
+
+
+def _is_of_pair(trace: Trace, node: int) -> bool:
+    """Whether a score is the difference of two that both learn: which one is to be the larger, nobody knows."""
+    return trace.operations[node] == "sub" and all(trace.carries_grad[parent] for parent in trace.parents[node])
+
+
+def _is_penalty(trace: Trace, node: int) -> bool:
+    """Whether a term is the size of some weights: it is made of no data."""
+    waiting = [node]
+    for _ in range(_FAR):
+        if not waiting:
+            return True
+        node = waiting.pop()
+        learning = [parent for parent in trace.parents[node] if trace.carries_grad[parent]]
+        if trace.operations[node] in _SIZES:
+            if any(trace.parents[parent] for parent in learning):
+                return False
+        elif trace.operations[node] in _KEEPS | _PRODUCTS | _SUMS and learning:
+            waiting += learning
+        else:
+            return False
+    return False
 
 
 def _is_share(trace: Trace, node: int) -> bool:

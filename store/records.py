@@ -171,7 +171,7 @@ class Call:
     * ``along first``: the first rows of a longer table, added along the first dimension: ``add(32)``, its length.
     * ``whole batch``: a reduction of a table to one number that is then added to what each sample has of its own.
     * ``plus log``, ``minus log``: a single number that is made of one logarithm of probabilities, with this sign:
-      ``mean(alone)``, or ``mean(weighted)`` with data.
+      ``mean(alone)``, or ``mean(weighted)`` with data; ``mean(pair)``: of the sigmoid of a difference of two scores.
     * ``own backward``: a function of the user's own, ``class F(torch.autograd.Function)``, where its result is used.
     * ``starts``: a slice, on the way to a loss, that begins later than what it was cut from: ``getitem(1)``.
     * ``no gradient``: a number that a loss adds, and that passes no gradient on although weights made it that learn;

@@ -131,13 +131,18 @@ class LearningRate(Rule):
         return layer.weight, ratio
 
     def _of_tables(self, view: View) -> Iterable[Finding]:
-        """Of nets without layers, all tables of vectors, say: only that they stand still."""
+        """Of nets without layers, all tables of vectors, say: that they stand still, or are thrown about."""
         every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if len(p.shape) > 1]
         known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
         part = fallen(view)
         steps = view.training[-1].number - view.training[0].number if view.training else 0
         is_short = steps >= _LEAST_STEPS and len(known) > 0 and _late(known) * steps < self.way
-        if known and part < _SLOW_FALL and (max(_medians(known)) < self.small or is_short):
+        if not known or part >= _SLOW_FALL:
+            return
+        ratio, layer = max(((float(np.median(ratios)), layer) for layer, ratios in known), key=lambda entry: entry[0])
+        if ratio > self.absurd and part < 0:
+            yield self._finding(view, layer.weight, ratio, part, "high")
+        elif max(_medians(known)) < self.small or is_short:
             ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
             yield self._finding(view, layer.weight, ratio, part, "low")
 

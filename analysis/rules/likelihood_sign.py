@@ -25,8 +25,10 @@ class LikelihoodSign(Rule):
 
     How it is measured: the loss is one number, made of one logarithm of probabilities (a log_softmax, a density of a
     normal distribution, the negative of a cross-entropy) by sums, means, selections and products, with a plus in all:
-    signs are counted along the calls. Multiplied with data, such as returns, it is worth knowing only, since these may
-    be costs; unless something that was recorded as a reward, return, score or accuracy falls meanwhile.
+    signs are counted along the calls; the size of weights may be added (a penalty). So is the logarithm of the sigmoid
+    of a difference of two scores: minimised, it has no end, whichever of the two is preferred. Multiplied with data,
+    such as returns, it is worth knowing only, since these may be costs; unless something that was recorded as a reward,
+    return, score or accuracy falls meanwhile.
 
     Causes: the minus of a policy gradient or a likelihood was forgotten, or is there twice.
 
@@ -49,7 +51,25 @@ class LikelihoodSign(Rule):
             loss = next((p for p in site.after if p in losses and view.flow.vertices[p].source == site.source), None)
             operation, _, weighted = site.operation.partition("(")
             if loss is not None and view.flow.vertices[loss].operation == operation and not _is_entropy(view, site):
-                yield self._finding(view, site, loss, is_weighted=weighted.startswith("weighted"))
+                if weighted.startswith("pair"):
+                    yield self._of_pair(view, site, loss)
+                else:
+                    yield self._finding(view, site, loss, is_weighted=weighted.startswith("weighted"))
+
+    def _of_pair(self, view: View, site: Site, loss: Place) -> Finding:
+        """The logarithm of the sigmoid of what one score is above another."""
+        sources = sorted(site.before, key=lambda place: view.position.get(place.node, 0))
+        made = list(dict.fromkeys(p.node for p in sources if view.flow.vertices[p].type == "calculated"))
+        summary = (
+            f"{loss.node} is the log-likelihood of a preference, log(sigmoid(difference of {' and '.join(made)})), "
+            f"with a plus, without a minus: descent turns the order around, without end (wrong sign?)."
+        )
+        history = view.history(loss.node, role=loss.role)
+        return self.finding(
+            view, loss.node, "warning", summary, [evidence(history, "mean", "to be made small")],
+            step=view.training[0].number, nodes=made[::-1], confidence=0.8, source=site.source,
+            remedy="Minimise the negative: -F.logsigmoid(preferred - other).mean().",
+        )  # fmt: skip
 
     def _finding(self, view: View, site: Site, loss: Place, *, is_weighted: bool) -> Finding:
         falling = self._falling(view)
@@ -84,6 +104,8 @@ class LikelihoodSign(Rule):
 def _is_entropy(view: View, site: Site) -> bool:
     """Whether a net's log-probabilities are of what it drew itself, and another one judges that, as in SAC."""
     for place in site.before:
+        if view.flow.vertices[place].type == "parameter":
+            continue
         others = {other for other in site.before if other.node != place.node and other.node in view.modules}
         if others & view.flow.downstream(view.flow.of_node(place.node), differentiable=True):
             return True

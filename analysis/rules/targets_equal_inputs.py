@@ -38,6 +38,9 @@ class TargetsEqualInputs(Rule):
     has the values of the target in all of the kept samples, or ones on a straight line with them (not most of its
     neurons: then a line goes on); where all inputs are targets, it is a reconstruction.
 
+    Where an input of floating numbers and the target are two tensors of the same numbers in all steps, and of the shape
+    of the prediction, it is worth knowing: pairs that were made without their noise look like that.
+
     Of nets that take noise away: what the prediction is compared with is the input itself, which was made in the step
     out of data and random numbers.
 
@@ -67,6 +70,7 @@ class TargetsEqualInputs(Rule):
                 yield from found
             yield from self._noisy(view, comparison, comparison.target)
             if comparison.operation not in _OF_CLASSES:
+                yield from self._copied(view, comparison, comparison.target)
                 continue
             yield from self._scaled(view, comparison, comparison.target)
             size = math.prod(comparison.target_shape)
@@ -86,6 +90,26 @@ class TargetsEqualInputs(Rule):
             is_whole = math.prod(shape) == math.prod(comparison.target_shape) > shape[0] if shape else False
             if is_whole and _is_multiple(view, place, target) and self._is_solved(view, comparison):
                 yield self._finding(view, target, place, "info", "The targets, in other units, seem to")
+
+    def _copied(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Inputs that come beside targets which are the very same numbers: as they are, no net has anything to do."""
+        for place in sorted(view.flow.upstream([comparison.prediction])):
+            if view.flow.vertices[place].type != "input" or place.node == target.node or not is_floating(view, place):
+                continue
+            history = view.history(place.node, role=place.role)
+            is_whole = comparison.shape == comparison.target_shape == view.shape(place, view.training[-1])
+            if is_whole and not history.is_constant and _are_equal(view, place, target):
+                summary = (
+                    f"{place.node} and {target.node} are the same numbers in every step. As a pair that is to be "
+                    f"learned (noisy and clean, small and large, before and after) they say nothing: was the noise "
+                    f"of strength zero?"
+                )
+                yield self.finding(
+                    view, target.node, "info", summary, [evidence(history, "mean", "that of the input as well")],
+                    step=int(history.steps[0]), nodes=[place.node, comparison.loss.node], confidence=0.6,
+                    causes="Pairs that were made with a noise, a blur or a mask of strength zero.",
+                    remedy="Look at a pair; an autoencoder may be given one tensor for both.",
+                )  # fmt: skip
 
     def _noisy(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """A net that is to take noise away, and is asked for what it is given, noise and all."""

@@ -22,7 +22,7 @@ def _learn_digits(lab: Lab, model: nn.Module, unseen: Batches) -> None:
 
 
 @broken(
-    rules=("evaluation-inputs",), words=("validation input", "than in training", "differ between"),
+    rules=("evaluation-data",), words=("validation input", "than in training", "differ between"),
     nodes=("input", "model.0"), onset=30,
 )  # fmt: skip
 def validation_not_normalised(lab: Lab) -> None:

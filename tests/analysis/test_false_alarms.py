@@ -506,7 +506,7 @@ def test_batches_that_differ_among_themselves_may_differ_from_those_evaluated(mo
             F.mse_loss(model(x + moved), y)
 
     trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=20, after=evaluate)
-    assert levels(trial, "evaluation-inputs") == ([] if moved == 0 else ["warning"])
+    assert levels(trial, "evaluation-data") == ([] if moved == 0 else ["warning"])
 
 
 @pytest.mark.parametrize("noisy", [True, False])

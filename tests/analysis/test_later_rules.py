@@ -101,8 +101,8 @@ def test_weights_that_are_stepped_now_and_then_are_fine(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("factor", "names"), [(1.0, []), (1.5, []), (10.0, ["input"])])
 def test_inputs_that_are_not_normalised_alike(factor: float, names: list[str], tmp_path: Path) -> None:
     findings = found(tmp_path, *net_and_optimizer(), nothing, factor=factor)
-    assert [f.node for f in of_rule(findings, "evaluation-inputs")] == names
-    assert all("in validation they are" in f.summary for f in of_rule(findings, "evaluation-inputs"))
+    assert [f.node for f in of_rule(findings, "evaluation-data")] == names
+    assert all("in validation they are" in f.summary for f in of_rule(findings, "evaluation-data"))
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_an_augmentation_that_hides_nearly_all(hidden: float, told: bool, tmp_pa
             if number % 4 == 3:
                 with recorder.step("validation"), torch.no_grad():
                     F.cross_entropy(model(points), labels)
-    found = findings(open_trial(tmp_path / "trial"), "evaluation-inputs")
+    found = findings(open_trial(tmp_path / "trial"), "evaluation-data")
     assert any("masks nearly all" in one.summary for one in found) == told
 
 

@@ -1,4 +1,4 @@
-"""The rule ``evaluation-inputs``."""
+"""The rule ``evaluation-data``."""
 
 from __future__ import annotations
 
@@ -20,16 +20,18 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
-class EvaluationInputs(Rule):
-    """Steps that only evaluate get inputs of another kind than those of the training.
+class EvaluationData(Rule):
+    """Steps that only evaluate get inputs, or targets, of another scale than those of the training.
 
-    Symptom: the training goes well, and what it learned is of no use in validation, from the first epoch on.
+    Symptom: the training goes well, and what it learned is of no use in validation, from the first epoch on; or the
+    loss there is of another size, and hardly moves.
 
-    How it is measured: mean, standard deviation and the share of zeros of an input, in the median of the steps of a
-    kind that only evaluates, are compared with those of the training.
+    How it is measured: mean and standard deviation of an input, or of a target that is not computed by a net, in the
+    median of the steps of a kind that only evaluates, are compared with those of the training; of inputs the share of
+    zeros, too.
 
-    Causes: one of the two is not normalised, or with other numbers; an augmentation that hides nearly all; training
-    data that cover a small part of what the others do.
+    Causes: one of the two is not normalised, or with other numbers; scaled predictions that are compared with raw
+    targets; an augmentation that hides nearly all; training data that cover a small part of what the others do.
 
     Remedy: prepare both with the same function, but for the augmentation; look at a sample of each.
 
@@ -43,7 +45,7 @@ class EvaluationInputs(Rule):
             autoencoders hide more, but see the whole only as a target.
     """
 
-    name = "evaluation-inputs"
+    name = "evaluation-data"
     causes = "The training data are normalised and the others are not, or with other numbers."
     remedy = "Give both kinds of steps the same normalisation, with the numbers of the training data."
     shift: float = 3.0
@@ -51,7 +53,7 @@ class EvaluationInputs(Rule):
     masked: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
-        for place in view.all_flow.of_type("input"):
+        for place in view.all_flow.of_type("input", "target"):
             yield from self._of(view, place)
 
     def _of(self, view: View, place: Place) -> Iterable[Finding]:
@@ -62,7 +64,8 @@ class EvaluationInputs(Rule):
         kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
         for kind in dict.fromkeys(kinds.values()) if len(trained) and is_floating(view, place) else ():
             mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
-            if mine.any() and (hidden := self._holes(trained, every, mine)) is not None:
+            is_target = view.all_flow.vertices[place].type == "target"
+            if mine.any() and not is_target and (hidden := self._holes(trained, every, mine)) is not None:
                 yield self._masked(view, place, kind, every, *hidden)
             elif mine.any() and self._is_other(trained, every, mine):
                 yield self._other(view, place, kind, trained, every, mine)
@@ -77,8 +80,8 @@ class EvaluationInputs(Rule):
         means = median(trained.of("mean")), median(every.of("mean")[mine])
         stds = median(trained.of("std")), median(every.of("std")[mine])
         summary = (
-            f"{place.node} is not normalised alike: in training its mean is {means[0]:.3g} and its std {stds[0]:.3g}, "
-            f"in {kind} they are {means[1]:.3g} and {stds[1]:.3g}"
+            f"{place.node} is not normalised (scaled) alike: in training its mean is {means[0]:.3g} and its std "
+            f"{stds[0]:.3g}, in {kind} they are {means[1]:.3g} and {stds[1]:.3g}"
             f"{'; or the training data cover a part of these only' if stds[0] < stds[1] else ''}."
         )
         shown = [evidence(every, "mean", "in all steps"), evidence(trained, "mean", "in training")]
