@@ -217,10 +217,10 @@ class Recorder:
     @guarded("watch()", raises=(RecorderError,))
     def watch(
         self,
-        model: nn.Module | Mapping[str, nn.Module] | list[nn.Module] | None = None,
+        model: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module] | None = None,
         optimizer: torch.optim.Optimizer
         | Mapping[str, torch.optim.Optimizer]
-        | list[torch.optim.Optimizer]
+        | Sequence[torch.optim.Optimizer]
         | None = None,
         *,
         include: Given | Sequence[Given] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeVar
 
@@ -119,7 +119,7 @@ def _named(default: str, given: object, expected: type[Thing]) -> Iterable[tuple
         return
     if isinstance(given, Mapping):
         pairs = [(str(name), thing) for name, thing in given.items()]
-    elif isinstance(given, (list, tuple)):
+    elif isinstance(given, Sequence) and not isinstance(given, str):
         pairs = [(type(thing).__name__.lower(), thing) for thing in given]
         if default == "optimizer":
             pairs = [(f"{default}.{i}" if len(given) > 1 else default, t) for i, t in enumerate(given)]

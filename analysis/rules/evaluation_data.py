@@ -62,12 +62,16 @@ class EvaluationData(Rule):
             view.history(place.node, role=place.role, training=False),
         )
         kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
-        for kind in dict.fromkeys(kinds.values()) if len(trained) and is_floating(view, place) else ():
+        is_target = view.all_flow.vertices[place].type == "target"
+        if not len(trained) or not is_floating(view, place) or (is_target and _is_yes_or_no(every)):
+            return
+        for kind in dict.fromkeys(kinds.values()):
             mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
-            is_target = view.all_flow.vertices[place].type == "target"
-            if mine.any() and not is_target and (hidden := self._holes(trained, every, mine)) is not None:
+            if not mine.any() or (is_target and not _have_one_shape(view, place, kind)):
+                continue
+            if not is_target and (hidden := self._holes(trained, every, mine)) is not None:
                 yield self._masked(view, place, kind, every, *hidden)
-            elif mine.any() and self._is_other(trained, every, mine):
+            elif self._is_other(trained, every, mine):
                 yield self._other(view, place, kind, trained, every, mine)
 
     def _is_other(self, trained: History, every: History, mine: Mask) -> bool:
@@ -105,3 +109,15 @@ class EvaluationData(Rule):
             causes="Masks, crops or a dropout of the input that are too large, or come on top of each other.",
             remedy="Look at some inputs as the model gets them, and hide less of them.",
         )  # fmt: skip
+
+
+def _is_yes_or_no(history: History) -> bool:
+    """Whether it is a share, of whose mean the other data may rightly have another one (balanced, or as it comes)."""
+    return bool(np.all((history.of("min") >= 0) & (history.of("max") <= 1)))
+
+
+def _have_one_shape(view: View, place: Place, kind: str) -> bool:
+    """Whether a sample has the same shape in training and in a kind of steps: else it is something else."""
+    other = next(step for step in view.steps if step.kind == kind and view.shape(place, step) is not None)
+    shapes = view.shape(place, view.training[-1]), view.shape(place, other)
+    return all(shape is not None for shape in shapes) and len({(shape or ())[1:] for shape in shapes}) == 1

@@ -75,7 +75,7 @@ class RecurringTargets(Rule):
         for period in (steps[again] - steps[0]).tolist():
             later = np.searchsorted(steps, steps + period)
             found = np.array([(one, two) for one, two in enumerate(later) if two < len(steps)], np.intp).reshape(-1, 2)
-            found = found[steps[found[:, 1]] == steps[found[:, 0]] + period]
+            found = np.compress(steps[found[:, 1]] == steps[found[:, 0]] + period, found, axis=0)
             if len(found) >= self.least and (rows[found[:, 0]] == rows[found[:, 1]]).all():
                 return found
         return None
