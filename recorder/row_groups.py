@@ -15,6 +15,7 @@ from stepscope.recorder.named import Named, dtype_name
 from stepscope.recorder.small_tensors import LARGEST, MOST, Alike, measure_small, room_for
 from stepscope.recorder.statistics import Measured, Survey, bytes_of_results, combined, survey
 
+_REAL = (torch.float32, torch.float64)
 _AS_FLOAT32 = (torch.float32, torch.bfloat16, torch.float16)
 
 Row = tuple[Named, str]
@@ -227,12 +228,14 @@ def stack_of(tensors: list[torch.Tensor], batch_dim: int | None) -> torch.Tensor
 
 def as_real(tensor: torch.Tensor) -> torch.Tensor:
     """A dense float32 or float64 tensor of the same elements; the magnitudes of complex ones."""
+    if tensor.dtype in _REAL and tensor.layout == torch.strided:  # most are: nothing else is asked of them
+        return tensor
     if tensor.layout != torch.strided:
         tensor = tensor.to_dense()
     if tensor.is_quantized:
         tensor = tensor.dequantize()
     if tensor.is_complex():
         tensor = tensor.abs()
-    if tensor.dtype in (torch.float32, torch.float64):
+    if tensor.dtype in _REAL:
         return tensor
     return tensor.to(torch.float32 if tensor.is_floating_point() else torch.float64)

@@ -46,7 +46,7 @@ def trained(folder: Path, change: Change, *first: nn.Module) -> tuple[Finding, .
     """Train, with these layers first; from the step ``CHANGE`` on, ``change`` has its hand in each batch."""
     run = Run()
     run.net = nn.Sequential(*first, *run.net)
-    with Recorder(folder, trial="t", schedule=1, strict=True) as recorder:
+    with Recorder(folder, trial="t", schedule=2, strict=True) as recorder:
         recorder.watch(run.net, run.optimizer)
         for number in range(STEPS):
             x, y = run.batch()

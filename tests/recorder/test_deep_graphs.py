@@ -151,7 +151,7 @@ def test_work_grows_in_proportion(program: Program, tmp_path: Path) -> None:
             program(step, size)
 
     record(1)  # what is done once only
-    nothing, small, large = (effort(lambda size=size: record(size)) for size in (2, 60, 240))
+    nothing, small, large = (effort(lambda size=size: record(size)) for size in (2, 40, 160))
     assert large - nothing < 1.5 * 4 * (small - nothing)
 
 
@@ -160,8 +160,8 @@ def test_ten_thousand_operations_between_two_names(tmp_path: Path) -> None:
     assert draw(lambda step: chain(step, 10_000), tmp_path) == {"x -> y", "y -> loss"}
 
 
-def test_ten_thousand_custom_functions_between_two_names(tmp_path: Path) -> None:
-    assert draw(lambda step: custom_functions(step, 5_000), tmp_path) == {"x -> y"}
+def test_thousands_of_custom_functions_between_two_names(tmp_path: Path) -> None:
+    assert draw(lambda step: custom_functions(step, 2_000), tmp_path) == {"x -> y"}
 
 
 @pytest.mark.supports("Size", "5,000 named tensors in a step")
@@ -175,7 +175,7 @@ def test_five_thousand_names(tmp_path: Path) -> None:
 
 
 def test_thousands_of_names_behind_one_chain(tmp_path: Path) -> None:
-    assert draw(lambda step: names_behind_one_chain(step, 3_000), tmp_path) == {f"x -> y{n}" for n in range(3_000)}
+    assert draw(lambda step: names_behind_one_chain(step, 2_000), tmp_path) == {f"x -> y{n}" for n in range(2_000)}
 
 
 def test_a_sum_of_many_names(tmp_path: Path) -> None:

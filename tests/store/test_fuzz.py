@@ -123,7 +123,7 @@ def folder(group: Path) -> Path:
     return group / GOLDEN.name
 
 
-@pytest.mark.parametrize("start", range(0, 160, 20))
+@pytest.mark.parametrize("start", range(0, 80, 20))
 def test_mutations(group: Path, start: int) -> None:
     before = _memory()
     with _only_inside(group):

@@ -407,7 +407,7 @@ def _mutate_and_repair(source: Path, folder: Path, seed: int) -> None:
 @pytest.mark.supports(
     "What was recorded is kept", "damaged files are repaired: what could be read before can be read after"
 )
-@pytest.mark.parametrize("start", range(0, 200, 10))
+@pytest.mark.parametrize("start", range(0, 80, 10))
 def test_mutations(small: Path, tmp_path: Path, start: int) -> None:
     for seed in range(start, start + 10):
         _mutate_and_repair(small, tmp_path, seed)

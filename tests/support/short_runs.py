@@ -15,6 +15,7 @@ from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
 
 Batch = tuple[torch.Tensor, ...]
+_LONG = 60
 
 
 def record(
@@ -26,17 +27,20 @@ def record(
     optimizer: Any = None,
     lr: float = 1e-2,
     steps: int = 30,
-    every: int = 1,
+    every: int | None = None,
     train: Callable[[torch.Tensor, Any], None] | None = None,
     after: Callable[[Recorder], None] | None = None,
 ) -> Trial:
     """Train and record; ``loss_of(inputs, targets)`` computes the loss of what ``data(number)`` gave before the step.
 
-    Without ``data`` it is ``loss_of(number, step)``.
+    Without ``data`` it is ``loss_of(number, step)``. Of long runs every second step is recorded, unless told otherwise:
+    what a test takes is mostly the recording.
     """
     if optimizer is None:
         optimizer = torch.optim.Adam((p for p in model.parameters() if p.requires_grad), lr=lr)
-    with Recorder(folder, trial="trial", schedule=Every(every), strict=True, if_exists="overwrite") as recorder:
+    with Recorder(
+        folder, trial="trial", schedule=Every(every or (2 if steps >= _LONG else 1)), strict=True, if_exists="overwrite"
+    ) as recorder:
         recorder.watch(model, optimizer)
         for number in range(steps):
             batch = data(number) if data is not None else ()
