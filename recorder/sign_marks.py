@@ -106,7 +106,10 @@ def _ending(trace: Trace, node: int, learning: list[int], passed: list[str]) -> 
 
 def _is_of_pair(trace: Trace, node: int) -> bool:
     """Whether a score is the difference of two that both learn: which one is to be the larger, nobody knows."""
-    return trace.operations[node] == "sub" and all(trace.carries_grad[parent] for parent in trace.parents[node])
+    if trace.operations[node] != "sub" or not all(trace.carries_grad[parent] for parent in trace.parents[node]):
+        return False
+    behind = {trace.parents[parent] for parent in trace.parents[node]}
+    return len(behind) > 1  # and not two columns of one output, as a GAN may have
 
 
 def _is_penalty(trace: Trace, node: int) -> bool:

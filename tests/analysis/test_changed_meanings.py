@@ -59,7 +59,7 @@ def test_columns_in_another_order(way: str, tmp_path: Path) -> None:
             return x[:, [5, 0, 4, 1, 3, 2]], y
         return x, 3 * y if number >= CHANGE and way == "harder" else y
 
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x)[:, 0], y), batches, steps=STEPS)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x)[:, 0], y), batches, steps=STEPS, every=1)
     found = findings(trial, "meaning-shift")
     assert [finding.node for finding in found] == (["input"] if way == "columns" else [])
     assert all(finding.step in (CHANGE, CHANGE + 1) for finding in found)  # one noisy batch more or less
@@ -78,7 +78,13 @@ def test_words_that_are_numbered_otherwise(way: str, tmp_path: Path) -> None:
         return tokens[:, :-1], tokens[:, 1:]
 
     trial = record(
-        tmp_path, model, lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()), texts, steps=STEPS, lr=3e-2
+        tmp_path,
+        model,
+        lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten()),
+        texts,
+        steps=STEPS,
+        every=1,
+        lr=3e-2,
     )
     found = findings(trial, "meaning-shift")
     assert [finding.step for finding in found] == ([CHANGE] if way == "renumbered" else [])

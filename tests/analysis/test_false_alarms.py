@@ -105,7 +105,7 @@ def test_a_gradient_that_comes_back_to_what_it_was_at_first_has_not_exploded(tmp
         return x, x[:, :2] * (1 if number < 45 else 3)
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.8)
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, optimizer=optimizer, steps=60)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, optimizer=optimizer, steps=60, every=1)
     norms = trial.series("model.weight", quantity="gradient", statistic="norm").values
     assert norms[45] > 1000 * float(sorted(norms[:30])[15]), "else the run does not need the condition"
     assert findings(trial, "exploding-gradient") == []
@@ -141,7 +141,7 @@ def test_a_wild_batch_that_harms_nothing_is_worth_knowing(thrown_back: bool, lev
         start()
 
     optimizer.step = step  # type: ignore[method-assign, assignment]
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60, optimizer=optimizer)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60, every=1, optimizer=optimizer)
     assert only(trial, "loss-spike").level == level
 
 
@@ -153,7 +153,7 @@ def test_a_jump_is_judged_when_some_steps_have_followed(steps: int, level: str, 
         x, y = curve(seed=number)
         return x, y if number < 35 else y + 4 * torch.randn(y.shape, generator=torch.Generator().manual_seed(number))
 
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=steps, lr=2e-2)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=steps, every=1, lr=2e-2)
     assert levels(trial, "loss-jump") == [level]
 
 
@@ -394,7 +394,7 @@ def test_a_single_layer_may_move_far_in_noise(tmp_path: Path) -> None:
         return x, 0.3 * x[:, :1] + torch.randn(16, 1, generator=torch.Generator().manual_seed(number))
 
     optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, optimizer=optimizer, steps=60)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, optimizer=optimizer, steps=60, every=1)
     assert findings(trial, "learning-rate") == []
 
 
@@ -476,7 +476,7 @@ def test_a_large_initialisation_suits_large_targets(size: float, level: str, tmp
         x, y = curve_batches(number)
         return x, size * y
 
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=60, every=1)
     assert levels(trial, "weight-scale") == [level]
 
 

@@ -17,9 +17,9 @@ from support.short_runs import Batch, findings, mlp, record
 STEPS = 60
 
 
-def told(folder: Path, model: nn.Module, loss_of: Any, data: Any, rule: str) -> list[str]:
+def told(folder: Path, model: nn.Module, loss_of: Any, data: Any, rule: str, every: int = 2) -> list[str]:
     """The levels of what a rule finds."""
-    trial = record(folder, model, loss_of, data, steps=STEPS, lr=2e-2)
+    trial = record(folder, model, loss_of, data, steps=STEPS, every=every, lr=2e-2)
     return [finding.level for finding in findings(trial, rule)]
 
 
@@ -47,7 +47,7 @@ LOSSES = {
 @pytest.mark.parametrize("way", LOSSES)
 def test_a_prediction_that_becomes_the_opposite(way: str, tmp_path: Path) -> None:
     model = mlp(8, 16, 1)
-    levels = told(tmp_path, model, lambda x, y: LOSSES[way](model(x)[:, 0], y), numbers, "opposed-sides")
+    levels = told(tmp_path, model, lambda x, y: LOSSES[way](model(x)[:, 0], y), numbers, "opposed-sides", every=1)
     assert levels == (["warning"] if way in ("cosine", "by hand", "product") else [])
 
 

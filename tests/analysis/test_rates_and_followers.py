@@ -88,7 +88,7 @@ def test_the_schedules_of_torch(name: str, tmp_path: Path) -> None:
 
     trial = record(
         tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), lambda n: blobs(seed=n), optimizer=optimizer,
-        steps=_STEPS, train=train,
+        steps=_STEPS, every=1, train=train,
     )  # fmt: skip
     found = [f for f in findings(trial, "scheduler-rhythm") if f.level != "info"]
     assert len(found) == (name in ("cosine", "warm-up"))

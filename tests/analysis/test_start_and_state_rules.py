@@ -184,7 +184,7 @@ def test_a_cycle_that_is_stepped_too_seldom(every: int, told: bool, tmp_path: Pa
         if next(calls) % every == every - 1:
             schedule.step()
 
-    found = findings(classify(tmp_path, model, optimizer, train=train, steps=80), "scheduler-rhythm")
+    found = findings(classify(tmp_path, model, optimizer, train=train, steps=80, every=1), "scheduler-rhythm")
     assert bool(found) == told and all("too seldom" in finding.summary for finding in found)
 
 
