@@ -170,6 +170,8 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     },
     "input-scale": {**_BLOW_UP, **_SIGNAL, "pretrained-input": "anywhere"},
     "penalised-copies": {"overfitting": "anywhere"},
+    "functional-norm": {**_LOSS, **_SIGNAL},
+    "averaged-twice": {**_LOSS, "loss-balance": "anywhere", "learning-rate": "anywhere"},
     "no-backward": {**_LOSS},
     "recurring-targets": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "evaluation-data": {"input-scale": "anywhere", "batch-norm-mode": "anywhere", "overfitting": "anywhere"},

@@ -13,6 +13,7 @@ from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.altered_gradients import AlteredGradients
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
+from stepscope.analysis.rules.averaged_twice import AveragedTwice
 from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
@@ -40,6 +41,7 @@ from stepscope.analysis.rules.flat_scores import FlatScores
 from stepscope.analysis.rules.flipped_masks import FlippedMasks
 from stepscope.analysis.rules.forgetful_recurrence import ForgetfulRecurrence
 from stepscope.analysis.rules.frozen_parameters import FrozenParameters
+from stepscope.analysis.rules.functional_norm import FunctionalNorm
 from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
@@ -156,6 +158,7 @@ RULES: dict[str, type[Rule]] = {
         LabelsOfOthers,
         TermsWithoutGradient,
         UnevenMeans,
+        AveragedTwice,
         PenalisedCopies,
         GreatestAnswer,
         SwappedShares,
@@ -199,6 +202,7 @@ RULES: dict[str, type[Rule]] = {
         WeightScale,
         LostSignal,
         PositiveWeights,
+        FunctionalNorm,
         DropoutMode,
         KeptMask,
         SoftmaxOverBatch,

@@ -75,13 +75,24 @@ def _of_fused_attention(made: torch.Tensor, args: _Arguments, kwargs: _Named, tr
 
 
 def _of_batch_norm(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
-    """Running statistics that hardly follow the batches, or forget all but the last one; or are there, and not used."""
+    """Running statistics that hardly follow the batches, or forget all but the last one; or are there, and not used.
+
+    Or are used although they are those of the start.
+    """
     momentum = _argument(args, kwargs, "momentum", 6, 0.1)
     if not _argument(args, kwargs, "training", 5, False):
-        return ""
+        is_learning = made.requires_grad and _is_untouched(_argument(args, kwargs, "running_mean", 1, None))
+        return "first statistics" if is_learning else ""
     if isinstance(momentum, float) and not _SLOW <= momentum < _FAST:
         return f"momentum: momentum={momentum:.2g}"
     return "" if _argument(args, kwargs, "running_mean", 1, None) is None else "by the batch"
+
+
+def _is_untouched(running_mean: Any) -> bool:
+    """Whether a running mean is all zeros, as at first; only of one that need not be waited for."""
+    if running_mean.__class__ is not torch.Tensor or running_mean.device.type != "cpu":
+        return False
+    return not running_mean.any()
 
 
 def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:

@@ -198,6 +198,7 @@ class Call:
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions; ``ignores``: one that leaves a class out, ``cross_entropy(ignore_index=0)``.
     * ``no exponential``: a loss of counts that takes the prediction as it is, ``poisson_nll_loss(log_input=False)``.
+    * ``first statistics``: a batch normalisation that learns, and divides by the running statistics of the start.
     * ``dropout``, ``by the batch``: a call of dropout, or of a batch normalisation that is told to train, which is no
       module and runs while nothing is trained; ``high dropout``,
       ``momentum``: one that drops most, or a batch normalisation of an unusual momentum: ``dropout(p=0.9)``.

@@ -15,6 +15,7 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _WINDOW, _HARDLY = 8, 0.02
+_FEWEST, _BEYOND = 4, 5
 
 
 @dataclass(frozen=True)
@@ -29,11 +30,14 @@ class DataShift(Rule):
     of the eight before, by as much. What becomes ``alone`` times as large or small for good is told whatever the loss
     does: a normalisation may hide it.
 
+    Or the means of the last four to eight steps all lie far beyond those of every step before (by five deviations), and
+    the loss suffers: outliers that come together at the end of a file that is not shuffled.
+
     Or the share of numbers that are exactly zero goes up by ``holes`` from one step on, where hardly any was before,
     and the loss suffers: gaps that were filled with zeros.
 
-    Causes: another file, another normalisation (raw bytes instead of parts of one), another transformation from that
-    epoch on.
+    Causes: a file in the order of its rows, not shuffled; another file, another normalisation (raw bytes instead of
+    parts of one), another transformation from that epoch on.
 
     Remedy: look at the batch of that step, and at what the loader does differently from there on.
 
@@ -46,7 +50,7 @@ class DataShift(Rule):
     """
 
     name = "data-shift"
-    causes = "Another file, another normalisation or another transformation of the data from that step on."
+    causes = "A file that is not shuffled; another file, normalisation or transformation of the data from that step on."
     remedy = "Look at the batch of that step, and at what the loader does differently from there on."
     scale: float = 3.0
     deviations: float = 10.0
@@ -65,6 +69,9 @@ class DataShift(Rule):
                 yield self._filled(view, history, hole)
                 continue
             if place is None:
+                last = self._at_the_end(history)
+                if last is not None and self._suffers(curves[0], int(history.steps[last])):
+                    yield self._finding(view, history, last, "the loss jumps")
                 continue
             if self._suffers(curves[0], int(history.steps[place])):
                 yield self._finding(view, history, place, "the loss jumps")
@@ -114,6 +121,18 @@ class DataShift(Rule):
         inside = slice(first, first + 2 * _WINDOW)
         jumps = np.abs(np.diff(std[inside])) + np.abs(np.diff(mean[inside]))
         return first + 1 + int(np.argmax(jumps))
+
+    def _at_the_end(self, history: History) -> int | None:
+        """The position from which on the last few means all lie far beyond every one before: a burst of outliers."""
+        mean = history.of("mean")
+        if len(mean) < 3 * _WINDOW or not np.isfinite(mean).all():
+            return None
+        for count in range(_WINDOW, _FEWEST - 1, -1):
+            before, after = mean[:-count], mean[-count:]
+            room = _BEYOND * deviation(before)
+            if room > 0 and (after.min() > before.max() + room or after.max() < before.min() - room):
+                return len(mean) - count
+        return None
 
     def _stays(self, history: History, place: int) -> bool:
         """Whether it is far from what it was up to the end."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.clipping import clipping
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
 from stepscope.analysis.layers import Layer, gradient_of, layers, rms_output_gradient
@@ -41,6 +42,7 @@ class ExplodingGradient(Rule):
             gradients harm more than small ones.
         time_ratio: along time. Source: a hundred times the 10 of trainscope's explosion label, because medians of
             healthy runs that end near a loss of 0 are small.
+        at_once: along the few steps before a training breaks down. Source: that of ``loss-divergence``'s ``burst``.
     """
 
     name = "exploding-gradient"
@@ -48,11 +50,13 @@ class ExplodingGradient(Rule):
     remedy = "Clip gradients by their norm, initialise smaller, add normalisation layers, or lower the learning rate."
     depth_ratio: float = 1e3
     time_ratio: float = 1e3
+    at_once: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
         known = layers(view)
         yield from self._in_depth(view, known)
         yield from self._in_time(view, known)
+        yield from self._at_once(view, known)
 
     def _in_depth(self, view: View, known: list[Layer]) -> Iterable[Finding]:
         sizes = {layer: rms_output_gradient(view, layer) for layer in known}
@@ -96,6 +100,29 @@ class ExplodingGradient(Rule):
                 f"was usual."
             )
             yield self._finding(view, gradient_of(view, layer.weight), layer, summary, step, [])
+
+    def _at_once(self, view: View, known: list[Layer]) -> Iterable[Finding]:
+        """Gradients that grow from the first step on, until nothing is a number any more."""
+        found: list[tuple[float, Layer, History]] = []
+        for layer in known if view.broken else ():
+            history = gradient_of(view, layer.weight)
+            if history is None or not 3 <= len(history) < _LEAST:
+                continue
+            norms = history.of("norm")
+            if np.all(np.diff(norms)[-2:] > 0):
+                found.append((float(norms[-1] / max(norms[0], 1e-30)), layer, history))
+        found = [entry for entry in found if entry[0] > self.at_once]
+        if not found:
+            return
+        _, layer, history = max(found, key=lambda entry: entry[0])
+        norms, calls = history.of("norm"), len(view.nodes[layer.module].roles)
+        through = f", through {calls} moments of a recurrence" if calls > 1 else ""
+        clipped = "" if clipping(view) else ", and nothing clips it"
+        summary = (
+            f"The gradient of {layer.weight} explodes at once{through}: its norm grows from {norms[0]:.2g} to "
+            f"{norms[-1]:.2g} in {len(norms)} recorded steps{clipped}."
+        )
+        yield self._finding(view, history, layer, summary, int(history.steps[0]), [])
 
     def _finding(
         self, view: View, history: History | None, layer: Layer, summary: str, step: int, others: list[str]

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import permutations
 
+import numpy as np
+
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
@@ -23,7 +25,8 @@ class GanBalance(Rule):
     How it is measured: with two watched optimizers and several losses that are no terms of each other, one loss fell to
     almost nothing while another one grew, through which gradients reach parameters of both optimizers (a generator's
     loss is what the critic says; the loss of a policy is not computed through the net of values). Where one loss is cut
-    off from what the other one trains, and both fall, the rivals want the same.
+    off from what the other one trains, and both fall, the rivals want the same; unless the generator's is a term with
+    a minus, which saturates as it falls.
 
     Causes: a critic that is too strong, steps too often or learns too fast; saturating generator losses.
 
@@ -56,7 +59,8 @@ class GanBalance(Rule):
         fallen = [curve for curve in curves if 0 <= curve.end < self.both * curve.start]
         for critic, generator in permutations(fallen, 2):
             if _are_rivals(view, critic.place, generator.place):
-                yield self._in_league(view, critic, generator)
+                is_turned = _is_turned(view, generator.place)
+                yield self._saturating(view, generator) if is_turned else self._in_league(view, critic, generator)
                 return
 
     def _in_league(self, view: View, critic: Curve, generator: Curve) -> Finding:
@@ -75,6 +79,20 @@ class GanBalance(Rule):
         return self.finding(
             view, generator.place.node, "warning", summary, shown, step=step, nodes=nodes, confidence=0.7,
             remedy="Give the generator's samples the label of real ones in the generator's own loss.",
+        )  # fmt: skip
+
+    def _saturating(self, view: View, generator: Curve) -> Finding:
+        summary = (
+            f"The generator minimises the negative of its critic's loss, log(1 - D): {generator.place.node} with a "
+            f"minus. It saturates, and gives hardly a gradient, where the critic is sure: it went from "
+            f"{generator.start:.3g} to {generator.end:.2g}."
+        )
+        shown = [evidence(generator.history, "mean", "as it falls, the generator's gradient does")]
+        makers = [place.node for place in _uncut(view, generator.place) if "." not in place.node]
+        return self.finding(
+            view, generator.place.node, "warning", summary, shown, step=int(generator.steps[0]), confidence=0.75,
+            nodes=list(dict.fromkeys(makers)), causes="The formula of the minimax game, taken as it stands.",
+            remedy="Maximise log D instead: the critic's loss with the label of real ones, without the minus.",
         )  # fmt: skip
 
     def _finding(self, view: View, winner: Curve, loser: Curve) -> Finding:
@@ -100,6 +118,12 @@ def _is_contested(view: View, curve: Curve) -> bool:
         for name in names:
             holders.setdefault(name, []).extend(view.flow.of_node(node))
     return sum(curve.place in view.flow.downstream(held, differentiable=True) for held in holders.values()) > 1
+
+
+def _is_turned(view: View, loss: Place) -> bool:
+    """Whether a term enters its objective with a minus: it is made large."""
+    weights = view.history(loss.node, "gradient", role=loss.role).of("mean")
+    return len(weights) > 0 and bool(np.all(weights < 0))
 
 
 def _are_rivals(view: View, critic: Place, generator: Place) -> bool:

@@ -19,6 +19,7 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _ENOUGH = 10
+_RESHAPES = frozenset(["flatten", "unflatten", "view", "reshape", "squeeze", "unsqueeze", "transpose", "permute"])
 
 
 @dataclass(frozen=True)
@@ -61,14 +62,14 @@ class InputScale(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         known = {layer.module: layer for layer in (*layers(view), *recurrent_layers(view))}
         for place in view.flow.of_type("input"):
-            sinks = [known[link.place.node] for link in view.flow.sinks.get(place, ()) if link.place.node in known]
+            readers = [reader for reader in _readers(view, place) if reader.node in known]
             history = view.history(place.node, role=place.role)
             if not len(history) or _is_looked_up(view, place):
                 continue
             size = median(rms(history))
-            level = self._level(view, size) or self._of_offset(view, history) if sinks else None
-            if level and any(_arrives(view, size, layer) for layer in sinks):
-                yield self._finding(view, place, level, sinks[0])
+            level = self._level(view, size) or self._of_offset(view, history) if readers else None
+            if level and any(_arrives(view, size, known[reader.node], reader.role) for reader in readers):
+                yield self._finding(view, place, level, known[readers[0].node])
         yield from self._of_own_batch(view)
 
     def _level(self, view: View, size: float) -> Level | None:
@@ -126,11 +127,20 @@ def _is_looked_up(view: View, place: Place) -> bool:
     return any(module is not None and module.module_class.startswith("Embedding") for module in modules)
 
 
-def _arrives(view: View, size: float, layer: Layer) -> bool:
+def _readers(view: View, place: Place) -> list[Place]:
+    """What reads a tensor, perhaps in another shape."""
+    found = []
+    for link in view.flow.sinks.get(place, ()):
+        is_reshaped = view.flow.vertices[link.place].operation in _RESHAPES
+        found += _readers(view, link.place) if is_reshaped else [link.place]
+    return found
+
+
+def _arrives(view: View, size: float, layer: Layer, role: str) -> bool:
     """Whether the layer's output is as large as its weights make of an input of this size, within a factor of 30."""
     if layer.weight.rpartition(".")[2].startswith("weight_ih"):
         return _arrives_at_gates(view, size, layer)
-    output, weight = view.history(layer.module), view.history(layer.weight)
+    output, weight = view.history(layer.module, role=role), view.history(layer.weight)
     if not len(output) or not len(weight):
         return False
     expected = float(weight.of("std")[0]) * math.sqrt(layer.fan_in) * size

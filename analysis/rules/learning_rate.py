@@ -59,8 +59,9 @@ class LearningRate(Rule):
         absurd: the ratio that is told even if the loss falls.
         replaced: the same for the very first step: weights that are all but replaced by it, in a net of several
             layers. Source: adapters that start near zero had 0.44, all other healthy runs less than 0.3.
-        rise: a loss that has grown by so many times its start has diverged: then one step counts at which the ratio of
-            most layers is ``absurd``. Source: of ours.
+        rise, grown: a loss that has grown by so many times its start has diverged: then one step counts at which the
+            ratio of most layers is ``absurd``, or ``large`` if their weights have become ``grown`` times as large.
+            Source: of ours; in sound runs of some hundred steps the weights of a net hardly double.
         small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
         way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
             learned in 150 steps the slowest went 0.1.
@@ -80,6 +81,7 @@ class LearningRate(Rule):
     absurd: float = 0.5
     replaced: float = 0.6
     rise: float = 2.0
+    grown: float = 3.0
     small: float = 1e-5
     way: float = 0.03
     fall: float = 0.1
@@ -104,7 +106,7 @@ class LearningRate(Rule):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
         elif (worst := self._of_a_group(view, known)) is not None:
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
-        elif part < -self.rise and not is_single and (peak := _peak(known)) > self.absurd:
+        elif part < -self.rise and not is_single and (peak := _peak(known)) > self._too_far(view, known):
             yield self._finding(view, layer.weight, peak, part, "high", amount="up to ")
         elif self._is_slow(view, known, part) or (
             part < self.fall
@@ -114,6 +116,12 @@ class LearningRate(Rule):
             yield self._finding(view, layer.weight, ratio, part, "low")
         elif part < self.half and (slow := self._standing_recurrence(view)):
             yield self._finding(view, *slow, part, "low")
+
+    def _too_far(self, view: View, known: Sequence[tuple[Layer, Values]]) -> float:
+        """The ratio of one step that counts where the loss has diverged: less if steps have blown up the weights."""
+        norms = [view.history(layer.weight).of("norm") for layer, _ in known]
+        grown = float(np.median([float(norm[-1] / norm[0]) for norm in norms if norm[0] > 0] or [0.0]))
+        return self.large if grown > self.grown else self.absurd
 
     def _standing_recurrence(self, view: View) -> tuple[str, float] | None:
         """The recurrent weight, and its ratio, if none of them gets anywhere by SGD without momentum.

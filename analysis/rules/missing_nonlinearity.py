@@ -170,7 +170,8 @@ def _is_factor(view: View, before: Place, after: Place, step: Step) -> bool:
     source = next((place for place in sources if view.flow.vertices[place].type != "parameter"), None)
     given = view.shape(source, step) if source is not None and len(shapes[0]) > 2 else None
     grouped = (taken < middle and len(shapes[1]) > 2) or (given is not None and len(given) > 2 and inputs < given[1])
-    return middle < min(inputs, outputs) or grouped
+    is_flattened = len(shapes[0]) > 2 and len(shapes[1]) == 2 and middle < inputs  # fewer weights than one layer's
+    return middle < min(inputs, outputs) or grouped or is_flattened
 
 
 def _is_adapter(view: View, before: Place, after: Place) -> bool:

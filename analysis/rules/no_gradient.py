@@ -77,7 +77,8 @@ class NoGradient(Rule):
             f"{len(view.training)} training steps: no loss is computed from them."
         )
         shown = [evidence(view.history(nodes[0]), "norm", "its value")]
-        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
+        level: Level = "info" if all(_has_sibling(view, parameter) for parameter in group) else "warning"
+        return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
 
     def _fed_zeros(self, view: View, weight: Parameter) -> Finding:
         where = f"the gradient of {weight.node} is exactly zero in all training steps, that of its bias is not"
@@ -107,6 +108,20 @@ class NoGradient(Rule):
             summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
         return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
+
+
+def _has_sibling(view: View, parameter: Parameter) -> bool:
+    """Whether another one of a list of modules has its turn: a head for another task, say."""
+    container, _, name = parameter.module.rpartition(".")
+    known = view.modules.get(container)
+    if known is None or known.module_class not in ("ModuleList", "ModuleDict"):
+        return False
+    others = [path for path in view.modules if path.rpartition(".")[0] == container and path != parameter.module]
+    own = parameter.node.removeprefix(f"{container}.{name}")
+    here = set(view.all_flow.of_node(parameter.module))
+    behind = view.all_flow.downstream([place for path in others for place in view.all_flow.of_node(path)])
+    is_beside = bool(here) and here.isdisjoint(behind)  # and not one of several layers in a row
+    return is_beside and any(has_gradient(view, f"{path}{own}") for path in others)
 
 
 def _differs(view: View, module: str) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import pairwise
@@ -14,12 +14,13 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.optimizers import held_by, settings
-from stepscope.analysis.parameters import learning
+from stepscope.analysis.parameters import learning, listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import STATISTICS, SourceLine
 
 _LEAST, _MOST, _NEAR, _ALWAYS = 10, 20, 0.02, 0.9
+_SQUARES = "exp_avg_sq"
 _KNOWN = [STATISTICS.index(name) for name in ("mean", "std", "norm")]
 
 
@@ -33,6 +34,9 @@ class OptimizerReset(Rule):
     times the weight that a first step gives it (``1 - beta1`` for Adam, 1 for SGD), in (almost) all recorded steps and
     for all parameters, nothing is left of the steps before.
 
+    Or at one step: a running mean of squares falls by its decay at most (``beta2`` for each step), and it has fallen
+    further for (almost) all parameters at once.
+
     Or: no watched optimizer ever makes a step, and yet the weights it holds go on changing. Another one moves them: one
     that is made anew, as a rule. Where the kept elements of a weight move by whole numbers of Adam's learning rate, 1,
     -1 or none for each step, whatever their gradients, this is certain: so far goes the first step of an Adam. So it is
@@ -44,6 +48,7 @@ class OptimizerReset(Rule):
 
     Attributes:
         share: of the steps. Source: one where no step before had a gradient is the first one only.
+        below: the part of what decay leaves, below which a mean of squares is lost. Source: rounding is far less.
         tolerance: of the equality, relative. Source: rounding of float32 norms; gradients that happen to agree with
             their running mean in size do so once in a while, to a percent.
         whole: the share of an element's moves that are whole numbers of learning rates, up to a fiftieth. Source: of
@@ -55,6 +60,7 @@ class OptimizerReset(Rule):
     causes = "The optimizer is made inside the loop, or its state is cleared, or loaded again, in every step."
     remedy = "Make the optimizer once, before the loop, and leave its state alone."
     share: float = 0.95
+    below: float = 0.5
     tolerance: float = 1e-3
     whole: float = 0.9
 
@@ -67,6 +73,42 @@ class OptimizerReset(Rule):
         known = {node: share for node, share in shares.items() if np.isfinite(share)}
         if known and min(known.values()) >= self.share:
             yield self._finding(view, list(known))
+            return
+        yield from self._at_a_step(view)
+
+    def _at_a_step(self, view: View) -> Iterable[Finding]:
+        """Mean squares of gradients that are gone from one step to the next, which decay alone cannot do."""
+        found: dict[int, list[str]] = defaultdict(list)
+        nodes = learning(view)
+        for node in nodes:
+            for step in self._losses(view, node):
+                found[step].append(node)
+        step = max(found, key=lambda number: len(found[number]), default=-1)
+        if step < 0 or len(found[step]) < self.share * len(nodes):
+            return
+        state = view.history(nodes[0], _SQUARES)
+        place = int(np.flatnonzero(state.steps == step)[0])
+        before, after = state.of("norm")[place - 1 : place + 1]
+        summary = (
+            f"The state of the optimizer is lost at step {step}: the mean squares of the gradients of "
+            f"{listed(found[step])} fall from {before:.2g} to {after:.2g} ({nodes[0]}), which decay alone cannot do. "
+            f"It begins anew there: a new optimizer, or a checkpoint of which the optimizer's state was not loaded."
+        )
+        yield self.finding(
+            view, nodes[0], "warning", summary, [evidence(state, "norm", f"{before:.2g} to {after:.2g}")], step=step,
+            nodes=nodes[1:], confidence=0.85,
+            causes="A training that is resumed with the weights only, or an optimizer that is made anew at an epoch.",
+            remedy="Save and load optimizer.state_dict(), and that of the schedule, with the weights.",
+        )  # fmt: skip
+
+    def _losses(self, view: View, node: str) -> list[int]:
+        """The steps at which the running mean of squared gradients has fallen below what decay leaves of it."""
+        state = view.history(node, _SQUARES)
+        if len(state) < _LEAST:
+            return []
+        norms, between = state.of("norm"), np.diff(state.steps)
+        left = norms[:-1] * _decay(view) ** between
+        return [int(number) for number in state.steps[1:][norms[1:] < self.below * left]]
 
     def _by_another(self, view: View, moved: list[str]) -> Finding:
         whole = float(np.median([_whole_moves(view, node) for node in moved]))
@@ -166,3 +208,9 @@ def _first_weights(view: View) -> dict[str, float]:
 def _beta(group: dict[str, Any]) -> float | None:
     betas = group.get("betas")
     return float(betas[0]) if isinstance(betas, (list, tuple)) and betas else None
+
+
+def _decay(view: View) -> float:
+    """The smallest share of a mean of squares that the optimizers keep from step to step; 0 if it is not known."""
+    betas = [group.get("betas") for group in settings(view)]
+    return min((float(pair[1]) for pair in betas if isinstance(pair, (list, tuple)) and len(pair) > 1), default=0.0)

@@ -38,12 +38,15 @@ class RepeatedBatch(Rule):
     Source: no threshold; equality to the last digit.
 
     Attributes:
+        few, often: so many different batches, and how often each comes. Source: of ours; small data have more batches.
         least: fewer steps are not judged. Source: of ours; batches of a handful of steps may be equal by chance.
     """
 
     name = "repeated-batch"
     causes = "next(iter(loader)) in the loop starts the loader anew each time; or a seed is set in every step."
     remedy = "If it is not on purpose: iterate over the loader itself, and seed once before the loop."
+    few: int = 4
+    often: int = 8
     least: int = 10
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -53,10 +56,36 @@ class RepeatedBatch(Rule):
             varying = [place for place in places if float(view.history(place.node, role=place.role).of("std")[0]) > 0]
             if varying:
                 yield self._finding(view, varying[0])
+        elif places and (count := self._few(view, places)):
+            yield self._a_few(view, places, count)
         elif places and all(_is_reordered(view, place, self.least) for place in places):
             yield self._same_samples(view, places)
         elif places and (since := self._since(view, places)) is not None:
             yield self._from_then_on(view, places, since)
+
+    def _few(self, view: View, places: list[Place]) -> int:
+        """How many different batches there are, if they are few and come again and again; 0 if not."""
+        histories = [view.history(place.node, role=place.role) for place in places]
+        if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
+            return 0
+        values = np.concatenate([history.identity for history in histories], axis=1)
+        if len(values) < self.often * self.few or not np.isfinite(values).all():
+            return 0
+        _, counts = np.unique(values, axis=0, return_counts=True)
+        return len(counts) if 1 < len(counts) <= self.few and counts.min() >= self.often else 0
+
+    def _a_few(self, view: View, places: list[Place], count: int) -> Finding:
+        node, history = places[0].node, view.history(places[0].node, role=places[0].role)
+        summary = (
+            f"{node} holds one of the same {count} batches in all of {len(history)} training steps: identical data "
+            f"are repeated, and the net sees no others."
+        )
+        return self.finding(
+            view, node, "info", summary, [evidence(history, "norm", "the same few numbers again and again")],
+            step=int(history.steps[0]), confidence=0.8, nodes=[place.node for place in places[1:]],
+            causes="Workers that draw from copies of the same random numbers (numpy's, say) and begin anew each epoch.",
+            remedy="Seed each worker by itself (worker_init_fn, torch.initial_seed()), or train with more data.",
+        )  # fmt: skip
 
     def _since(self, view: View, places: list[Place]) -> int | None:
         """The step from which on all inputs are the same, after they have varied."""

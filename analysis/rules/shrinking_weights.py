@@ -11,12 +11,14 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.layers import Layer, layers
-from stepscope.analysis.optimizers import settings
+from stepscope.analysis.optimizers import held_by, settings
+from stepscope.analysis.parameters import listed
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _LEAST = 10
+_SCALED = 1e-3
 
 
 @dataclass(frozen=True)
@@ -31,12 +33,16 @@ class ShrinkingWeights(Rule):
     rescale both (Adam, RMSprop, Adagrad and their kin) are judged by their sum: decay times weight against the
     gradient, in the median of the layers, from the second third on.
 
+    Or a weight has no gradient, from some step on, and all of it becomes smaller by one factor: decay is applied to
+    what nothing trains.
+
     Causes: a weight decay (or L2 term) that is too large for the learning rate, or counted once in the loss and once in
     the optimizer.
 
     Remedy: lower the weight decay (1e-4 to 1e-2 are usual), or use AdamW, which keeps it apart from the gradient.
 
     Attributes:
+        faded: the part of the norm that is left of what has no gradient. Source: of ours; a tenth is felt.
         left: the part of the norm that is left. Source: layers that learn grow, or keep most of their norm, in all our
             healthy runs.
         share: of the layers.
@@ -51,6 +57,7 @@ class ShrinkingWeights(Rule):
     about = "optimizer"
     causes = "A weight decay (or an L2 term in the loss) that is too large, or that is counted twice."
     remedy = "Lower the weight decay (1e-4 to 1e-2 are usual)."
+    faded: float = 0.9
     left: float = 0.3
     share: float = 0.6
     taken: float = 0.01
@@ -58,6 +65,7 @@ class ShrinkingWeights(Rule):
     against: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._without_gradients(view)
         known = [layer for layer in layers(view) if len(view.history(layer.weight)) >= 3]
         taken = max((_taken(group) for group in settings(view)), default=0.0)
         if known and taken >= self.taken:
@@ -81,6 +89,37 @@ class ShrinkingWeights(Rule):
                 view, worst.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
                 nodes=[layer.weight for layer in shrunk if layer != worst],
             )  # fmt: skip
+
+    def _without_gradients(self, view: View) -> Iterable[Finding]:
+        """Weights that get no gradient, as they are frozen now or not in use, and fade in every step all the same."""
+        since = {node: step for node in held_by(view) if (step := self._fades_since(view, node)) is not None}
+        if not since:
+            return
+        nodes = sorted(since, key=lambda node: view.position.get(node, 0))
+        norms = view.history(nodes[0])
+        before = norms.of("norm")[norms.steps >= since[nodes[0]]]
+        summary = (
+            f"Weights shrink without a gradient: {listed(nodes)} have none from step {since[nodes[0]]} on, and are "
+            f"multiplied by the same number below 1 in every step (weight decay): the norm of {nodes[0]} goes from "
+            f"{before[0]:.3g} to {before[-1]:.3g}."
+        )
+        yield self.finding(
+            view, nodes[0], "warning", summary, [evidence(norms, "norm", "fades, although nothing trains it")],
+            step=min(since.values()), nodes=nodes[1:], confidence=0.85,
+            causes="An optimizer that applies its decay to what has no gradient, or a decay written by hand.",
+            remedy="Leave out parameters whose gradient is None, as torch's optimizers do.",
+        )  # fmt: skip
+
+    def _fades_since(self, view: View, node: str) -> int | None:
+        """The step from which on a parameter has no gradient, and only becomes smaller as a whole."""
+        value, gradient = view.history(node), view.history(node, "gradient")
+        last = int(gradient.steps[-1]) if len(gradient) else -1
+        mine = value.steps > last
+        norms, peaks = value.of("norm")[mine], value.of("abs_max")[mine]
+        if len(norms) < _LEAST or not norms[-1] < self.faded * norms[0] or not np.all(np.diff(norms) < 0):
+            return None
+        shape = peaks / norms  # what is only scaled keeps it
+        return int(value.steps[mine][0]) if np.ptp(shape) < _SCALED * shape[0] else None
 
     def _mixed(self, view: View, known: Sequence[Layer]) -> Finding | None:
         """A decay that becomes most of the gradient, and is rescaled with it."""

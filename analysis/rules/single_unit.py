@@ -2,27 +2,33 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store.records import ModuleInfo
 
 _FAR, _DIRECTIONS = 6, 2
+_OF_CLASSES = ("cross_entropy", "nll_loss")
 
 
 @dataclass(frozen=True)
 class SingleUnit(Rule):
-    """A hidden layer of a single unit between wider ones: all that a sample is passes through one number.
+    """A hidden layer of a single unit between wider ones, or of too few for the classes that are told behind it.
 
     Symptom: the net learns little more than a mean, or the order of its classes along a line.
 
     How it is measured: a linear layer of one output, or a recurrent one of one hidden unit, is given many numbers, and
     what it gives goes into another layer, through activations, normalisations and dropout at most, and nothing else
-    does. An autoencoder with a code of one number is built like this, so it is worth knowing only.
+    does. An autoencoder with a code of one number is built like this, so it is worth knowing only. So is a linear layer
+    of fewer units than the logarithm to base 2 of the number of classes: with each unit on or off, they would be too
+    few to tell the classes from each other.
 
     Causes: a size that was left at its default (``lstm_size=1``), numbers of the output and of hidden units exchanged.
 
@@ -42,6 +48,7 @@ class SingleUnit(Rule):
     linear: int = 32
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._before_classes(view)
         for module in view.modules.values():
             width = self._width(module)
             after = _next_layer(view, module.path) if width and view.training else ""
@@ -53,6 +60,25 @@ class SingleUnit(Rule):
                 history = view.history(module.path)
                 yield self.finding(
                     view, module.path, "info", summary, [evidence(history, "std", "a single unit's spread")],
+                    step=view.training[0].number, nodes=[after], confidence=0.6,
+                )  # fmt: skip
+
+    def _before_classes(self, view: View) -> Iterable[Finding]:
+        """Layers of a few units, through which many classes are told."""
+        compared = [one for one in comparisons(view) if one.operation in _OF_CLASSES and len(one.shape) > 1]
+        classes = max((count_classes(one.shape, one.target_shape) for one in compared), default=0)
+        for module in view.modules.values():
+            weight = next((info.shape for info in module.parameters if info.name == "weight"), ())
+            if len(weight) != 2 or not 1 < weight[0] < math.log2(max(classes, 1)) or weight[1] < self.linear:
+                continue
+            if after := _next_layer(view, module.path):
+                summary = (
+                    f"{module.path} ({module.module_class}) has {weight[0]} units, between {weight[1]} inputs and "
+                    f"{after}: a bottleneck that is narrow for {classes} classes."
+                )
+                history = view.history(module.path)
+                yield self.finding(
+                    view, module.path, "info", summary, [evidence(history, "std", "the spread of its units")],
                     step=view.training[0].number, nodes=[after], confidence=0.6,
                 )  # fmt: skip
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.optimizers import held_by
+from stepscope.analysis.optimizers import held_by, watched
 from stepscope.analysis.parameters import Parameter, gather, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -18,7 +18,8 @@ class TrainedTwice(Rule):
 
     Symptom: losses that work against each other; a generator that makes its critic blind, or steps twice as large.
 
-    How it is measured: the table of the model's parameters says which of the watched optimizers hold each.
+    How it is measured: the table of the model's parameters says which of the watched optimizers hold each, of those
+    that are there from the first recorded training step on.
 
     Causes: two optimizers made from ``model.parameters()`` of the whole, or a shared part that was given to both.
 
@@ -33,11 +34,11 @@ class TrainedTwice(Rule):
     remedy = "Give each parameter to one optimizer; for other settings in one part, use parameter groups."
 
     def check(self, view: View) -> Iterable[Finding]:
-        holders = held_by(view)
+        holders, at_first = held_by(view), set(watched(view))
         found: dict[tuple[str, ...], list[Parameter]] = {}
         for parameter in trainable(view) if view.training else ():
             names = holders.get(parameter.node, ())
-            if len(set(names)) > 1:
+            if len(set(names)) > 1 and at_first.issuperset(names):  # what came later has taken the place of another
                 found.setdefault(tuple(dict.fromkeys(names)), []).append(parameter)
         for names, parameters in found.items():
             yield self._finding(view, names, parameters)
