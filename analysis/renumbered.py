@@ -18,16 +18,21 @@ _EACH, _LEARNED = 12, 0.8
 
 
 def answers(steps: Sequence[Step], prediction: Place, target: Place) -> tuple[Numbers, Numbers]:
-    """For each kept sample of some steps the class of the largest score, and the target."""
-    chosen, wanted = [np.empty(0, np.int64)], [np.empty(0, np.int64)]
+    """For each kept sample of some steps the class of the largest score, and the target.
+
+    An evaluation that has the same samples in all steps, as their targets say, counts once, with its last answers.
+    """
+    found: dict[bytes, tuple[Numbers, Numbers]] = {}
     for step in steps:
         scores, classes = neurons_of(step, prediction), neurons_of(step, target)
         if scores is None or classes is None or scores.samples.shape != (len(classes.samples), scores.total):
             continue
         if classes.samples.size == len(scores.samples):
-            chosen.append(scores.samples.argmax(axis=1).astype(np.int64))
-            wanted.append(classes.samples.ravel().astype(np.int64))
-    return np.concatenate(chosen), np.concatenate(wanted)
+            wanted = classes.samples.ravel().astype(np.int64)
+            found[wanted.tobytes()] = scores.samples.argmax(axis=1).astype(np.int64), wanted
+    nothing = np.empty(0, np.int64)
+    chosen, targets = zip(*found.values(), strict=True) if found else ((nothing,), (nothing,))
+    return np.concatenate(chosen), np.concatenate(targets)
 
 
 def how_renumbered(chosen: Numbers, wanted: Numbers) -> str:

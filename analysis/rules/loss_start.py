@@ -8,11 +8,13 @@ from dataclasses import dataclass
 
 from stepscope.analysis.baseline import Baseline, baselines, is_sum
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _SCALES = frozenset(["mul", "div", "truediv", "true_divide", "multiply", "divide"])
 """What makes scores of cosines, with a scale or a temperature that was chosen."""
+_NEAR_ONE = 0.05
 
 
 @dataclass(frozen=True)
@@ -70,11 +72,27 @@ class LossStart(Rule):
             f"{baseline.loss.node} starts at {start:.3g}, {start / baseline.start:.1f} times the {baseline.start:.3g} "
             f"that {baseline.text}; {baseline.prediction.node} reaches {float(output.of('abs_max')[0]):.3g}."
         )
+        table = _table_as_it_came(view, baseline.prediction)
+        if table:
+            summary += (
+                f" It is a product with {table}, whose initial vectors are unit normal numbers, the default of "
+                f"nn.Embedding: far too large for scores."
+            )
         shown = [evidence(history, "mean", f"starts at {start:.3g}"), evidence(output, "abs_max", "the outputs' size")]
         return self.finding(
             view, baseline.prediction.node, level, summary, shown,
-            step=int(history.steps[0]), confidence=0.8, nodes=[baseline.loss.node],
+            step=int(history.steps[0]), confidence=0.8, nodes=[*([table] if table else []), baseline.loss.node],
         )  # fmt: skip
+
+
+def _table_as_it_came(view: View, prediction: Place) -> str:
+    """The weight of an embedding at its default start that scores are a product with; empty if there is none."""
+    for link in view.flow.sources.get(prediction, ()):
+        module = view.modules.get(link.place.node.rpartition(".")[0])
+        std = view.history(link.place.node).of("std")
+        if module is not None and module.module_class == "Embedding" and len(std) and abs(std[0] - 1) < _NEAR_ONE:
+            return link.place.node
+    return ""
 
 
 def _is_beyond_scores(view: View, baseline: Baseline, start: float) -> bool:

@@ -25,7 +25,8 @@ class Overfitting(Rule):
     How it is measured: kinds of steps without gradients that have the same loss node. The last value of their smoothed
     loss is compared with its best, and with the training's at the end. A constant gap alone is no finding: kinds may
     differ in difficulty. Where the loss's formula tells what a constant answer has, it also counts if evaluation is
-    worse than that twice in a row at the end, and does not fall any more, while training is far better.
+    worse than that twice in a row at the end, and does not fall any more, while training is far better. Where training
+    is almost perfect by it, and evaluation far from that, the data are known by heart, which is worth knowing.
 
     Causes: too many parameters for the data, too little regularisation, training for too long; validation data that
     differ from the training's.
@@ -39,6 +40,8 @@ class Overfitting(Rule):
             noise of its batches. Source: of ours.
         slight: the part of a constant answer's loss by which it must rise, else it is worth knowing only: what is close
             to zero may double. Source: of ours.
+        by_heart, unlike: the parts of a constant answer's loss below and above which training and evaluation lie where
+            the data are known by heart, which is worth knowing. Source: of ours.
         known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
     """
 
@@ -49,6 +52,8 @@ class Overfitting(Rule):
     gap: float = 1.5
     usual: float = 0.95
     slight: float = 0.05
+    by_heart: float = 1e-3
+    unlike: float = 0.25
     known: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
@@ -73,6 +78,9 @@ class Overfitting(Rule):
             return
         if len(values) < 5:
             return
+        if end < self.by_heart * constant and min(values[-3:]) > self.unlike * constant and not still_falls:
+            yield self._by_heart(view, history, kind, int(steps[-1]), float(values[-1]), end, constant)
+            return
         smooth: Values = running_median(values, 3)
         best, last = int(np.argmin(smooth)), float(smooth[-1])
         if last < (1 + self.rise) * smooth[best] or last < self.gap * end or best >= len(smooth) - 2:
@@ -86,6 +94,16 @@ class Overfitting(Rule):
         shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}", kind)]
         level: Level = "info" if last - smooth[best] < self.slight * constant else "warning"
         yield self.finding(view, place.node, level, summary, shown, step=int(steps[best]), confidence=0.8)
+
+    def _by_heart(
+        self, view: View, history: History, kind: str, step: int, last: float, end: float, constant: float
+    ) -> Finding:
+        summary = (
+            f"The training data are known by heart: {history.node} is {end:.2g} there, and {last:.3g} for {kind!r}, of "
+            f"the {constant:.3g} of a constant answer. The net may be too large (too complex) for its data."
+        )
+        shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.2g} in training", kind)]
+        return self.finding(view, history.node, "info", summary, shown, step=step, confidence=0.5)
 
     def _worse_than_nothing(
         self, view: View, history: History, kind: str, step: int, last: float, end: float, constant: float
