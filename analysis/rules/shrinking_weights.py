@@ -33,8 +33,8 @@ class ShrinkingWeights(Rule):
     rescale both (Adam, RMSprop, Adagrad and their kin) are judged by their sum: decay times weight against the
     gradient, in the median of the layers, from the second third on.
 
-    Or a weight has no gradient, from some step on, and all of it becomes smaller by one factor: decay is applied to
-    what nothing trains.
+    Or what an optimizer holds has no gradient, from some step on, and all of it becomes smaller by one factor: decay is
+    applied to what nothing trains.
 
     Causes: a weight decay (or L2 term) that is too large for the learning rate, or counted once in the loss and once in
     the optimizer.
@@ -92,7 +92,8 @@ class ShrinkingWeights(Rule):
 
     def _without_gradients(self, view: View) -> Iterable[Finding]:
         """Weights that get no gradient, as they are frozen now or not in use, and fade in every step all the same."""
-        since = {node: step for node in held_by(view) if (step := self._fades_since(view, node)) is not None}
+        held = [node for node, names in held_by(view).items() if names]
+        since = {node: step for node in held if (step := self._fades_since(view, node)) is not None}
         if not since:
             return
         nodes = sorted(since, key=lambda node: view.position.get(node, 0))

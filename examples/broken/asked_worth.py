@@ -59,7 +59,7 @@ class _Agent:
 
 
 @broken(
-    rules=("no-gradient", "module-never-called"),
+    rules=("no-backward", "no-gradient", "module-never-called"),
     words=("never updated", "not updated", "do not move", "no backward", "untrained"),
     nodes=("loss", "model", "model.0.weight", "model.2.weight", "model.4.weight"),
 )  # fmt: skip

@@ -137,7 +137,7 @@ class _Captioner(nn.Module):
 
 
 @broken(
-    rules=("input-scale", "constant-data"),
+    rules=("input-scale", "pretrained-input", "constant-data"),
     words=("255", "twice", "scale of the", "nearly constant"),
     nodes=("input", "input.image", "model.encoder"),
 )  # fmt: skip
