@@ -72,11 +72,11 @@ class ConstantData(Rule):
         inputs = view.flow.of_type("input")
         targets = view.flow.of_type("target") if len(view.objectives) == 1 else []
         used = view.flow.upstream(view.losses)
-        for places, level in ((inputs, "warning"), (targets if len(targets) == 1 else [], "warning")):
-            places = [place for place in places if not _is_made(view, place)]
+        for places, is_meant in ((inputs, _is_called_for), (targets if len(targets) == 1 else [], _is_made)):
+            places = [place for place in places if not is_meant(view, place)]
             found = [place for place in places if place in used and _is_constant(view, place)]
             varying = [place for place in places if place not in found]
-            if found and not varying and level:
+            if found and not varying:
                 yield self._finding(view, found[0])
                 return
         yield from self._towards_zeros(view)
@@ -171,6 +171,11 @@ class ConstantData(Rule):
             summary += " Between batches it does: the data seems to be sorted by it, and not shuffled."
         shown = [evidence(history, "std", "its spread over all elements")]
         return self.finding(view, place.node, "warning", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _is_called_for(view: View, place: Place) -> bool:
+    """Whether the step makes it by a call for constants."""
+    return view.flow.vertices[place].operation in MADE
 
 
 def _is_made(view: View, place: Place) -> bool:

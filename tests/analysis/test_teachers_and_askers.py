@@ -218,3 +218,23 @@ def test_a_narrow_convolution_before_a_flatten_is_no_second_layer_for_nothing(tm
 def test_the_same_few_samples_again_and_again_are_no_renumbering() -> None:
     chosen, wanted = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 3, 3, 0])
     assert how_renumbered(chosen, wanted) == ""
+
+
+@pytest.mark.parametrize(("way", "told"), [("black pictures", True), ("pictures", False), ("made in the step", False)])
+def test_zeros_that_the_step_reshapes_are_still_data(way: str, told: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 4)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(model(torch.zeros(64, 8) if way == "made in the step" else x.reshape(64, 8)), y)
+
+    def data(number: int) -> Batch:
+        points, labels = blobs(seed=number)
+        return (points if way == "pictures" else 0 * points).unflatten(1, (2, 4)), labels
+
+    found = [
+        one
+        for one in findings(record(tmp_path, model, loss_of, data, steps=8), "constant-data")
+        if "same input" in one.summary
+    ]
+    assert [one.level for one in found] == ["warning"] * told
