@@ -64,7 +64,7 @@ class RepeatedBatch(Rule):
             yield self._from_then_on(view, places, since)
 
     def _few(self, view: View, places: list[Place]) -> int:
-        """How many different batches there are, if they are few and come again and again; 0 if not."""
+        """How many different batches there are, if they are few and come by turns, again and again; 0 if not."""
         histories = [view.history(place.node, role=place.role) for place in places]
         if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
             return 0
@@ -72,7 +72,8 @@ class RepeatedBatch(Rule):
         if len(values) < self.often * self.few or not np.isfinite(values).all():
             return 0
         _, counts = np.unique(values, axis=0, return_counts=True)
-        return len(counts) if 1 < len(counts) <= self.few and counts.min() >= self.often else 0
+        is_by_turns = np.count_nonzero((values[1:] != values[:-1]).any(axis=1)) > len(values) / 4
+        return len(counts) if is_by_turns and 1 < len(counts) <= self.few and counts.min() >= self.often else 0
 
     def _a_few(self, view: View, places: list[Place], count: int) -> Finding:
         node, history = places[0].node, view.history(places[0].node, role=places[0].role)

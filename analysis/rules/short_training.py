@@ -60,24 +60,14 @@ class ShortTraining(Rule):
                                                             curve.values[-quarter:]))  # fmt: skip
         fallen, error = before - last, curve.noise / math.sqrt(quarter)
         is_clear = bool(np.all(np.diff(curve.values) < 0)) or fallen > self.errors * error
-        updates = view.training[-1].number - view.training[0].number + 1
-        goes_on = (fallen > self.fall * last and is_clear) or (updates < self.steps and self._falls(curve))
-        if last > self.left * curve.start and goes_on:
+        if last > self.left * curve.start and fallen > self.fall * last and is_clear:
             summary = (
                 f"The training ended at step {curve.steps[-1]} while {curve.place.node} was still falling: from "
                 f"{before:.3g} to {last:.3g} over the last quarter of the steps. It would profit from more epochs."
             )
+            updates = view.training[-1].number - view.training[0].number + 1
             if updates < self.steps:
                 summary += f" It had {updates} steps only: so few updates may come of too large a batch size."
             shown = [evidence(curve.history, "mean", "still falling at the end")]
             step = int(curve.steps[-quarter])
             yield self.finding(view, curve.place.node, "info", summary, shown, step=step, confidence=0.5)
-
-    def _falls(self, curve: Curve) -> bool:
-        """Whether a straight line through the last half of a few points falls, beyond the error of its slope."""
-        values = curve.values[len(curve) // 2 :]
-        places = np.arange(len(values)) - (len(values) - 1) / 2
-        slope = float(places @ values / (places @ places))
-        rest = values - values.mean() - slope * places
-        error = math.sqrt(float(rest @ rest) / (len(values) - 2) / float(places @ places))
-        return -slope * len(values) > self.fall * float(values[-1]) and -slope > self.errors * error

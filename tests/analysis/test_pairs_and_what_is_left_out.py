@@ -11,7 +11,7 @@ from torch import nn
 
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
-from support.short_runs import Batch, blob_batches, blobs, curve, curve_batches, descend, findings, mlp, record
+from support.short_runs import Batch, blob_batches, blobs, curve, descend, findings, mlp, record
 
 _EPOCH = 12
 
@@ -160,11 +160,3 @@ def test_tables_that_are_thrown_about(rate: float, told: bool, tmp_path: Path) -
 
     trial = record(tmp_path, model, loss_of, _sales, optimizer=torch.optim.SGD(model.parameters(), rate), steps=40)
     assert ["too high" in one.summary for one in findings(trial, "learning-rate")] == [True] * told
-
-
-@pytest.mark.parametrize(("rate", "told"), [(6e-3, True), (0.0, False)])
-def test_a_few_noisy_steps_that_go_on_falling(rate: float, told: bool, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    model = mlp(6, 16, 2)
-    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), curve_batches, lr=rate, steps=24)
-    assert bool(findings(trial, "short-training")) == told

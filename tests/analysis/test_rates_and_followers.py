@@ -108,7 +108,7 @@ def test_batches_that_come_again(way: str, tmp_path: Path) -> None:
         tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), lambda n: blobs(seed=number_of(n)), steps=45
     )
     found = findings(trial, "repeated-batch")
-    expected = {"last for ever": [("warning", 20)], "always": [("info", 0)]}
+    expected = {"last for ever": [("warning", 20)], "always": [("info", 0)], "two by turns": [("info", 0)]}
     assert [(finding.level, finding.step) for finding in found] == expected.get(way, [])
 
 
