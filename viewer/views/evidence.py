@@ -73,8 +73,8 @@ def _axis(curve: _Curve, curves: Sequence[_Curve]) -> tuple[float, float] | None
 def _chart(curve: _Curve, axis: tuple[float, float] | None, onset: int | None) -> Markup:
     item = curve.item
     what = item.statistic if item.quantity == "value" else f"{item.statistic} of the {item.quantity}"
-    link = el("button.link", f"{item.node}, {what}", title="Show this curve in the network", act=_there(item, onset))
-    caption = el("div.label", link, el("span", f": {item.text}"))
+    link = el("button.link", f"{item.node}, {what}:", title="Show this curve in the network", act=_there(item, onset))
+    caption = el("div.label", link, el("span", f" {item.text}"))
     if axis is None:
         return el("div.chart-small", el("div.spark.nothing", "nothing finite"), caption)
     low, high = axis
