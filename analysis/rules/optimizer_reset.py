@@ -86,17 +86,18 @@ class OptimizerReset(Rule):
         step = max(found, key=lambda number: len(found[number]), default=-1)
         if step < 0 or len(found[step]) < self.share * len(nodes):
             return
-        state = view.history(nodes[0], _SQUARES)
+        first, *others = found[step]
+        state = view.history(first, _SQUARES)
         place = int(np.flatnonzero(state.steps == step)[0])
         before, after = state.of("norm")[place - 1 : place + 1]
         summary = (
             f"The state of the optimizer is lost at step {step}: the mean squares of the gradients of "
-            f"{listed(found[step])} fall from {before:.2g} to {after:.2g} ({nodes[0]}), which decay alone cannot do. "
+            f"{listed(found[step])} fall from {before:.2g} to {after:.2g} ({first}), which decay alone cannot do. "
             f"It begins anew there: a new optimizer, or a checkpoint of which the optimizer's state was not loaded."
         )
         yield self.finding(
-            view, nodes[0], "warning", summary, [evidence(state, "norm", f"{before:.2g} to {after:.2g}")], step=step,
-            nodes=nodes[1:], confidence=0.85,
+            view, first, "warning", summary, [evidence(state, "norm", f"{before:.2g} to {after:.2g}")], step=step,
+            nodes=others, confidence=0.85,
             causes="A training that is resumed with the weights only, or an optimizer that is made anew at an epoch.",
             remedy="Save and load optimizer.state_dict(), and that of the schedule, with the weights.",
         )  # fmt: skip
