@@ -82,8 +82,10 @@ class GanBalance(Rule):
         )  # fmt: skip
 
     def _saturating(self, view: View, generator: Curve) -> Finding:
+        operation = view.flow.vertices[generator.place].operation
+        formula = ", log(1 - D)" if operation.startswith("binary_cross_entropy") else ""
         summary = (
-            f"The generator minimises the negative of its critic's loss, log(1 - D): {generator.place.node} with a "
+            f"The generator minimises the negative of its critic's loss{formula}: {generator.place.node} with a "
             f"minus. It saturates, and gives hardly a gradient, where the critic is sure: it went from "
             f"{generator.start:.3g} to {generator.end:.2g}."
         )
@@ -92,7 +94,7 @@ class GanBalance(Rule):
         return self.finding(
             view, generator.place.node, "warning", summary, shown, step=int(generator.steps[0]), confidence=0.75,
             nodes=list(dict.fromkeys(makers)), causes="The formula of the minimax game, taken as it stands.",
-            remedy="Maximise log D instead: the critic's loss with the label of real ones, without the minus.",
+            remedy="Minimise the critic's loss with the label of real ones, without the minus (maximise log D).",
         )  # fmt: skip
 
     def _finding(self, view: View, winner: Curve, loser: Curve) -> Finding:
