@@ -61,7 +61,7 @@ class LearningRate(Rule):
             layers. Source: adapters that start near zero had 0.44, all other healthy runs less than 0.3.
         rise, grown: a loss that has grown by so many times its start has diverged: then one step counts at which the
             ratio of most layers is ``absurd``, or ``large`` if their weights have become ``grown`` times as large.
-            Source: of ours; in sound runs of some hundred steps the weights of a net hardly double.
+            Source: in nine of ten of 517 sound runs they become less than 2.9 times as large.
         small: the ratio below which a thousand steps change one percent. Source: a hundredth of the usual 1e-3.
         way: the ratio times the number of steps below which the weights are where they began. Source: of runs that
             learned in 150 steps the slowest went 0.1.
