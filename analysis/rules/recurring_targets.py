@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.rule import Rule
@@ -42,8 +43,8 @@ class RecurringTargets(Rule):
     Attributes:
         least: the number of pairs of steps by which it can be told from chance. Source: of ours; at random a
             correlation over 12 pairs is above ``together`` once in twenty.
-        together: the correlation from which on inputs come again, too. Source: of ours; augmented pictures have more
-            than 0.8.
+        together: the correlation from which on inputs come again, too. Source: of ours; what is left of an input after
+            an augmentation is most of it.
         fall: the part of its first value that the loss has lost where a net has learned from its inputs nevertheless.
     """
 
@@ -82,7 +83,7 @@ class RecurringTargets(Rule):
 
     def _are_other(self, view: View, comparison: Comparison, target: History, pairs: Pairs) -> bool:
         """Whether none of the inputs that the prediction is made of comes again with the targets."""
-        places = [p for p in view.flow.upstream([comparison.prediction]) if view.flow.vertices[p].type == "input"]
+        places = _inputs(view, comparison)
         histories = [view.history(place.node, role=place.role) for place in places if place != comparison.target]
         same = [history for history in histories if np.array_equal(history.steps, target.steps)]
         return bool(same) and len(same) == len(places) and not any(self._recurs(history, pairs) for history in same)
@@ -96,19 +97,25 @@ class RecurringTargets(Rule):
 
     def _finding(self, view: View, comparison: Comparison, target: History, pairs: Pairs) -> Finding:
         period = int(target.steps[pairs[0, 1]] - target.steps[pairs[0, 0]])
-        inputs = [p.node for p in view.flow.upstream([comparison.prediction]) if view.flow.vertices[p].type == "input"]
+        inputs = sorted({place.node for place in _inputs(view, comparison)})
         summary = (
             f"The targets {target.node} come again in the same order every {period} steps, and the inputs "
-            f"({', '.join(sorted(set(inputs)))}) beside them do not: one was shuffled without the other."
+            f"({', '.join(inputs)}) beside them do not: one was shuffled without the other."
         )
         shown = [
             evidence(target, "mean", "comes again"),
-            evidence(view.history(sorted(inputs)[0]), "mean", "does not come again"),
+            evidence(view.history(inputs[0]), "mean", "does not come again"),
         ]
         return self.finding(
             view, target.node, "warning", summary, shown, step=int(target.steps[0]), confidence=0.85,
-            nodes=list(dict.fromkeys(inputs)),
+            nodes=inputs,
         )  # fmt: skip
+
+
+def _inputs(view: View, comparison: Comparison) -> list[Place]:
+    """The inputs that a prediction is made of."""
+    behind = view.flow.upstream([comparison.prediction])
+    return [place for place in behind if view.flow.vertices[place].type == "input"]
 
 
 def _correlation(one: NDArray[np.float64], two: NDArray[np.float64]) -> float:

@@ -9,6 +9,7 @@ import numpy as np
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -28,7 +29,8 @@ class RepeatedBatch(Rule):
     batch to see whether the net can learn it, looks the same; so this is no more than worth knowing.
 
     Batches that vary at first and are the same from a step on to the end, for at least a quarter of the steps, are a
-    warning: nobody means that. Where batches come several times by turns, each is followed by another one.
+    warning: nobody means that. Where batches come several times by turns, each is followed by another one; if there are
+    but a ``few`` of them, that is worth knowing.
 
     Causes: ``next(iter(loader))`` in the loop, which starts the loader anew; a generator that is seeded in each step; a
     ``StopIteration`` that is caught and ignored, so that the last batch comes for ever.
@@ -65,11 +67,8 @@ class RepeatedBatch(Rule):
 
     def _few(self, view: View, places: list[Place]) -> int:
         """How many different batches there are, if they are few and come by turns, again and again; 0 if not."""
-        histories = [view.history(place.node, role=place.role) for place in places]
-        if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
-            return 0
-        values = np.concatenate([history.identity for history in histories], axis=1)
-        if len(values) < self.often * self.few or not np.isfinite(values).all():
+        values = _identities(view, places)
+        if values is None or len(values) < self.often * self.few:
             return 0
         _, counts = np.unique(values, axis=0, return_counts=True)
         is_by_turns = np.count_nonzero((values[1:] != values[:-1]).any(axis=1)) > len(values) / 4
@@ -90,17 +89,17 @@ class RepeatedBatch(Rule):
 
     def _since(self, view: View, places: list[Place]) -> int | None:
         """The step from which on all inputs are the same, after they have varied."""
-        histories = [view.history(place.node, role=place.role) for place in places]
-        if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
+        values = _identities(view, places)
+        if values is None:
             return None
-        values = np.concatenate([history.identity for history in histories], axis=1)
         changes = np.flatnonzero((values[1:] != values[:-1]).any(axis=1)) + 1
-        if not len(changes) or not np.isfinite(values).all():
+        if not len(changes):
             return None
         still = len(values) - int(changes[-1])
         stretches = np.diff(changes, prepend=0)
         is_odd = still >= max(self.least, len(values) / 4) and still > 4 * stretches.max() and len(changes) >= _VARIED
-        return int(histories[0].steps[changes[-1]]) if is_odd else None
+        steps = view.history(places[0].node, role=places[0].role).steps
+        return int(steps[changes[-1]]) if is_odd else None
 
     def _same_samples(self, view: View, places: list[Place]) -> Finding:
         node = places[0].node
@@ -143,6 +142,15 @@ class RepeatedBatch(Rule):
         summary = f"{place.node} is the same in all of {len(history)} training steps: they all get the same batch."
         shown = [evidence(history, "norm", "its norm, the same number in every step")]
         return self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _identities(view: View, places: list[Place]) -> Values | None:
+    """What tells the batches of all inputs apart, a row a step; None if some are not in all steps, or not finite."""
+    histories = [view.history(place.node, role=place.role) for place in places]
+    if any(not np.array_equal(history.steps, histories[0].steps) for history in histories):
+        return None
+    values: Values = np.concatenate([history.identity for history in histories], axis=1)
+    return values if np.isfinite(values).all() else None
 
 
 def _is_reordered(view: View, place: Place, least: int) -> bool:
