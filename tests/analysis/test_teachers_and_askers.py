@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stepscope.analysis.renumbered import how_renumbered
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.renumbered import answers
+from stepscope.analysis.view import View
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
 from support.short_runs import Batch, blob_batches, blobs, curve, descend, findings, mlp, record
@@ -215,9 +216,27 @@ def test_a_narrow_convolution_before_a_flatten_is_no_second_layer_for_nothing(tm
     assert findings(trial, "missing-nonlinearity") == []
 
 
-def test_the_same_few_samples_again_and_again_are_no_renumbering() -> None:
-    chosen, wanted = np.array([0, 1, 2, 3, 4]), np.array([1, 2, 3, 3, 0])
-    assert how_renumbered(chosen, wanted) == ""
+@pytest.mark.parametrize("fresh", [True, False])
+def test_an_evaluation_that_has_the_same_samples_counts_once(fresh: bool, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 4)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(10):
+            points, labels = blobs(seed=number)
+            with recorder.step():
+                descend(F.cross_entropy(model(points), labels), optimizer)
+            points, labels = blobs(seed=100 + number * fresh)
+            with recorder.step("validation"), torch.no_grad():
+                F.cross_entropy(model(points), labels)
+    view = View(open_trial(tmp_path / "trial"))
+    (comparison,) = comparisons(view)
+    steps = [step for step in view.steps if step.kind == "validation"]
+    assert comparison.target is not None
+    chosen, wanted = answers(steps, comparison.prediction, comparison.target)
+    kept = len(steps[0].samples)
+    assert len(chosen) == len(wanted) == (10 * kept if fresh else kept)
 
 
 @pytest.mark.parametrize(("way", "told"), [("black pictures", True), ("pictures", False), ("made in the step", False)])
