@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Browser, Page, expect, sync_playwright
+from playwright.sync_api import Browser, BrowserContext, Page, expect, sync_playwright
 from waitress import create_server
 
 from stepscope.viewer.app import make_app
@@ -32,33 +32,65 @@ _BUSY = re.compile(r"\bis-busy\b")
 @contextlib.contextmanager
 def chromium() -> Iterator[Browser]:
     """A headless Chromium; the Debian one, or whichever is on the path."""
-    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    assert found, "no Chromium on the PATH: `make chromium` installs one"
-    expect.set_options(timeout=WAIT)
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=found, headless=True, args=FLAGS)
+        browser = playwright.chromium.launch(executable_path=_found(), headless=True, args=FLAGS)
         yield browser
         browser.close()
 
 
 @contextlib.contextmanager
-def served(folder: Path, custom: Path | None = None) -> Iterator[str]:
+def lasting_chromium(profile: Path) -> Iterator[BrowserContext]:
+    """The same with a profile on disk: from the third time on, pages do without compiling their scripts."""
+    with sync_playwright() as playwright:
+        context = playwright.chromium.launch_persistent_context(
+            profile, executable_path=_found(), headless=True, args=FLAGS
+        )
+        yield context
+        context.close()
+
+
+def _found() -> str:
+    found = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    assert found, "no Chromium on the PATH: `make chromium` installs one"
+    expect.set_options(timeout=WAIT)
+    return found
+
+
+class Stage:
+    """A server at one address, for one dashboard after the other."""
+
+    def __init__(self) -> None:
+        logging.getLogger("waitress").setLevel(logging.ERROR)
+        self._shown: Any = None
+        self._server = create_server(self._answer, host="127.0.0.1", port=0, threads=6)
+        self._address = Address("127.0.0.1", self._server.effective_port)
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self._thread.start()
+
+    def show(self, folder: Path, custom: Path | None = None) -> str:
+        """Put up the dashboard on a folder; returns where it is."""
+        app = make_app(Source(folder), CustomPage(custom) if custom else None)
+        guard(app, self._address)
+        self._shown = app.server
+        return f"http://{self._address.host}:{self._address.port}/"
+
+    def close(self) -> None:
+        self._server.close()
+        self._thread.join(timeout=5)
+
+    def _answer(self, environ: Any, start_response: Any) -> Any:
+        return self._shown(environ, start_response)
+
+    def _run(self) -> None:
+        with contextlib.suppress(OSError):  # its socket is closed while it waits
+            self._server.run()
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
     """The dashboard on a folder, at the address that is yielded."""
-    logging.getLogger("waitress").setLevel(logging.ERROR)
-    app = make_app(Source(folder), CustomPage(custom) if custom else None)
-    server = create_server(app.server, host="127.0.0.1", port=0, threads=6)
-    port = server.effective_port
-    guard(app, Address("127.0.0.1", port))
-    thread = threading.Thread(target=_run, args=(server,), daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{port}/"
-    server.close()
-    thread.join(timeout=5)
-
-
-def _run(server: Any) -> None:
-    with contextlib.suppress(OSError):  # its socket is closed while it waits
-        server.run()
+    with contextlib.closing(Stage()) as stage:
+        yield stage.show(folder)
 
 
 class Screen:
@@ -78,6 +110,11 @@ class Screen:
         if request.url.startswith(("data:", "blob:")):
             return
         self.hosts.add(request.url.split("/")[2])
+
+    def forget(self) -> None:
+        """Let the browser forget what the page had it keep (the theme, widths), so that it is a newcomer's again."""
+        if self.page.url.startswith("http"):
+            self.page.evaluate("localStorage.clear()")
 
     def open(self, query: str = "") -> Screen:
         """Go to the page and wait until it has been filled."""

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser
+from playwright.sync_api import BrowserContext
 
 from stepscope.examples.find_the_bug import run
 from stepscope.store import Group, open_group
-from support.browsing import Screen, chromium, served
+from support.browsing import Screen, Stage, lasting_chromium
 from support.synthetic import write_trial
 
 
@@ -37,30 +38,38 @@ def group(folder: Path) -> Group:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Browser]:
-    with chromium() as browser:
-        yield browser
+def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[BrowserContext]:
+    with lasting_chromium(tmp_path_factory.mktemp("profile")) as context:
+        yield context
+
+
+@pytest.fixture(scope="session")
+def stage() -> Iterator[Stage]:
+    with closing(Stage()) as stage:
+        yield stage
 
 
 @pytest.fixture
-def screen_of(browser: Browser) -> Iterator[Callable[..., Screen]]:
+def screen_of(browser: BrowserContext, stage: Stage) -> Iterator[Callable[..., Screen]]:
     """Opens the dashboard on a folder; fails the test if anything went wrong in the browser."""
+    kept = len(browser.pages)
+    shown: set[tuple[Path, Path | None]] = set()
     opened: list[Screen] = []
-    servers = []
 
     def start(folder: Path, *, width: int = 1280, height: int = 800, custom: Path | None = None) -> Screen:
-        server = served(folder, custom)
-        url = server.__enter__()
-        servers.append(server)
-        context = browser.new_context(viewport={"width": width, "height": height})
-        opened.append(Screen(context.new_page(), url))
+        shown.add((folder, custom))
+        assert len(shown) == 1, "one address shows one dashboard at a time"
+        page = browser.new_page()
+        page.set_viewport_size({"width": width, "height": height})
+        opened.append(Screen(page, stage.show(folder, custom)))
         return opened[-1]
 
     yield start
-    for screen in opened:
-        screen.page.context.close()
-    for server in servers:
-        server.__exit__(None, None, None)
+    if opened:
+        opened[0].forget()
+    browser.clear_permissions()
+    for page in browser.pages[kept:]:
+        page.close()
     for screen in opened:
         assert screen.troubles == []
         assert screen.hosts <= {screen.url.split("/")[2]}

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Locator, Page
+from playwright.sync_api import BrowserContext, Locator, Page
 
 from stepscope.store.records import Graph
 from stepscope.viewer.graph import draw, tensor_key
@@ -70,10 +70,11 @@ class Panel:
 
 
 @pytest.fixture(scope="module")
-def page(browser: Browser) -> Iterator[Page]:
-    context = browser.new_context(viewport={"width": 1000, "height": 420})
-    yield context.new_page()
-    context.close()
+def page(browser: BrowserContext) -> Iterator[Page]:
+    page = browser.new_page()
+    page.set_viewport_size({"width": 1000, "height": 420})
+    yield page
+    page.close()
 
 
 @pytest.fixture
