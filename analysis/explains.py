@@ -242,6 +242,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "dead-units": "anywhere",
         "no-gradient": "anywhere",
+        "overfitting": "anywhere",  # what it learns instead does not carry over to other samples
         "saturated-activation": "anywhere",
         "vanishing-gradient": "anywhere",
     },
