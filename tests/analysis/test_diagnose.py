@@ -15,9 +15,10 @@ from torch import nn
 
 from stepscope.analysis import LEVELS, RULES, diagnose, rule_names
 from stepscope.analysis.explains import EXPLAINS
-from stepscope.store import Trial
+from stepscope.recorder import Every, Recorder
+from stepscope.store import Trial, open_trial
 from stepscope.store.errors import UnknownNameError
-from support.short_runs import blob_batches, curve_batches, findings, mlp, record
+from support.short_runs import blob_batches, curve_batches, descend, findings, mlp, record
 
 
 def sick(folder: Path) -> Trial:
@@ -128,6 +129,26 @@ def test_consequences_are_under_their_cause(tmp_path: Path) -> None:
     assert roots[0].rule == "weight-scale" and roots[0].node == "model.0.weight"
     assert "loss-start" in {finding.rule for finding in roots[0].walk()}
     assert "loss-start" not in {finding.rule for finding in roots}
+
+
+def test_what_a_net_learns_in_place_of_targets_out_of_reach_is_no_overfitting_of_its_own(tmp_path: Path) -> None:
+    """As in the demo: the evaluation worsens while a net fits what its last activation lets it."""
+    model = mlp(6, 128, 128, 2, last=(nn.ReLU(),))
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
+    x, fresh = torch.randn(12, 6), torch.randn(256, 6)
+    y, fresh_y = torch.randn(12, 2) + 0.7, torch.randn(256, 2) + 0.7
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(60):
+            with recorder.step():
+                descend(F.mse_loss(model(x), y), optimizer)
+            if number % 5 == 4:
+                with recorder.step(kind="validation") as step, torch.no_grad():
+                    step.record("loss", F.mse_loss(model(fresh), fresh_y), type="loss")
+    roots = diagnose(open_trial(tmp_path / "trial"))
+    assert roots[0].rule == "unreachable-targets"
+    assert "overfitting" in {finding.rule for finding in roots[0].walk()}
+    assert "overfitting" not in {finding.rule for finding in roots}
 
 
 def test_what_follows_a_non_finite_value_is_not_told_on_its_own(tmp_path: Path) -> None:
