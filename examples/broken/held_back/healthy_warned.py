@@ -122,7 +122,7 @@ def balancers_by_clipped_ratios(lab: Lab) -> None:
 def digits_by_a_margin(lab: Lab) -> None:
     """Two layers with inverted dropout, a hinge loss and a rate that decays, after CS231n's notes."""
     x, y = data.pixels()
-    hidden = nn.Linear(64, 64)
+    hidden = nn.Linear(64, 48)
     nn.init.kaiming_normal_(hidden.weight, nonlinearity="relu")
     model = nn.Sequential(hidden, nn.ReLU(), nn.Dropout(0.2), nn.Linear(48, 10))
     optimizer = torch.optim.SGD(model.parameters(), lr=0.3, momentum=0.9, nesterov=True, weight_decay=1e-4)
