@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons
 from stepscope.analysis.robust import mean
 from stepscope.analysis.view import View
 
@@ -50,7 +50,7 @@ def baselines(view: View, steps: Collection[int] | None = None) -> Iterator[Base
 
 def _classification(comparison: Comparison) -> Baseline | None:
     shape = comparison.shape
-    if comparison.operation in ("cross_entropy", "nll_loss"):
+    if comparison.operation in OF_CLASSES:
         classes = count_classes(shape, comparison.target_shape)
         start = math.log(max(classes, 1))
         text = f"log({classes}) gives for {classes} equally likely classes"

@@ -108,6 +108,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "duplicate-samples": {"overfitting": "anywhere"},
     "extreme-features": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere"},
     "batch-norm-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "small-batch-norm": "anywhere"},
+    "ignored-freezing": {"overfitting": "anywhere"},
     "lost-order": {},
     "skipped-module": {"overfitting": "anywhere"},
     "scheduler-rhythm": {
@@ -278,6 +279,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "no-gradient": "anywhere",
         "overfitting": "anywhere",
+    },
+    "blind-updates": {
+        **_BLOW_UP,
+        **_SIGNAL,
+        "overfitting": "anywhere",
+        "altered-gradients": "anywhere",
+        "shrinking-weights": "anywhere",
     },
     "early-clipping": {**_BLOW_UP},
     "repeated-randomness": {"overfitting": "anywhere"},

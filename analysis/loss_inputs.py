@@ -16,6 +16,8 @@ SMALL = frozenset(
     ]
 )  # fmt: skip
 """Losses with a well-known formula, which are to be small."""
+OF_CLASSES = frozenset(["cross_entropy", "nll_loss"])
+"""Losses whose targets are numbers of classes (or chances of each)."""
 MADE = frozenset(
     ["zeros", "ones", "full", "zeros_like", "ones_like", "full_like", "new_zeros", "new_ones", "new_full", "arange"]
 )

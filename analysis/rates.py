@@ -8,7 +8,7 @@ from stepscope.analysis.history import Values
 
 _LEVELS = 8
 _JUMP, _LOW, _HIGH = 0.35, 0.01, 0.5
-_EVEN, _FITS = 0.05, 0.03
+_EVEN, _FITS, _START = 0.05, 0.03, 0.1
 
 
 def rises_again(rates: Values) -> int | None:
@@ -36,6 +36,16 @@ def passes_warm_up(rates: Values, end: float) -> int | None:
     rises = np.diff(rates)
     is_even = bool(np.all(rises > 0)) and np.ptp(rises) < _EVEN * np.max(rises)
     return int(np.argmax(rates > end)) if is_even else None
+
+
+def climbs_to_the_end(rates: Values) -> bool:
+    """Whether a rate climbs evenly from near zero to the very last step."""
+    rises = np.diff(rates)
+    return (
+        len(rates) >= _LEVELS
+        and bool(np.all(rises > 0) and np.ptp(rises) < _HIGH * np.max(rises))
+        and (float(rates[0]) < _START * float(rates[-1]))
+    )
 
 
 def begins_anew(rates: Values) -> int | None:

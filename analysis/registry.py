@@ -16,6 +16,7 @@ from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.averaged_twice import AveragedTwice
 from stepscope.analysis.rules.batch_leak import BatchLeak
 from stepscope.analysis.rules.batch_norm_mode import BatchNormMode
+from stepscope.analysis.rules.blind_updates import BlindUpdates
 from stepscope.analysis.rules.broadcast_target import BroadcastTarget
 from stepscope.analysis.rules.channel_order import ChannelOrder
 from stepscope.analysis.rules.clamped_weights import ClampedWeights
@@ -52,6 +53,7 @@ from stepscope.analysis.rules.half_sigmoid import HalfSigmoid
 from stepscope.analysis.rules.hidden_end import HiddenEnd
 from stepscope.analysis.rules.hidden_sigmoid import HiddenSigmoid
 from stepscope.analysis.rules.hidden_softmax import HiddenSoftmax
+from stepscope.analysis.rules.ignored_freezing import IgnoredFreezing
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.ignored_targets import IgnoredTargets
 from stepscope.analysis.rules.imbalanced_targets import ImbalancedTargets
@@ -172,6 +174,7 @@ RULES: dict[str, type[Rule]] = {
         ScrambledInput,
         FlippedMasks,
         RoundedUpdates,
+        BlindUpdates,
         UnchangedParameters,
         RareUpdates,
         GradientCut,
@@ -247,6 +250,7 @@ RULES: dict[str, type[Rule]] = {
         SchedulerRhythm,
         UnrelatedTargets,
         FrozenParameters,
+        IgnoredFreezing,
         ExtremeBatch,
         DataShift,
         MeaningShift,

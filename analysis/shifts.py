@@ -8,13 +8,12 @@ from dataclasses import dataclass
 
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.next_token import Tokens, known_targets, known_tokens
 from stepscope.analysis.view import View
 from stepscope.store import Step
 
-_OF_CLASSES = ("cross_entropy", "nll_loss")
 _FARTHEST, _LEAST, _MOST_STEPS = 6, 24, 8
 _NEARLY = 0.95
 IGNORED = -100
@@ -35,7 +34,7 @@ def shifts(view: View) -> list[Shift]:
     """Those of all losses of classes whose targets are tokens of an input, all by the same number of places."""
     found: dict[tuple[Place, Place, Place], Shift] = {}
     for comparison in comparisons(view):
-        if comparison.operation not in _OF_CLASSES or comparison.target is None:
+        if comparison.operation not in OF_CLASSES or comparison.target is None:
             continue
         for place in view.flow.of_type("input"):
             key = (comparison.loss, comparison.target, place)

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import torch
+from torch import nn
 
 from stepscope.recorder.elements import is_spread
 from stepscope.recorder.left_out import summary
 from stepscope.recorder.module_tree import join, own_tensors, parts
 from stepscope.recorder.watched import Names, Watched
 from stepscope.store.records import ModuleInfo, ParameterInfo
+
+_FREEZING = ("requires_grad", "require_grad", "requires_grads", "require_grads", "trainable")
+"""What people set to False to freeze something; of all these torch knows the first one only, of a tensor."""
 
 Holders = Mapping[int, tuple[str, ...]]
 """The names of the optimizers that hold a tensor, by its ``id``."""
@@ -33,8 +37,8 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
                 _parameter(key, tensor, is_buffer, names, holders) for key, tensor, is_buffer in own_tensors(module)
             )
             recorded = id(module) not in names.left_out
-            full = join(prefix, path)
-            found.append(ModuleInfo(full, type(module).__name__, parameters, module.training, recorded))
+            full, ignored = join(prefix, path), tuple(_ignored(module))
+            found.append(ModuleInfo(full, type(module).__name__, parameters, module.training, recorded, ignored))
     return tuple(found)
 
 
@@ -56,6 +60,14 @@ def omissions(watched: Watched, names: Names) -> list[str]:
                 "them; give their model to watch(), too"
             )
     return texts
+
+
+def _ignored(module: nn.Module) -> Iterator[str]:
+    """Attributes that were to freeze a module, or a parameter of it, and do nothing."""
+    yield from (name for name in _FREEZING if module.__dict__.get(name) is False)
+    for key, tensor, is_buffer in own_tensors(module):
+        if not is_buffer:
+            yield from (f"{key}.{name}" for name in _FREEZING if tensor.__dict__.get(name) is False)
 
 
 def _holders(watched: Watched) -> Holders:

@@ -292,7 +292,9 @@ class ParameterInfo:
 class ModuleInfo:
     """A module of a watched model: its path (``model.encoder.0``), its class, and the parameters it owns itself.
 
-    ``recorded`` is False for one whose output the user chose to leave out of the steps.
+    ``recorded`` is False for one whose output the user chose to leave out of the steps. ``ignored`` are attributes by
+    which something was to be frozen, and which torch does not know: ``requires_grad`` of a module (which has a method
+    ``requires_grad_``), ``weight.require_grad`` of its parameter.
     """
 
     path: str
@@ -300,6 +302,7 @@ class ModuleInfo:
     parameters: tuple[ParameterInfo, ...]
     training: bool = True
     recorded: bool = True
+    ignored: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

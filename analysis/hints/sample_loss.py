@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from stepscope.analysis.hints.ranks import Vector
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons
 from stepscope.analysis.view import View
 from stepscope.store import Step, Trial
 from stepscope.store.errors import StoreError
@@ -50,7 +50,7 @@ def formula(operation: str, prediction: Neurons, target: Neurons) -> Vector | No
         result: Vector = _ELEMENTWISE[operation](x, y).mean(axis=1)
         return result
     whole = prediction.total == x.shape[1] and target.total == 1
-    if operation in ("cross_entropy", "nll_loss") and whole and bool(((y >= 0) & (y < x.shape[1])).all()):
+    if operation in OF_CLASSES and whole and bool(((y >= 0) & (y < x.shape[1])).all()):
         picked = np.take_along_axis(x, y.astype(np.int64), axis=1)[:, 0]
         losses: Vector = -picked + (_log_sum_exp(x) if operation == "cross_entropy" else 0.0)
         return losses

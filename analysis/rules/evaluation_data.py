@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
-from stepscope.analysis.loss_inputs import is_floating
+from stepscope.analysis.loss_inputs import OF_CLASSES, comparisons, is_floating
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -21,17 +21,19 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True)
 class EvaluationData(Rule):
-    """Steps that only evaluate get inputs, or targets, of another scale than those of the training.
+    """Steps that only evaluate get inputs, or targets, of another scale than the training's, or other classes.
 
     Symptom: the training goes well, and what it learned is of no use in validation, from the first epoch on; or the
     loss there is of another size, and hardly moves.
 
     How it is measured: mean and standard deviation of an input, or of a target that is not computed by a net, in the
     median of the steps of a kind that only evaluates, are compared with those of the training; of inputs the share of
-    zeros, too.
+    zeros, too. Of the numbers of classes the least and the largest: if all of an evaluation's lie beyond those of the
+    training, but for one, within which the data may have been cut in two, they were sorted when they were split.
 
-    Causes: one of the two is not normalised, or with other numbers; scaled predictions that are compared with raw
-    targets; an augmentation that hides nearly all; training data that cover a small part of what the others do.
+    Causes: one of the two is not normalised, or with other numbers; a split of data that are sorted by class; scaled
+    predictions that are compared with raw targets; an augmentation that hides nearly all; training data that cover a
+    small part of what the others do.
 
     Remedy: prepare both with the same function, but for the augmentation; look at a sample of each.
 
@@ -55,6 +57,33 @@ class EvaluationData(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         for place in view.all_flow.of_type("input", "target"):
             yield from self._of(view, place)
+        labels = {one.target for one in comparisons(view) if one.operation in OF_CLASSES}
+        for target in (target for target in labels if target is not None and not is_floating(view, target)):
+            yield from self._of_classes(view, target)
+
+    def _of_classes(self, view: View, target: Place) -> Iterable[Finding]:
+        """Evaluations of nothing but classes that the training does not have."""
+        trained = view.history(target.node, role=target.role)
+        every = view.history(target.node, role=target.role, training=False)
+        known = float(np.min(trained.of("min"))), float(np.max(trained.of("max")))
+        kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
+        for kind in dict.fromkeys(kinds.values()):
+            mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
+            if not mine.any() or known[1] - known[0] < 2:
+                continue
+            asked = float(np.min(every.of("min")[mine])), float(np.max(every.of("max")[mine]))
+            if asked[1] > asked[0] and (asked[0] >= known[1] or asked[1] <= known[0]):
+                summary = (
+                    f"The classes of {kind} are never seen in training: {target.node} goes from {asked[0]:g} to "
+                    f"{asked[1]:g} there, and from {known[0]:g} to {known[1]:g} in training. The data were sorted, and "
+                    f"not shuffled, when they were split."
+                )
+                shown = [evidence(every, "max", "the largest class"), evidence(every, "min", "the least")]
+                yield self.finding(
+                    view, target.node, "warning", summary, shown, step=int(every.steps[mine][0]), confidence=0.9,
+                    causes="The last part of data that are sorted by class, kept for the evaluation.",
+                    remedy="Shuffle the data before they are split, or split them class by class (stratified).",
+                )  # fmt: skip
 
     def _of(self, view: View, place: Place) -> Iterable[Finding]:
         trained, every = (

@@ -13,14 +13,13 @@ from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _MOST_STEPS = 100
 _MOST_OF_ALL = 0.75
-_OF_CLASSES = ("cross_entropy", "nll_loss")
 _WEIGHTS = ("class weight", "positive weight")
 """What the recorder calls the weights that a loss is given."""
 _LOSSES = ("cross_entropy", "nll_loss", "binary_cross_entropy", "binary_cross_entropy_with_logits")
@@ -92,11 +91,11 @@ class ImbalancedTargets(Rule):
         if not all(is_floating(view, place) for place in view.flow.of_type("input")):
             return False  # tokens, of which padding may be the most
         others = len(set(_kept(view, comparison.target))) - 1
-        return others > 1 and comparison.operation in _OF_CLASSES and share * others > self.alone * (1 - share)
+        return others > 1 and comparison.operation in OF_CLASSES and share * others > self.alone * (1 - share)
 
     def _never_asked_for(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Scores of classes that never occur: a net with more outputs than there are classes."""
-        if comparison.operation not in _OF_CLASSES or len(comparison.shape) < 2:
+        if comparison.operation not in OF_CLASSES or len(comparison.shape) < 2:
             return
         if comparison.shape == comparison.target_shape:
             return  # a number for each class, not a class

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
-from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -47,7 +47,7 @@ class LabelsOfOthers(Rule):
         steps = view.training[:: max(1, len(view.training) // _MOST)]
         for comparison in comparisons(view):
             target = comparison.target
-            if target is None or comparison.operation not in ("cross_entropy", "nll_loss") or len(steps) < _LEAST:
+            if target is None or comparison.operation not in OF_CLASSES or len(steps) < _LEAST:
                 continue
             for place in sorted(p for p in view.flow.upstream([comparison.prediction]) if _is_tokens(view, p)):
                 rows = {_row_of(step, place, target) for step in steps}

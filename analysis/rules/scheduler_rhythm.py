@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import Values
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import trainable
-from stepscope.analysis.rates import begins_anew, passes_warm_up, rises_again
+from stepscope.analysis.rates import begins_anew, climbs_to_the_end, passes_warm_up, rises_again
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View
 from stepscope.store import Series
@@ -31,7 +32,8 @@ class SchedulerRhythm(Rule):
     the ``max_lr`` of a cycle) that is climbed in stairs of many steps each, and has not got far, is stepped too seldom.
 
     Besides: a rate that falls smoothly to almost nothing and rises to the last step again (past the end of a cosine);
-    one that climbs evenly past the rate it warms up to, to the last step; and one that jumps up once, midway, and goes
+    one that climbs evenly past the rate it warms up to, to the last step; one that climbs evenly to the last step while
+    the loss stays: its warm-up is longer than the training; and one that jumps up once, midway, and goes
     through its first values again: a schedule whose state was not loaded with the checkpoint.
 
     Causes: ``scheduler.step()`` in the loop over batches for a schedule whose length is in epochs, or nowhere.
@@ -46,6 +48,7 @@ class SchedulerRhythm(Rule):
         warm: the part of the initial rate below which a warm-up is stuck.
         quick: restarts that come after fewer steps are no schedule. Source: warm restarts are published with periods of
             an epoch and more.
+        fall: the part of the loss that must be gone, for a warm-up of the whole training to be meant. Source: of ours.
         stair: how many recorded steps a rate stays the same, in the mean, on stairs. Source: gradients are seldom
             accumulated over more than eight.
     """
@@ -59,6 +62,7 @@ class SchedulerRhythm(Rule):
     warm: float = 0.1
     quick: float = 20.0
     stair: float = 8.0
+    fall: float = 0.1
 
     def check(self, view: View) -> Iterable[Finding]:
         initial = [float(group["initial_lr"]) for group in settings(view) if _is_number(group.get("initial_lr"))]
@@ -74,6 +78,8 @@ class SchedulerRhythm(Rule):
                 yield self._restarting(view, name, curve, period)
             elif self._is_slow(curve.values, max(_peaks(view), default=0.0)):
                 yield self._climbing(view, name, curve, max(_peaks(view)))
+            elif climbs_to_the_end(curve.values) and fallen(view) < self.fall and not view.is_young:
+                yield self._warming(view, name, curve)
             else:
                 yield from self._astray(view, name, curve, min(initial, default=np.inf))
 
@@ -107,6 +113,14 @@ class SchedulerRhythm(Rule):
             if place is not None:
                 summary = f"The learning rate {name} {how}."
                 yield self._at_parameters(view, "warning", summary, int(curve.steps[place]), 0.8, remedy)
+
+    def _warming(self, view: View, name: str, curve: Series) -> Finding:
+        summary = (
+            f"The learning rate {name} climbs to the last step, from {curve.values[0]:.3g} to {curve.values[-1]:.3g}, "
+            f"and the loss has not fallen: its warm-up is longer than the training."
+        )
+        remedy = "Make the warm-up a few hundredths of the training's steps, up to a tenth."
+        return self._at_parameters(view, "warning", summary, int(curve.steps[0]), 0.8, remedy)
 
     def _swings(self, values: Values) -> int:
         """How many times the rate goes smoothly from almost nothing up to its peak again."""

@@ -12,6 +12,7 @@ from stepscope.analysis.curves import Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.moving import has_moving_targets, is_of_policy
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.straight import straightness
 from stepscope.analysis.view import View, evidence
 
 
@@ -23,7 +24,9 @@ class ShortTraining(Rule):
 
     How it is measured: once a trial has ended, the median loss of its last quarter against that of the quarter before.
     It is worth knowing where the difference is a good part of what is left, many times its standard error, and most of
-    the first loss is still there. With several losses, or a policy's, none is judged.
+    the first loss is still there. With several losses, or a policy's, none is judged. If, besides, the weights got
+    nearly as far as all their steps add up to, each step going on where the last one went, the steps are small: half
+    the standard errors are enough, then, and the learning rate is told.
 
     Causes: too few epochs or steps, an early stopping without patience, a schedule that ends too soon.
 
@@ -36,6 +39,8 @@ class ShortTraining(Rule):
         errors: the standard errors (noise over the root of the points) that the fall must exceed, unless the loss fell
             in every step. Source: of ours.
         left: the part of the first loss that must be left.
+        straight: how far the weights must have got, as a part of what their steps add up to. Source: of ours; weights
+            that have found their places go to and fro, and have 0.2 and less.
     """
 
     name = "short-training"
@@ -46,6 +51,7 @@ class ShortTraining(Rule):
     fall: float = 0.08
     errors: float = 4.0
     left: float = 0.3
+    straight: float = 0.75
 
     def check(self, view: View) -> Iterable[Finding]:
         if view.trial.state != "finished" or view.broken or len(view.objectives) != 1:
@@ -59,12 +65,19 @@ class ShortTraining(Rule):
         before, last = (float(np.median(part)) for part in (curve.values[-2 * quarter : -quarter],
                                                             curve.values[-quarter:]))  # fmt: skip
         fallen, error = before - last, curve.noise / math.sqrt(quarter)
-        is_clear = bool(np.all(np.diff(curve.values) < 0)) or fallen > self.errors * error
+        way = straightness(view)
+        errors = self.errors / 2 if way > self.straight else self.errors
+        is_clear = bool(np.all(np.diff(curve.values) < 0)) or fallen > errors * error
         if last > self.left * curve.start and fallen > self.fall * last and is_clear:
             summary = (
                 f"The training ended at step {curve.steps[-1]} while {curve.place.node} was still falling: from "
                 f"{before:.3g} to {last:.3g} over the last quarter of the steps. It would profit from more epochs."
             )
+            if way > self.straight:
+                summary += (
+                    f" The weights got {min(way, 1):.0%} of the way that their steps add up to, always on in one "
+                    f"direction: so the learning rate is low, or the training short."
+                )
             updates = view.training[-1].number - view.training[0].number + 1
             if updates < self.steps:
                 summary += f" It had {updates} steps only: so few updates may come of too large a batch size."

@@ -11,7 +11,7 @@ from stepscope.analysis.bounds import line_of_making, operation_of
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import line_of_node
-from stepscope.analysis.loss_inputs import MADE, comparisons
+from stepscope.analysis.loss_inputs import MADE, OF_CLASSES, comparisons
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -52,7 +52,7 @@ class SingleClass(Rule):
         for comparison in comparisons(view):
             is_one = len(comparison.shape) > 1 and comparison.shape[1] == 1
             name = comparison.prediction.node
-            if comparison.operation in ("cross_entropy", "nll_loss") and is_one and name not in seen:
+            if comparison.operation in OF_CLASSES and is_one and name not in seen:
                 seen.add(name)
                 loss = view.history(comparison.loss.node, role=comparison.loss.role)
                 summary = f"{comparison.loss.node} compares {name} {comparison.shape} over a single class."

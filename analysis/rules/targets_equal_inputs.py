@@ -14,13 +14,12 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.lines import line_of_node, sites_of
-from stepscope.analysis.loss_inputs import SMALL, Comparison, comparisons, is_floating
+from stepscope.analysis.loss_inputs import OF_CLASSES, SMALL, Comparison, comparisons, is_floating
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _LEAST = 3
-_OF_CLASSES = ("cross_entropy", "nll_loss")
 _LEAST_LINE, _LINE = 10, 1e-3
 _MOST_STEPS, _LEAST_SAMPLES, _MOST_COLUMNS = 12, 20, 8
 
@@ -69,7 +68,7 @@ class TargetsEqualInputs(Rule):
                 contained |= {comparison.target} if found else set()
                 yield from found
             yield from self._noisy(view, comparison, comparison.target)
-            if comparison.operation not in _OF_CLASSES:
+            if comparison.operation not in OF_CLASSES:
                 yield from self._copied(view, comparison, comparison.target)
                 continue
             yield from self._scaled(view, comparison, comparison.target)
@@ -134,7 +133,7 @@ class TargetsEqualInputs(Rule):
         places = (p for p in view.flow.upstream([comparison.prediction]) if view.flow.vertices[p].type == "input")
         for place in sorted(places):
             x, y = gather_pairs(steps, place, target)
-            if comparison.operation in _OF_CLASSES and not is_floating(view, place):
+            if comparison.operation in OF_CLASSES and not is_floating(view, place):
                 continue  # words, one of which is asked for
             if place == target or len(x) < _LEAST_SAMPLES or not 0 < y.shape[1] < x.shape[1]:
                 continue  # as many are a reconstruction
@@ -182,7 +181,7 @@ def _is_multiple(view: View, one: Place, other: Place) -> bool:
 
 def _is_compared(comparison: Comparison) -> bool:
     """Whether a prediction is held against a target, and not only made a loss of together with some data."""
-    return comparison.operation in SMALL.union(_OF_CLASSES) or comparison.shape == comparison.target_shape
+    return comparison.operation in SMALL.union(OF_CLASSES) or comparison.shape == comparison.target_shape
 
 
 def _column(x: Matrix, wanted: Values) -> int | None:

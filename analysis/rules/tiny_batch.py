@@ -21,7 +21,7 @@ class TinyBatch(Rule):
 
     How it is measured: the batch dimension of the inputs in the median of the training steps, and how much the loss
     differs from one recorded step to the next, against its size. It is worth knowing only where the loss has not
-    fallen well, or is wild: some methods need single samples.
+    fallen well, or is wild, or has both signs: some methods need single samples.
 
     Causes: a batch made small to fit into memory, with the learning rate of a large one; a wrong argument of a loader.
 
@@ -49,6 +49,8 @@ class TinyBatch(Rule):
         curves = list(loss_curves(view))
         sizes = {node: _samples(view, node) for node in _inputs(view)}
         part = fallen(view)
+        if curves and np.isfinite(part) and np.any(curves[0].values < 0) and np.any(curves[0].values > 0):
+            part = 0.0  # of a loss that crosses zero, as that of a policy's gradient, no part tells anything
         if view.is_young or not curves or not sizes or part >= self.learned:
             return
         losses, size = curves[0].history.of("mean"), max(sizes.values())

@@ -12,11 +12,10 @@ import numpy as np
 from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
-_OF_TOKENS = ("cross_entropy", "nll_loss")
 _EQUAL = 1e-3
 
 
@@ -51,7 +50,7 @@ class UnevenMeans(Rule):
         summed = {place for site in sites_of(view, "summed") for place in site.after}
         groups: dict[tuple[str, str, int], list[Comparison]] = defaultdict(list)
         for one in comparisons(view):
-            is_of_tokens = one.operation in _OF_TOKENS and one.shape != one.target_shape and one.loss not in summed
+            is_of_tokens = one.operation in OF_CLASSES and one.shape != one.target_shape and one.loss not in summed
             if is_of_tokens and one.target is not None:
                 classes = count_classes(one.shape, one.target_shape)
                 groups[one.loss.node, one.prediction.node, classes].append(one)

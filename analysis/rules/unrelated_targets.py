@@ -19,6 +19,7 @@ from stepscope.analysis.relation import are_related, gather_pairs, go_together
 from stepscope.analysis.renumbered import answers, how_renumbered
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.spread import relative_spread
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
@@ -40,8 +41,9 @@ class UnrelatedTargets(Rule):
     recorded steps are gathered; if the targets of nearest neighbours are no nearer than others, and no single feature
     goes with a target, both within three standard deviations of chance, then no relation was found. A relation
     that neither shows (parity, pictures of many kinds) is possible: so the confidence is low, and for words or sparse
-    inputs, whose neighbours say little, it is worth knowing only. Besides: of two sides
-    of a loss, ``(a, b)`` was flattened on one and ``(b, a)`` on the other.
+    inputs, whose neighbours say little, it is worth knowing only. A net whose answer is the very same for all samples,
+    from the start to the end, proves nothing. Besides: of two sides of a loss, ``(a, b)`` was flattened on one and
+    ``(b, a)`` on the other.
 
     In steps that only evaluate, and are worse than a constant answer although the training is far better: if the net's
     answers for the kept samples are wrong in one and the same way (all by the same difference, or another number for
@@ -129,7 +131,7 @@ class UnrelatedTargets(Rule):
         if len(targets) != 1:
             return
         ((target, prediction),) = targets.items()
-        if view.flow.vertices[target].operation in MADE:
+        if view.flow.vertices[target].operation in MADE or _says_nothing(view, prediction):
             return
         behind = view.flow.upstream([prediction])
         inputs = [place for place in view.flow.of_type("input") if place in behind]
@@ -159,3 +161,8 @@ class UnrelatedTargets(Rule):
             view, target.node, level, summary, shown, step=view.training[0].number, nodes=[given.node],
             confidence=0.5,
         )  # fmt: skip
+
+
+def _says_nothing(view: View, prediction: Place) -> bool:
+    """Whether a prediction is the very same for all samples, before anything is learned and after."""
+    return all(relative_spread(view.training[index], prediction) == 0 for index in (0, -1))

@@ -12,7 +12,7 @@ from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.first_signal import amplifiers, fading
 from stepscope.analysis.layers import Layer, hand_made_layers, layers
-from stepscope.analysis.parameters import listed, trainable
+from stepscope.analysis.parameters import is_gradient_zero, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -30,7 +30,8 @@ class WeightScale(Rule):
     small counts only if several layers are, zeros only in more than half of them: branches are often started so.
     A small gain adds up over the depth, and a recurrent one over time: layers that are too small for the samples to
     differ behind the last of them, and modules that make what goes in many times larger, count too. So do matrices
-    made by hand whose sizes fit each other, as in ``x @ w1 @ w2``, if they are too large.
+    made by hand whose sizes fit each other, as in ``x @ w1 @ w2``, if they are too large; and several that are zero
+    from the start to the end, and so are their gradients.
 
     Causes: ``normal_`` with a standard deviation that does not know the layer's width, ``constant_`` or ``ones_`` on a
     weight matrix.
@@ -75,6 +76,19 @@ class WeightScale(Rule):
             text = f"All weights of {names} start at one number ({value:.3g}): their units can never differ."
             yield self._finding(view, equal, "error", text)
         yield from self._of_the_wrong_size(view, gains, equal)
+        yield from self._stuck_at_zero(view, gains)
+
+    def _stuck_at_zero(self, view: View, gains: dict[Layer, float]) -> Iterable[Finding]:
+        """Matrices made by hand whose gradients are products with each other, and zero like themselves."""
+        made = [layer for layer in _others(view) if layer not in gains and not _RECURRENT.search(layer.weight)]
+        stuck = [layer for layer in made if is_gradient_zero(view, layer.weight) and _is_zero(view, layer)]
+        if len(stuck) > 1:
+            names = listed(layer.weight for layer in stuck)
+            text = (
+                f"{names} start at zero, all of them, and stay there: the gradient of each is a product with another, "
+                f"and zero. They were never initialised."
+            )
+            yield self._finding(view, stuck, "error", text)
 
     def _of_the_wrong_size(self, view: View, gains: dict[Layer, float], equal: Sequence[Layer]) -> Iterable[Finding]:
         recurrent = {layer: _gain(view, layer) for layer in _others(view) if _RECURRENT.search(layer.weight)}
@@ -166,6 +180,12 @@ def _others(view: View) -> list[Layer]:
 def _gain(view: View, layer: Layer) -> float:
     history = view.history(layer.weight)
     return float(history.of("std")[0]) * math.sqrt(layer.fan_in) if len(history) else math.nan
+
+
+def _is_zero(view: View, layer: Layer) -> bool:
+    """Whether a weight is zero in all recorded steps."""
+    history = view.history(layer.weight)
+    return len(history) > 0 and not history.of("abs_max").any()
 
 
 def _is_equal(view: View, layer: Layer) -> bool:
