@@ -59,9 +59,10 @@ line before the measurement. By a warning or an error are told 433 of the 485 (h
 a note of level info, of which 125 of the 682 runs without a mistake have one, too.
 
 The misses and false alarms of the newest set were looked at after that: 33 of the 40 are told now, 35 of the places,
-and nobody is accused; of two more the mistake and its remedy are told, in other words than the answers have. What is in
-`held_back/` now is no longer unseen, and the figures above are those from before. Of the open fixed twins two are
-accused: one rightly (it is never told to evaluate), one of an overfitting that is noise. A line counts as right if it is one of the statement that is to be edited (until the set of 48: that line).
+and nobody is accused; of two more the mistake and its remedy are told, in other words than the answers have. What is
+in `held_back/` now is no longer unseen, and the figures above are those from before. Of the open fixed twins two are
+accused: one rightly (it is never told to evaluate), one of an overfitting that is noise. A line counts as right if it
+is one of the statement that is to be edited (until the set of 48: that line).
 
 ### Common faults in many networks
 
