@@ -106,6 +106,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
     },
     "duplicate-samples": {"overfitting": "anywhere"},
+    "unmixed-batches": {},
     "extreme-features": {**_BLOW_UP, **_SIGNAL, "input-scale": "anywhere"},
     "batch-norm-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "small-batch-norm": "anywhere"},
     "ignored-freezing": {"overfitting": "anywhere"},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from stepscope.analysis.history import Values
 
@@ -38,9 +39,9 @@ def passes_warm_up(rates: Values, end: float) -> int | None:
     return int(np.argmax(rates > end)) if is_even else None
 
 
-def climbs_to_the_end(rates: Values) -> bool:
-    """Whether a rate climbs evenly from near zero to the very last step."""
-    rises = np.diff(rates)
+def climbs_to_the_end(rates: Values, steps: NDArray[np.int64]) -> bool:
+    """Whether a rate climbs evenly from near zero to the very last of its steps."""
+    rises = np.diff(rates) / np.diff(steps)
     return (
         len(rates) >= _LEVELS
         and bool(np.all(rises > 0) and np.ptp(rises) < _HIGH * np.max(rises))

@@ -128,6 +128,7 @@ from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.uneven_means import UnevenMeans
+from stepscope.analysis.rules.unmixed_batches import UnmixedBatches
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
 from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
@@ -188,6 +189,7 @@ RULES: dict[str, type[Rule]] = {
         DiscardedGradients,
         BroadcastTarget,
         ConstantData,
+        UnmixedBatches,
         ConstantOutput,
         DeadUnits,
         ExplodingGradient,

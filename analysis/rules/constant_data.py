@@ -39,8 +39,8 @@ class ConstantData(Rule):
     the same value for all samples of its batch. Trials with several losses are left out for targets: a GAN's real
     samples all have the target 1. Or: most of the targets' variance lies between the batches and not within them, as if
     they were sorted; of shuffled ones it is one over the batch's size. Or most numbers of an input never vary, or most
-    samples are all zeros: there are fewer other numbers than samples. Or a good part of an input varies between batches
-    only: what a batch has in common. Targets that were expanded from one for the whole batch are worth knowing only.
+    samples are all zeros: there are fewer other numbers than samples. Targets that were expanded from one for the whole
+    batch are worth knowing only.
 
     Causes: a loader that returns one sample again and again, data sorted by class, labels that were overwritten,
     ``expand`` where a stack was meant.
@@ -56,8 +56,6 @@ class ConstantData(Rule):
             what batches of 16 have by chance; text, whose batches are of one kind, has less than a fifth.
         smallest: batches of fewer samples are not judged by it.
         blank: the part of an input's numbers that never vary. Source: the border of handwritten digits is a half.
-        common: the part of an input's numbers that vary between batches and never within one, from which on its samples
-            are not mixed. Source: of ours; a time or a task that all samples share is less of an input.
         empty: the part of the samples that are all zeros. Source: of ours; more than half say nothing.
     """
 
@@ -68,7 +66,6 @@ class ConstantData(Rule):
     smallest: int = 8
     blank: float = 0.8
     empty: float = 0.5
-    common: float = 0.25
 
     def check(self, view: View) -> Iterable[Finding]:
         if not view.training:
@@ -87,24 +84,6 @@ class ConstantData(Rule):
         yield from self._sorted(view, [place for place in targets if place in used])
         yield from self._blank(view, [place for place in inputs if place in used])
         yield from self._empty(view, [place for place in inputs if place in used])
-        yield from self._together(view, [place for place in inputs if place in used])
-
-    def _together(self, view: View, inputs: list[Place]) -> Iterable[Finding]:
-        """Inputs of which several numbers are those of the batch, and not of the sample."""
-        for place in (place for place in inputs if is_floating(view, place)):
-            share = _of_batches(view, place)
-            if share >= self.common:
-                history = view.history(place.node, role=place.role)
-                summary = (
-                    f"{share:.0%} of the numbers of {place.node} are the same for all samples of a batch, and others "
-                    f"in the next batches: its samples begin together, or are of one kind or moment, and are not mixed."
-                )
-                yield self.finding(
-                    view, place.node, "info", summary, [evidence(history, "mean", "the batches' means")],
-                    step=int(history.steps[0]), confidence=0.6,
-                    causes="Environments that were all started at the same moment, or data in the order of a file.",
-                    remedy="Shuffle the data; start each environment at a moment of its own.",
-                )  # fmt: skip
 
     def _towards_zeros(self, view: View) -> Iterable[Finding]:
         """Zeros in the place of data, with which a loss compares what a net gives."""
@@ -262,17 +241,6 @@ def _never_varying(view: View, place: Place) -> float:
     means, spreads = np.array([mean for mean, _ in moments]), np.array([std for _, std in moments])
     still = (spreads <= 1e-6 * np.abs(means)).all(axis=0) & (np.ptp(means, axis=0) <= 1e-6 * np.abs(means[0]))
     return 0.0 if still.all() else float(still.mean())
-
-
-def _of_batches(view: View, place: Place) -> float:
-    """The share of an input's numbers that never vary within a batch, and do between ten of them; 0 if unknown."""
-    found = [neuron_moments(step, place) for step in view.training[:: max(1, len(view.training) // 10)]]
-    moments = [pair for pair in found if pair is not None]
-    if len(moments) < 5 or len({len(mean) for mean, _ in moments}) > 1 or len(moments[0][0]) < 2 * _LEAST:
-        return 0.0
-    means, spreads = np.array([mean for mean, _ in moments]), np.array([std for _, std in moments])
-    within = (spreads <= 1e-6 * np.abs(means)).all(axis=0)
-    return float((within & (np.ptp(means, axis=0) > 1e-3)).mean())
 
 
 def _is_expanded(view: View, place: Place) -> bool:

@@ -6,7 +6,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.parameters import is_inside, listed, trainable
+from stepscope.analysis.optimizers import held_by
+from stepscope.analysis.parameters import Parameter, is_inside, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -36,19 +37,11 @@ class IgnoredFreezing(Rule):
     remedy = "Call module.requires_grad_(False), and print how many parameters are left to learn."
 
     def check(self, view: View) -> Iterable[Finding]:
-        learning = trainable(view)
+        held = {node for node, optimizers in held_by(view).items() if optimizers}
+        learning = [one for one in trainable(view) if one.node in held or not held]
         for module in view.trial.network:
             for attribute in module.ignored:
-                prefix = attribute.rpartition(".")[0]
-                concerned = [
-                    parameter.node
-                    for parameter in learning
-                    if (
-                        parameter.node == f"{module.path}.{prefix}"
-                        if prefix
-                        else is_inside(parameter.module, module.path)
-                    )
-                ]
+                concerned = [one.node for one in learning if _belongs(one, module.path, attribute)]
                 if concerned:
                     yield self._of(view, f"{module.path}.{attribute}", module.path, concerned)
 
@@ -62,3 +55,9 @@ class IgnoredFreezing(Rule):
         return self.finding(
             view, module, "warning", summary, shown, step=step, nodes=concerned, confidence=0.95
         )  # fmt: skip
+
+
+def _belongs(parameter: Parameter, module: str, attribute: str) -> bool:
+    """Whether an attribute of a module, or of one of its own parameters, was to freeze this one."""
+    own, _, _ = attribute.rpartition(".")
+    return parameter.node == f"{module}.{own}" if own else is_inside(parameter.module, module)

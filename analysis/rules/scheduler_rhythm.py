@@ -78,7 +78,7 @@ class SchedulerRhythm(Rule):
                 yield self._restarting(view, name, curve, period)
             elif self._is_slow(curve.values, max(_peaks(view), default=0.0)):
                 yield self._climbing(view, name, curve, max(_peaks(view)))
-            elif climbs_to_the_end(curve.values) and fallen(view) < self.fall and not view.is_young:
+            elif climbs_to_the_end(curve.values, curve.steps) and fallen(view) < self.fall and not view.is_young:
                 yield self._warming(view, name, curve)
             else:
                 yield from self._astray(view, name, curve, min(initial, default=np.inf))

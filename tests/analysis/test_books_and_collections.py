@@ -158,7 +158,7 @@ def test_samples_that_begin_together(mixed: bool, told: bool, tmp_path: Path) ->
         x = torch.cat([torch.randn(64, 4, generator=generator), F.one_hot(room, 4).float()], dim=1)
         return x, x[:, :2] + x[:, 4:5]
 
-    found = findings(record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=24), "constant-data")
+    found = findings(record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data, steps=24), "unmixed-batches")
     assert [(one.level, one.node) for one in found] == [("info", "input")] * told
     assert all("50%" in one.summary for one in found)
 
