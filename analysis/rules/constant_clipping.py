@@ -26,7 +26,8 @@ class ConstantClipping(Rule):
 
     How it is measured: the norm of all gradients before clipping over the norm after it, in each recorded training
     step, and how constant what is left is: its norm (clipping by norm) or its largest element (by value). Gradients
-    that are divided by the same number in every step (an average over micro-batches or devices) are not clipped.
+    that are divided by the same number in every step (an average over micro-batches or devices) are not clipped, unless
+    what is left has a norm of one digit: 0.001, say.
 
     Causes: a bound taken over from another net, a loss that is a sum instead of a mean, clipping before a loss scale is
     taken out.
@@ -41,6 +42,8 @@ class ConstantClipping(Rule):
         factor: by how much the norm is divided, in the median. Source: below, ordinary gradients are near the bound.
         spread: how far what is left may be from its median, relative to it. Source: rounding of float32 norms.
         fall: the part of the first loss that should be gone, else it did not fall well.
+        rounding: how far a norm may be from a number of one digit, relative to it. Source: of ours;
+            ``clip_grad_norm_`` adds a millionth to what it divides by; by chance, one norm of 300 is as near.
     """
 
     name = "constant-clipping"
@@ -52,6 +55,7 @@ class ConstantClipping(Rule):
     factor: float = 3.0
     spread: float = 1e-2
     fall: float = 0.1
+    rounding: float = 5e-4
 
     def check(self, view: View) -> Iterable[Finding]:
         found = clipping(view)
@@ -66,8 +70,11 @@ class ConstantClipping(Rule):
 
     def _bound(self, found: Clipping, clipped: NDArray[np.bool_]) -> str:
         """By what it is bounded, in words; empty if nothing says that there is a bound."""
-        if not clipped.any() or _spread(found.factors[clipped]) <= self.spread:
+        if not clipped.any():
             return ""
+        if _spread(found.factors[clipped]) <= self.spread:  # of gradients that stay the same, a bound says no more
+            bound = float(np.median(found.after[clipped]))
+            return f"to a norm of {bound:.3g}" if _is_round(bound, self.rounding) else ""
         norm, largest = _spread(found.after[clipped]), _spread(found.largest_after[clipped])
         if min(norm, largest) > self.spread:
             return ""
@@ -79,7 +86,7 @@ class ConstantClipping(Rule):
         summary = (
             f"Gradients are clipped {how} in {clipped} of {len(found.steps)} recorded steps: their norm is "
             f"{np.median(found.before):.3g} before and {np.median(found.after):.3g} after it in the median, "
-            f"{factor:.1f} times less, so that only their direction is left."
+            f"{factor:.3g} times less, so that only their direction is left."
         )
         shown = [
             evidence(view.history(found.largest, BEFORE_CLIPPING), "norm", "before clipping"),
@@ -95,3 +102,9 @@ def _spread(values: Values) -> float:
     """How far nine of ten values are from their median at most, relative to it."""
     middle = float(np.median(values))
     return float(np.quantile(np.abs(values - middle), 0.9)) / max(abs(middle), 1e-300)
+
+
+def _is_round(value: float, rounding: float) -> bool:
+    """Whether a number is one of a single digit, as bounds are, but for rounding."""
+    nearest = float(f"{value:.0e}")
+    return value > 0 and abs(value - nearest) <= rounding * nearest

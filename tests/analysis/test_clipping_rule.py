@@ -111,3 +111,23 @@ def test_clipping_before_unscaling_is_found(tmp_path: Path) -> None:
     )
     (finding,) = found(trial)
     assert "24 of 24" in finding.summary
+
+
+@pytest.mark.parametrize(("change", "told"), [(norm(1e-3), True), (divided, False)])
+def test_gradients_that_stay_the_same(change: Change, told: bool, tmp_path: Path) -> None:
+    """Of one batch and steps that lead nowhere: what they are divided by is the same number in each of them."""
+    torch.manual_seed(0)
+    model = mlp(6, 16, 2)
+    x, y = curve_batches(0)
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        change(list(model.parameters()))
+        optimizer.step()
+
+    optimizer = torch.optim.SGD(model.parameters(), lr=1e-6)
+    trial = record(
+        tmp_path, model, lambda *_: 1e4 * F.mse_loss(model(x), y), optimizer=optimizer, train=train, steps=30
+    )  # fmt: skip
+    assert ["a norm of 0.001 " in finding.summary for finding in found(trial)] == [True] * told
