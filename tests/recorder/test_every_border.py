@@ -104,11 +104,13 @@ def without_closure(function: Any) -> CodeType:
 
 @pytest.fixture(autouse=True)
 def _hooks_that_stay_are_taken_off() -> Iterator[None]:
+    gc.freeze()  # all that is there already would be looked through again, a hundred times
     yield
     take_off_everything()
     with warnings.catch_warnings():  # files that a fault left open would be found while another test runs
         warnings.simplefilter("ignore", ResourceWarning)
         gc.collect()
+    gc.unfreeze()
 
 
 def take_off_everything() -> None:
