@@ -186,6 +186,44 @@ def test_a_finding_leads_to_its_place(demo: Path, screen_of: Open) -> None:
     expect(screen.page.locator("#page-inspect")).to_be_visible()
 
 
+PUT = """markups => {
+  const place = document.createElement("div");
+  place.id = "scratch";
+  document.body.append(place);
+  const { fill } = window.stepscope, wrong = [];
+  for (const before of markups) for (const after of markups) {
+    fill("scratch", null);
+    fill("scratch", after);
+    const wanted = place.innerHTML;
+    fill("scratch", null);
+    fill("scratch", before);
+    const first = place.querySelector("p.first");
+    fill("scratch", after);
+    const stays = place.querySelector("p.first");
+    if (place.innerHTML !== wanted) wrong.push([before, after, place.innerHTML]);
+    if (first && stays && first !== stays) wrong.push([before, after, "made anew"]);
+  }
+  place.remove();
+  return wrong;
+}"""
+"""Goes from each of some pieces of markup to each other one, and says what is not as if it was made at once."""
+
+
+def test_news_leave_alone_what_stays(demo: Path, screen_of: Open) -> None:
+    """What somebody is about to click, or has unfolded, is not made anew because hints come in below."""
+    first = ["p.first", {}, "one"]
+    markups: list[object] = [
+        ["div", {}, first],
+        ["div", {}, first, "a text"],
+        ["div", {}, first, ["p", {}, "two"], ["button.link", {"act": {"node": "x"}}, "more"]],
+        ["div", {}, first, ["p", {}, ["b", {}, "two"], " and three"], ["button.link", {"act": {"node": "y"}}, "more"]],
+        ["div", {}, first, ["spark", {"steps": [0, 1], "values": [1, 2], "mark": None, "axis": None}], ["p", {}]],
+        ["div.other", {}, ["p", {}, "one"]],
+        None,
+    ]
+    assert screen_of(demo).open("?trial=fixed").page.evaluate(PUT, markups) == []
+
+
 def test_a_healthy_trial_has_no_findings(demo: Path, screen_of: Open) -> None:
     screen = screen_of(demo).open("?trial=fixed")
     expect(screen.page.locator("#page-findings .card.calm")).to_contain_text("Nothing suspicious in")

@@ -66,13 +66,33 @@
     return element;
   };
 
+  const same = (one, other) => JSON.stringify(one) === JSON.stringify(other);
+  const isElement = (markup) => Array.isArray(markup) && markup[0] !== "spark";
+  const isLike = (one, other) => isElement(one) && isElement(other) && same(one.slice(0, 2), other.slice(0, 2));
+  const isWhole = (element, markup) => element && element.childNodes.length === markup.length - 2;
+
+  // Brings an element from one markup to another. What is the same in both stays: a click on it, its focus and what is
+  // unfolded in it outlast news elsewhere on the page.
+  function bring(element, before, after) {
+    const old = before.slice(2), wanted = after.slice(2);
+    wanted.forEach((child, i) => {
+      const there = element.childNodes[i];
+      if (i >= old.length) element.append(app.build(child));
+      else if (isLike(old[i], child) && isWhole(there, old[i])) bring(there, old[i], child);
+      else if (!same(old[i], child)) there.replaceWith(app.build(child));
+    });
+    while (element.childNodes.length > wanted.length) element.lastChild.remove();
+  }
+
   // Puts a piece of markup into the element with this id; the scroll position stays.
   app.fill = function (id, markup) {
     const place = document.getElementById(id);
     if (!place) return;
-    const text = JSON.stringify(markup);
-    if (place._markup === text) return;
-    place._markup = text;
-    place.replaceChildren(...(markup ? [app.build(markup)] : []));
+    const before = place._markup;
+    if (same(before, markup)) return;
+    place._markup = markup;
+    const root = place.firstChild;
+    if (before && markup && isLike(before, markup) && isWhole(root, before)) bring(root, before, markup);
+    else place.replaceChildren(...(markup ? [app.build(markup)] : []));
   };
 })((window.stepscope = window.stepscope || {}));
