@@ -43,7 +43,7 @@ class ConstantClipping(Rule):
         spread: how far what is left may be from its median, relative to it. Source: rounding of float32 norms.
         fall: the part of the first loss that should be gone, else it did not fall well.
         rounding: how far a norm may be from a number of one digit, relative to it. Source: of ours;
-            ``clip_grad_norm_`` adds a millionth to what it divides by; by chance, one norm of 300 is as near.
+            ``clip_grad_norm_`` adds a millionth to what it divides by; by chance, one norm of 250 is as near.
     """
 
     name = "constant-clipping"

@@ -39,8 +39,8 @@ class ShortTraining(Rule):
         errors: the standard errors (noise over the root of the points) that the fall must exceed, unless the loss fell
             in every step. Source: of ours.
         left: the part of the first loss that must be left.
-        straight: how far the weights must have got, as a part of what their steps add up to. Source: of ours; weights
-            that have found their places go to and fro, and have 0.2 and less.
+        straight: how far the weights must have got, as a part of what their steps add up to. Source: of ours; of
+            78 sound twins in ``examples/broken`` half have less than 0.44, nine of ten less than 0.66, three more.
     """
 
     name = "short-training"
