@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -66,17 +66,14 @@ class EvaluationData(Rule):
         trained = view.history(target.node, role=target.role)
         every = view.history(target.node, role=target.role, training=False)
         known = float(np.min(trained.of("min"))), float(np.max(trained.of("max")))
-        kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
-        for kind in dict.fromkeys(kinds.values()):
-            mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
-            if not mine.any() or known[1] - known[0] < 2:
-                continue
+        for kind, mine in _evaluations(view, every) if known[1] - known[0] >= 2 else ():
             asked = float(np.min(every.of("min")[mine])), float(np.max(every.of("max")[mine]))
             if asked[1] > asked[0] and (asked[0] >= known[1] or asked[1] <= known[0]):
+                shared = [f"{one:g}" for one in asked if one in known]
                 summary = (
-                    f"The classes of {kind} are never seen in training: {target.node} goes from {asked[0]:g} to "
-                    f"{asked[1]:g} there, and from {known[0]:g} to {known[1]:g} in training. The data were sorted, and "
-                    f"not shuffled, when they were split."
+                    f"The classes of {kind}{f' (but for {shared[0]})' if shared else ''} are never seen in training: "
+                    f"{target.node} goes from {asked[0]:g} to {asked[1]:g} there, and from {known[0]:g} to {known[1]:g} "
+                    f"in training. The data were sorted, and not shuffled, when they were split."
                 )
                 shown = [evidence(every, "max", "the largest class"), evidence(every, "min", "the least")]
                 yield self.finding(
@@ -90,13 +87,11 @@ class EvaluationData(Rule):
             view.history(place.node, role=place.role),
             view.history(place.node, role=place.role, training=False),
         )
-        kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
         is_target = view.all_flow.vertices[place].type == "target"
         if not len(trained) or not is_floating(view, place) or (is_target and _is_yes_or_no(every)):
             return
-        for kind in dict.fromkeys(kinds.values()):
-            mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
-            if not mine.any() or (is_target and not _have_one_shape(view, place, kind)):
+        for kind, mine in _evaluations(view, every):
+            if is_target and not _have_one_shape(view, place, kind):
                 continue
             if not is_target and (hidden := self._holes(trained, every, mine)) is not None:
                 yield self._masked(view, place, kind, every, *hidden)
@@ -138,6 +133,15 @@ class EvaluationData(Rule):
             causes="Masks, crops or a dropout of the input that are too large, or come on top of each other.",
             remedy="Look at some inputs as the model gets them, and hide less of them.",
         )  # fmt: skip
+
+
+def _evaluations(view: View, every: History) -> Iterator[tuple[str, Mask]]:
+    """Each kind of steps that only evaluates, and which points of a history of all steps are of it, if any are."""
+    kinds = {step.number: step.kind for step in view.steps if step.kind not in view.training_kinds}
+    for kind in dict.fromkeys(kinds.values()):
+        mine = np.array([kinds.get(number) == kind for number in every.steps.tolist()], bool)
+        if mine.any():
+            yield kind, mine
 
 
 def _is_yes_or_no(history: History) -> bool:
