@@ -72,8 +72,8 @@ class EvaluationData(Rule):
                 shared = [f"{one:g}" for one in asked if one in known]
                 summary = (
                     f"The classes of {kind}{f' (but for {shared[0]})' if shared else ''} are never seen in training: "
-                    f"{target.node} goes from {asked[0]:g} to {asked[1]:g} there, and from {known[0]:g} to {known[1]:g} "
-                    f"in training. The data were sorted, and not shuffled, when they were split."
+                    f"{target.node} goes from {asked[0]:g} to {asked[1]:g} there, and from {known[0]:g} to "
+                    f"{known[1]:g} in training. The data were sorted, and not shuffled, when they were split."
                 )
                 shown = [evidence(every, "max", "the largest class"), evidence(every, "min", "the least")]
                 yield self.finding(
