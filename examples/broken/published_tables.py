@@ -145,7 +145,7 @@ class _Watchman(nn.Module):
 
 
 @broken(
-    rules=("half-sigmoid", "unreachable-targets"),
+    rules=("half-sigmoid", "unreachable-targets", "activation-before-loss"),
     words=("rectif", "below zero", "cannot be negative", "never negative"),
     nodes=("model.score", "model", "prediction"),
 )

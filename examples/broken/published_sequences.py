@@ -213,7 +213,10 @@ def _walks(number: int) -> _Batch:
     return sensor, unsure.softmax(1)
 
 
-@broken(words=("log_softmax", "log-softmax", "softmax", "log-probabilit"), nodes=("prediction", "loss", "model"))
+@broken(
+    words=("log_softmax", "log-softmax", "softmax", "log-probabilit", "logarithms of probabilities"),
+    nodes=("prediction", "loss", "model"),
+)
 def student_without_its_softmax(lab: Lab) -> None:
     """The divergence from the teacher expects logarithms of chances, but is given the student's raw scores.
 
