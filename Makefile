@@ -5,7 +5,6 @@ PY := $(VENV)/bin/python
 STAMP := $(VENV)/.stepscope-installed
 LINK := .typecheck/stepscope
 export OMP_NUM_THREADS ?= 1
-export PYTHONDONTWRITEBYTECODE := 1
 # Two processes share the tests; WORKERS=0 is one, which debuggers need.
 WORKERS ?= 2
 PYTEST := $(PY) -m pytest -q -n $(WORKERS) --dist worksteal

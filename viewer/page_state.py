@@ -85,6 +85,7 @@ def page_state(source: Source, wish: Selection, changed: str, size: tuple[int, i
     if changed != "opened":
         selection = revealed(selection, group, size)
         resolved = replace(resolved, selection=selection)
+    nodes = tuple((node.name, node.name) for node in trial.nodes)  # before the notices: damage is met by reading
     return PageState(
         resolved,
         _options(group, trial, resolved),
@@ -94,7 +95,7 @@ def page_state(source: Source, wish: Selection, changed: str, size: tuple[int, i
         status.notices(trial, resolved.notice, group.problems),
         status.no_steps(trial) if len(trial.steps) == 0 and selection.view in NEEDS_STEPS else None,
         trial.state == "running",
-        tuple((node.name, node.name) for node in trial.nodes),
+        nodes,
     )
 
 

@@ -34,6 +34,7 @@ class Source:
         self._group: Group | None = None
         self._version = 0
         self._looked = 0.0
+        self._problems: dict[Path, int] = {}
         self._open()
         self.refresh()
 
@@ -72,7 +73,18 @@ class Source:
             changed = self._group.refresh()
             for trial in self._group.opened:
                 changed = _refresh_trial(trial) or changed
+                changed = self._has_new_problem(trial) or changed
             self._version += changed
+
+    def _has_new_problem(self, trial: Trial) -> bool:
+        """Whether damage was met since the last look: it is where somebody reads, a finished trial's, too."""
+        try:
+            count = len(trial.problems)
+        except (StoreError, OSError):
+            return False
+        known = self._problems.get(trial.path, 0)
+        self._problems[trial.path] = count
+        return count != known
 
     def _open(self) -> None:
         """Open the group, if there is one yet."""

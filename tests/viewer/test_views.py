@@ -360,6 +360,21 @@ class TestSource:
         assert source.group is not None and source.group.names == ("one",)
         assert source.refresh() == source.refresh()
 
+    def test_damage_that_is_met_while_reading_is_told(self, tmp_path: Path) -> None:
+        from support.synthetic import write_trial
+
+        file = write_trial(tmp_path / "group", trial="hurt", steps=3) / "catalog.stepscope"
+        data = bytearray(file.read_bytes())
+        data[2 * len(data) // 3 : 2 * len(data) // 3 + 20] = bytes(20)
+        file.write_bytes(data)
+        source = Source(tmp_path / "group")
+        trial, before = source.trial("hurt"), source.refresh()
+        assert not trial.problems
+        assert trial.nodes and trial.problems
+        assert source.refresh() > before and source.refresh() == source.refresh()
+        first, _ = Answers(Source(tmp_path / "group"), None).state({"trial": "hurt"}, {})
+        assert "Damaged, the rest is shown" in words(first["notices"])
+
 
 @pytest.fixture
 def two_kinds(tmp_path: Path) -> Trial:
