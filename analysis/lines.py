@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Literal
 
-from stepscope.analysis.flow import Place, Site
-from stepscope.analysis.view import View
+from stepscope.analysis.flow import Flow, Place, Site
+from stepscope.analysis.view import View, different_graphs
+from stepscope.store import Step
 from stepscope.store.records import (
     BACKWARD,
     EARLY_CLIPPING,
@@ -65,6 +66,20 @@ def line_of_loss(view: View, node: str = "") -> SourceLine | None:
 def line_of_step(view: View, operation: str) -> SourceLine | None:
     """Where a step calls ``backward``, ``zero_grad`` or its ``optimizer step``."""
     return next((site.source for site in _steps(view) if site.operation == operation), None)
+
+
+def line_of_call(step: Step, node: str) -> SourceLine | None:
+    """Where the data enters that a node is computed from in a step: the call of the model, which has a mode."""
+    flow = Flow(different_graphs([step]))
+    behind = dict.fromkeys(flow.of_node(node))
+    queue = list(behind)
+    for place in queue:  # which grows meanwhile, the nearest first
+        if flow.vertices[place].type == "input":
+            return flow.vertices[place].source
+        fresh = [link.place for link in flow.sources.get(place, ()) if link.place not in behind]
+        behind |= dict.fromkeys(fresh)
+        queue += fresh
+    return None
 
 
 def line_of_cut(view: View, source: Place, sink: Place) -> SourceLine | None:

@@ -89,7 +89,7 @@ def _began(finding: Finding) -> int:
 
 
 def _first_step(view: View) -> int:
-    return view.training[0].number if view.training else -1
+    return view.began if view.training else -1
 
 
 def _cause_rank(finding: Finding, view: View) -> tuple[int, int]:

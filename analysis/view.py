@@ -52,6 +52,11 @@ class View:
         return sorted((step for step in steps if step.number not in self.broken), key=lambda step: step.number)
 
     @cached_property
+    def began(self) -> int:
+        """The number of the first training step; of the first one that is looked at if none is whole and trains."""
+        return next((step.number for step in (*self.training, *self.steps)), 0)
+
+    @cached_property
     def broken(self) -> frozenset[int]:
         """The numbers of the steps whose loss or weights are not finite."""
         return frozenset(number for part in self.readings for number in part.broken.tolist())

@@ -97,7 +97,7 @@ class AccumulatedGradients(Rule):
         shown = [evidence(view.history(first.node, name), "norm", name) for name in (first.left, first.own, "gradient")]
         return self.finding(
             view, first.node, "warning" if against < self.against else "info", summary, shown,
-            step=view.training[0].number, nodes=[found.node for found in others], confidence=0.9,
+            step=view.began, nodes=[found.node for found in others], confidence=0.9,
             source=line_of_step(view, BACKWARD), causes="All gradients are set to zero once, before both losses.",
             remedy="Call zero_grad() of an optimizer right before backward() of its own loss.",
         )  # fmt: skip

@@ -70,9 +70,7 @@ class AdamEpsilon(Rule):
                 f"exp_avg_sq is {roots[first]:.2g} in {first}."
             )
             shown = [evidence(view.history(first, "exp_avg_sq"), "mean", f"its root is {roots[first]:.2g}")]
-            yield self.finding(
-                view, first, "warning", summary, shown, step=view.training[0].number, nodes=small[1:], confidence=0.8
-            )
+            yield self.finding(view, first, "warning", summary, shown, step=view.began, nodes=small[1:], confidence=0.8)
 
     def _of_half(self, view: View) -> Iterable[Finding]:
         eps, halves = _epsilon(view), _halves(view)
@@ -83,7 +81,7 @@ class AdamEpsilon(Rule):
             f"kept: where a gradient was zero, or too small for float16, zero is divided by zero."
         )
         remedy = "Keep the weights in float32 (torch.autocast computes in half), or set eps to 1e-4 or more."
-        step = view.training[0].number
+        step = view.began
         yield self.finding(view, halves[0], "warning", summary, step=step, nodes=halves[1:], remedy=remedy)
 
 

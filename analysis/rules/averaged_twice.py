@@ -67,5 +67,5 @@ class AveragedTwice(Rule):
         weights = view.history(one.loss.node, "gradient", role=one.loss.role)
         return self.finding(
             view, one.loss.node, "warning", summary, [evidence(weights, "mean", "its weight: 1 over the batch size")],
-            step=view.training[0].number, nodes=[one.prediction.node], confidence=0.8,
+            step=view.began, nodes=[one.prediction.node], confidence=0.8,
         )  # fmt: skip

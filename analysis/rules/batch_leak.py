@@ -86,7 +86,7 @@ class BatchLeak(Rule):
             f"ctc_loss has its samples ({scores.prediction.node} {scores.shape}): samples influence each other."
         )
         return self.finding(
-            view, place.node, "warning", summary, step=view.training[0].number, nodes=[scores.prediction.node],
+            view, place.node, "warning", summary, step=view.began, nodes=[scores.prediction.node],
             confidence=0.85, causes="batch_first=True for what comes moments first, as ctc_loss wants it.",
             remedy="Leave batch_first=True out, or transpose only behind the layer; check with probe(model, batch).",
         )  # fmt: skip
@@ -100,7 +100,7 @@ class BatchLeak(Rule):
                 f"before, not reset): right only if each sequence of a batch continues that of the batch before."
             )
             yield self.finding(
-                view, nodes[0], "info", summary, step=view.training[0].number, nodes=nodes[1:], confidence=0.6,
+                view, nodes[0], "info", summary, step=view.began, nodes=nodes[1:], confidence=0.6,
                 source=site.source, causes="The state is kept as truncated backpropagation does, on shuffled data.",
                 remedy="Start each batch from a state of zeros, or give it batches that continue each other.",
             )  # fmt: skip
@@ -118,7 +118,7 @@ class BatchLeak(Rule):
                 )
                 nodes = [*_ordered(view, site.before), *_ordered(view, site.after)]
                 yield self.finding(
-                    view, data[-1].node, "warning", summary, step=view.training[0].number, confidence=0.9,
+                    view, data[-1].node, "warning", summary, step=view.began, confidence=0.9,
                     nodes=[name for name in dict.fromkeys(p.node for p in nodes) if name != data[-1].node],
                     source=site.source, causes="An encoding written for time first, given the batch first.",
                     remedy="Take the first x.shape[1] places and add them along dimension 1: table[None, :x.shape[1]].",
@@ -130,7 +130,7 @@ class BatchLeak(Rule):
         nodes = list(dict.fromkeys(place.node for place in (*before, *after[1:])))
         shown = [evidence(view.history(after[0].node, role=after[0].role), "mean", "made of pieces")]
         return self.finding(
-            view, after[0].node, "warning", summary, shown, step=view.training[0].number, nodes=nodes,
+            view, after[0].node, "warning", summary, shown, step=view.began, nodes=nodes,
             confidence=0.9, source=site.source,
         )  # fmt: skip
 
@@ -153,7 +153,7 @@ class BatchLeak(Rule):
             shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across samples")]
             nodes = [compared[0].prediction.node]
             yield self.finding(
-                view, place.node, "warning", summary, shown, step=view.training[0].number, nodes=nodes, confidence=0.85
+                view, place.node, "warning", summary, shown, step=view.began, nodes=nodes, confidence=0.85
             )
 
     def _may_be_batch_first(self, view: View, place: Place, shape: Shape, scores: list[Shape]) -> bool:
@@ -168,7 +168,7 @@ class BatchLeak(Rule):
             f"samples come first, they influence each other: is batch_first=True missing?"
         )
         shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across the first dimension")]
-        return self.finding(view, place.node, "info", summary, shown, step=view.training[0].number, confidence=0.5)
+        return self.finding(view, place.node, "info", summary, shown, step=view.began, confidence=0.5)
 
     def _of_tokens(self, view: View, place: Place, shape: tuple[int, ...]) -> Finding:
         summary = (
@@ -176,7 +176,7 @@ class BatchLeak(Rule):
             f"influence each other, as if they were moments (is batch_first=True missing?)."
         )
         shown = [evidence(view.history(place.node, role=place.role), "mean", "computed across samples")]
-        return self.finding(view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.85)
+        return self.finding(view, place.node, "warning", summary, shown, step=view.began, confidence=0.85)
 
 
 def _lies_first(view: View, place: Place, shape: Shape, size: int) -> bool:

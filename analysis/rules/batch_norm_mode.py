@@ -11,6 +11,7 @@ from stepscope.analysis.alike import together
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.layers import rms
+from stepscope.analysis.lines import line_of_call
 from stepscope.analysis.parameters import has_gradient, listed
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
@@ -22,6 +23,7 @@ from stepscope.analysis.running_statistics import (
     norms,
 )
 from stepscope.analysis.view import View, evidence
+from stepscope.store.records import SourceLine
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ class BatchNormMode(Rule):
                 continue
             yield self.finding(
                 view, node, "warning", f"The running statistics of {node} {text}, where 0.1 is usual.",
-                step=view.training[0].number, confidence=0.8, source=call.source,
+                step=view.began, confidence=0.8, source=call.source,
                 remedy="Use momentum=0.1: torch's is the share of the new batch, other frameworks' that of the old.",
             )  # fmt: skip
 
@@ -132,18 +134,29 @@ class BatchNormMode(Rule):
             yield self.finding(
                 view, far[0], level, summary, [evidence(view.history(f"{far[0]}.running_var"), "mean", "stays 1")],
                 step=unlearned[far[0]], nodes=others, confidence=0.9,
+                source=self._line_of_mode(view, far[0]),
                 causes="An average of parameters() alone, without the buffers, or a net that was never in train mode.",
                 remedy="Copy the buffers of the net that learns, too, or let the statistics settle in training mode.",
             )  # fmt: skip
 
+    def _line_of_mode(self, view: View, path: str) -> SourceLine | None:
+        """The call of the model that has evaluation mode; one of training if there is one, which should not."""
+        evaluates = self._evaluating(view, path)
+        trains = [step.number for step in view.training if step.number in evaluates]
+        return line_of_call(view.trial.step((trains or evaluates)[0]), path)
+
     def _evaluates(self, view: View, path: str) -> int | None:
         """The first of the steps in which a normalisation is in evaluation mode; None if there are less than two."""
+        return next(iter(self._evaluating(view, path)), None)
+
+    def _evaluating(self, view: View, path: str) -> list[int]:
+        """The steps in which a normalisation is in evaluation mode; none if it is less than two."""
         for role in view.nodes[path].roles:
             history = view.history(path, role=role, training=False)
             steps = history.steps[~self._in_training_mode(view, path, history)]
             if len(steps) >= 2:
-                return int(steps[0])
-        return None
+                return [int(number) for number in steps]
+        return []
 
     def _moving(self, view: View) -> Iterator[Finding]:
         """Statistics of frozen layers that follow the new data."""
@@ -157,7 +170,7 @@ class BatchNormMode(Rule):
             mean = view.history(f"{moving[0]}.running_mean", training=False)
             yield self.finding(
                 view, moving[0], "info", summary, [evidence(mean, "norm", "its running mean")], nodes=moving[1:],
-                step=view.training[0].number, confidence=0.8,
+                step=view.began, confidence=0.8, source=line_of_call(view.training[0], moving[0]),
                 causes="Frozen by requires_grad_(False) alone; model.train() sets frozen layers to training mode, too.",
                 remedy="Call eval() on frozen layers after every model.train(), if they shall stay as they were.",
             )  # fmt: skip
@@ -220,11 +233,15 @@ class BatchNormMode(Rule):
                 f"The running statistics of {path} do not fit: its output has a size of {one:.3g} in evaluation and of "
                 f"{two:.3g} in training."
             )
-            yield self._finding(view, path, "warning", text, int(history.steps[~trains & ~mode][0]))
+            began = int(history.steps[~trains & ~mode][0])
+            yield self._finding(view, path, "warning", text, began, is_of_mode=False)
 
-    def _finding(self, view: View, path: str, level: Level, text: str, step: int) -> Finding:
+    def _finding(
+        self, view: View, path: str, level: Level, text: str, step: int, *, is_of_mode: bool = True
+    ) -> Finding:
         shown = [evidence(view.history(path, training=False), "mean", "its mean, that of the bias in training mode")]
-        return self.finding(view, path, level, text, shown, step=step, confidence=0.85)
+        call = line_of_call(view.trial.step(step), path) if is_of_mode else None
+        return self.finding(view, path, level, text, shown, step=step, confidence=0.85, source=call)
 
 
 def _norms(view: View) -> Iterator[str]:

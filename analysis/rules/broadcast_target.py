@@ -80,7 +80,7 @@ class BroadcastTarget(Rule):
             )
             nodes = [place.node for place in (*site.after, *made) if place != first]
             yield self.finding(
-                view, first.node, "warning", summary, step=view.training[0].number, confidence=0.9,
+                view, first.node, "warning", summary, step=view.began, confidence=0.9,
                 nodes=list(dict.fromkeys(nodes)), source=site.source,
                 causes=f"{site.operation}() over everything, where the one of each sample is meant.",
                 remedy=f"Give it the dimension: .{site.operation}(1).values, or .amax(1).",
@@ -100,7 +100,7 @@ class BroadcastTarget(Rule):
             )
             nodes = list(dict.fromkeys(place.node for place in sources))
             yield self.finding(
-                view, loss, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.95,
+                view, loss, "error", summary, step=view.began, nodes=nodes, confidence=0.95,
                 source=site.source,
             )  # fmt: skip
 
@@ -119,7 +119,7 @@ class BroadcastTarget(Rule):
                 f"{comparison.shape}: all of its outputs are drawn to the same numbers."
             )
             yield self.finding(
-                view, comparison.loss.node, "warning", summary, step=view.training[0].number, confidence=0.85,
+                view, comparison.loss.node, "warning", summary, step=view.began, confidence=0.85,
                 nodes=[comparison.prediction.node, target.node], causes="A net with more outputs than targets: those "
                 "of all moments, or of all classes.", remedy="Take the output that is meant, or give each its target.",
             )  # fmt: skip
@@ -140,7 +140,7 @@ class BroadcastTarget(Rule):
             )
             nodes = list(dict.fromkeys(place.node for place in (*sources, *site.after) if place != made[-1]))
             yield self.finding(
-                view, made[-1].node, "warning", summary, step=view.training[0].number, nodes=nodes, confidence=0.85,
+                view, made[-1].node, "warning", summary, step=view.began, nodes=nodes, confidence=0.85,
                 source=site.source,
             )  # fmt: skip
 

@@ -54,7 +54,7 @@ class ClampedWeights(Rule):
             f"that in every step, although they are updated."
         )
         shown = [evidence(view.history(first), "abs_max", "always the same")]
-        step, nodes = view.training[0].number, list(bounds)[1:]
+        step, nodes = view.began, list(bounds)[1:]
         yield self.finding(view, first, level, summary, shown, step=step, nodes=nodes, confidence=0.85)
 
     def _bound(self, view: View, node: str) -> float:

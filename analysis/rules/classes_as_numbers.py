@@ -66,7 +66,7 @@ class ClassesAsNumbers(Rule):
                 )
                 shown = [evidence(view.history(target.node, role=target.role), "max", "the largest")]
                 yield self.finding(
-                    view, target.node, "info", summary, shown, step=view.training[0].number,
+                    view, target.node, "info", summary, shown, step=view.began,
                     nodes=[comparison.loss.node, comparison.prediction.node], confidence=0.6,
                 )  # fmt: skip
 

@@ -70,7 +70,7 @@ class ClippedPrediction(Rule):
         shown = [evidence(view.history(place.node, role=place.role), "max", "the worst")]
         yield self.finding(
             view, place.node, "warning", summary, shown,
-            step=view.training[0].number, confidence=0.8, nodes=[other.node for other in site.after],
+            step=view.began, confidence=0.8, nodes=[other.node for other in site.after],
             source=site.source, causes="The loss was clipped where its gradient was meant.",
             remedy="Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss.",
         )  # fmt: skip
@@ -90,7 +90,7 @@ class ClippedPrediction(Rule):
             history = view.history(place.node, role=place.role)
             shown = [evidence(history, "min", "its smallest number"), evidence(history, "max", "its largest")]
             yield self.finding(
-                view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+                view, place.node, "warning", summary, shown, step=view.began, confidence=0.8,
                 nodes=[other.node for other in site.after], source=site.source,
             )  # fmt: skip
 

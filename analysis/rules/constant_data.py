@@ -103,7 +103,7 @@ class ConstantData(Rule):
                 history = view.history(comparison.prediction.node, role=comparison.prediction.role)
                 yield self.finding(
                     view, loss.node, "warning", summary, [evidence(history, "abs_mean", "pulled towards zero")],
-                    step=view.training[0].number, nodes=[made.node, *known], confidence=0.85,
+                    step=view.began, nodes=[made.node, *known], confidence=0.85,
                     source=view.flow.vertices[loss].source,
                     causes="Targets that were made as zeros and never set, or the wrong net's output in the loss.",
                     remedy="Compare with the data, or give the loss the other net's answer and its labels.",

@@ -80,7 +80,7 @@ class ConstantOutput(Rule):
                 continue
             yield self._finding(view, first, prediction, _variation(steps, first))
         has_learned = fallen(view) > self.learned  # or has several losses, of which none tells
-        if not found and not has_learned and view.training[-1].number - view.training[0].number >= self.least_steps:
+        if not found and not has_learned and view.training[-1].number - view.began >= self.least_steps:
             yield from (self._faded(view, *pair) for pair in _fading(view, steps, self.faded))
 
     def _normalised_away(self, view: View) -> Iterator[Finding]:

@@ -101,7 +101,7 @@ class DeadUnits(Rule):
 
 def _of_the_rate(view: View, history: History, onset: int) -> str:
     """What threw units below zero that were alive before: steps of the optimizer, which the learning rate scales."""
-    first = int(view.training[0].number)
+    first = int(view.began)
     if onset <= first or first > 0 or not np.all(np.isfinite(history.of("abs_max"))):
         return ""
     return f" They were alive before step {onset}: is the learning rate too high for them?"

@@ -59,7 +59,7 @@ class DecayedRows(Rule):
                 )
                 yield self.finding(
                     view, weight, "warning", summary, [evidence(view.history(weight), "norm", "it shrinks")],
-                    step=view.training[0].number, confidence=0.85,
+                    step=view.began, confidence=0.85,
                 )  # fmt: skip
 
     def _shrinks(self, view: View, weight: str) -> bool:

@@ -104,7 +104,7 @@ class DiscardedGradients(Rule):
     def _at(self, view: View, bias: str, summary: str, causes: str, remedy: str) -> Finding:
         shown = [evidence(view.history(bias, "gradient"), "norm", "the gradient that is used")]
         return self.finding(
-            view, bias, "error", summary, shown, step=view.training[0].number, confidence=0.95, causes=causes,
+            view, bias, "error", summary, shown, step=view.began, confidence=0.95, causes=causes,
             remedy=remedy, nodes=[node for node in learning(view) if node != bias],
             source=line_of_step(view, BACKWARD),
         )  # fmt: skip

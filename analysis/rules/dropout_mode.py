@@ -7,10 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.alike import together
 from stepscope.analysis.bounds import maker
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import History
-from stepscope.analysis.lines import sites_of
+from stepscope.analysis.lines import line_of_call, sites_of
 from stepscope.analysis.loss_inputs import comparisons
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
@@ -54,6 +55,10 @@ class DropoutMode(Rule):
         yield from self._called(view)
         yield from self._drops_most(view)
         yield from self._drops_answers(view)
+        yield from together(self._of_modules(view))
+
+    def _of_modules(self, view: View) -> Iterable[Finding]:
+        """Modules in the wrong mode, one by one."""
         for path, module in view.modules.items() if view.training else ():
             if not module.module_class.startswith("Dropout") or path not in view.nodes:
                 continue
@@ -81,7 +86,7 @@ class DropoutMode(Rule):
             if not modules:
                 text = f"{site.operation} before {node} sets {rate:.0%} of its input to zero in training."
             yield self.finding(
-                view, node, "warning", text, step=view.training[0].number, nodes=[n for n in nodes if n != node],
+                view, node, "warning", text, step=view.began, nodes=[n for n in nodes if n != node],
                 source=site.source, confidence=0.9, causes="A keep rate was given where a drop rate is wanted.",
             )  # fmt: skip
 
@@ -96,7 +101,7 @@ class DropoutMode(Rule):
                 history = view.history(place.node, role=place.role)
                 shown = [evidence(history, "zero_fraction", "the share of zeros")]
                 yield self.finding(
-                    view, place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+                    view, place.node, "warning", summary, shown, step=view.began, confidence=0.85,
                     causes="Dropout behind the last layer, often by a block that is used for hidden layers, too.",
                     remedy="Put it before the last layer.",
                 )  # fmt: skip
@@ -119,7 +124,8 @@ class DropoutMode(Rule):
 
     def _finding(self, view: View, path: str, summary: str, step: int) -> Finding:
         shown = [evidence(view.history(path, training=False), "zero_fraction", "the share of zeros")]
-        return self.finding(view, path, "warning", summary, shown, step=step, confidence=0.9)
+        call = line_of_call(view.trial.step(step), path)
+        return self.finding(view, path, "warning", summary, shown, step=step, confidence=0.9, source=call)
 
 
 def _stops(trained: np.ndarray[tuple[int], np.dtype[np.float64]], least: float) -> int | None:

@@ -82,7 +82,7 @@ class DtypeRange(Rule):
             f"what follows hides, by a division, say."
         )
         shown = [evidence(view.history(place.node, role=place.role), "abs_max", "a source") for place in site.before]
-        step = view.training[0].number
+        step = view.began
         others = [other for other in nodes if other != node]
         return [
             self.finding(

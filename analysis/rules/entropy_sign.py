@@ -44,5 +44,5 @@ class EntropySign(Rule):
             )
             yield self.finding(
                 view, loss, "warning", summary, [evidence(view.history(loss), "mean", "with the entropy in it")],
-                step=view.training[0].number, nodes=made, confidence=0.85, source=site.source,
+                step=view.began, nodes=made, confidence=0.85, source=site.source,
             )  # fmt: skip

@@ -129,7 +129,7 @@ class EvaluationData(Rule):
         )
         return self.finding(
             view, place.node, "warning", summary, [evidence(every, "zero_fraction", "in all steps")],
-            step=view.training[0].number, confidence=0.8,
+            step=view.began, confidence=0.8,
             causes="Masks, crops or a dropout of the input that are too large, or come on top of each other.",
             remedy="Look at some inputs as the model gets them, and hide less of them.",
         )  # fmt: skip

@@ -74,7 +74,7 @@ class ExplodingGradient(Rule):
                 f"{sizes[layer] / sizes[last]:.0f} times the {sizes[last]:.2g} in {last.module}."
             )
             others = [one.module for one, _ in strong[:-1]]
-            yield self._finding(view, gradient_of(view, layer.module), layer, summary, view.training[0].number, others)
+            yield self._finding(view, gradient_of(view, layer.module), layer, summary, view.began, others)
 
     def _in_time(self, view: View, known: list[Layer]) -> Iterable[Finding]:
         floor = _NOTHING * max(

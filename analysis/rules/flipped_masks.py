@@ -88,7 +88,7 @@ class FlippedMasks(Rule):
         history = view.history(target.node, role=target.role)
         yield self.finding(
             view, target.node, "warning", summary, [evidence(history, "mean", "the masks")],
-            step=view.training[0].number, nodes=[place.node], confidence=0.93,
+            step=view.began, nodes=[place.node], confidence=0.93,
         )  # fmt: skip
 
     def _compare(self, pictures: NDArray[np.float64], masks: NDArray[np.float64], axes: tuple[int, ...]) -> _Share:

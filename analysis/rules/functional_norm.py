@@ -46,7 +46,7 @@ class FunctionalNorm(Rule):
             f"those of the start (mean 0, variance 1), since it is called without training=True ({listed(nodes)})."
         )
         yield self.finding(
-            view, nodes[0], "warning", summary, step=view.training[0].number, nodes=nodes[1:], confidence=0.9,
+            view, nodes[0], "warning", summary, step=view.began, nodes=nodes[1:], confidence=0.9,
             source=sites[0].source,
         )  # fmt: skip
 

@@ -77,7 +77,7 @@ class FutureLeak(Rule):
             f"{token.node}, whose next tokens are the targets."
         )
         return self.finding(
-            view, module, "error", summary, step=view.training[0].number, nodes=[token.node], confidence=0.85,
+            view, module, "error", summary, step=view.began, nodes=[token.node], confidence=0.85,
             source=line_of_node(view, module), causes="padding=k // 2 (or 'same') where a causal convolution is meant.",
             remedy="Pad (k - 1) * dilation on the left only, or cut as many off the end.",
         )  # fmt: skip
@@ -96,7 +96,7 @@ class FutureLeak(Rule):
                     f"positions of {tokens[0].node}, whose next tokens are the targets."
                 )
                 yield self.finding(
-                    view, module, "error", summary, step=view.training[0].number, nodes=[tokens[0].node],
+                    view, module, "error", summary, step=view.began, nodes=[tokens[0].node],
                     confidence=0.95, source=line_of_node(view, module), causes="bidirectional=True in a net that "
                     "predicts what comes next.", remedy="Read in one direction: bidirectional=False.",
                 )  # fmt: skip

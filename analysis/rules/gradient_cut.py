@@ -72,7 +72,7 @@ class GradientCut(Rule):
                     f"{state.calls} calls of a step (detach, or made anew), so that it cannot learn what to remember."
                 )
                 yield self.finding(
-                    view, path, "warning" if state.is_sure else "info", summary, step=view.training[0].number,
+                    view, path, "warning" if state.is_sure else "info", summary, step=view.began,
                     source=state.source, confidence=0.85,
                     nodes=[name for name in [path.rpartition(".")[0]] if name in view.nodes],
                 )  # fmt: skip
@@ -114,7 +114,7 @@ class GradientCut(Rule):
         first = lost.driven if lost.is_new_tensor else lost.first
         yield self.finding(
             view, first.node, "error" if lost.is_new_tensor else "warning", summary,
-            [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")], step=view.training[0].number,
+            [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")], step=view.began,
             nodes=[*(term for term in lost.terms if term != first.node), *nodes],
             source=view.flow.vertices[first].source, remedy=_AS_TENSORS,
         )  # fmt: skip
@@ -132,7 +132,7 @@ class GradientCut(Rule):
                     f"no gradient flows back through a draw, so that {node} does not learn from {used[0].node}."
                 )
                 yield self.finding(
-                    view, node, "warning", summary, step=view.training[0].number, source=site.source,
+                    view, node, "warning", summary, step=view.began, source=site.source,
                     nodes=list(dict.fromkeys(place.node for place in (*used, *learned) if place.node != node)),
                     remedy="Draw with rsample(), or as mean + std * torch.randn_like(std).",
                 )  # fmt: skip
@@ -154,7 +154,7 @@ class GradientCut(Rule):
                 f"left torch in between (numpy, plain numbers), and {listed(mine)} get no gradient."
             )
             shown = [evidence(view.history(mine[0]), "norm", f"{mine[0]} has no gradient")]
-            step = view.training[0].number
+            step = view.began
             yield self.finding(
                 view, end, "warning", summary, shown, step=step, nodes=[start, *mine], confidence=0.85,
                 source=line_of_loss_of_numbers(view, ends[-1]),
@@ -176,7 +176,7 @@ class GradientCut(Rule):
         others = [name for name in (cut.sink.node, *nodes) if name != start]
         shown = [evidence(view.history(nodes[0]), "norm", f"{nodes[0]} has no gradient")]
         line = line_of_cut(view, cut.source, cut.sink)
-        step = view.training[0].number
+        step = view.began
         return self.finding(view, start, level, summary, shown, step=step, nodes=others, source=line)
 
 

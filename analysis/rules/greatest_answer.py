@@ -46,6 +46,6 @@ class GreatestAnswer(Rule):
             loss = view.objectives[0].node
             yield self.finding(
                 view, node, "warning", summary, [evidence(view.history(node), "mean", "its greatest counts")],
-                step=view.training[0].number, nodes=[*(p.node for p in site.after), loss], confidence=0.85,
+                step=view.began, nodes=[*(p.node for p in site.after), loss], confidence=0.85,
                 source=site.source,
             )  # fmt: skip

@@ -81,5 +81,5 @@ class GrowingTargets(Rule):
             evidence(view.history(target.node, role=target.role), "abs_mean", "what it is held against"),
             evidence(view.history(prediction.node, role=prediction.role), "abs_mean", "the prediction"),
         ]
-        step, nodes = view.training[0].number, [target.node, comparison.loss.node]
+        step, nodes = view.began, [target.node, comparison.loss.node]
         return self.finding(view, prediction.node, level, summary, shown, step=step, nodes=nodes, confidence=0.7)

@@ -70,6 +70,6 @@ class HiddenEnd(Rule):
         history = view.history(shift.target.node, role=shift.target.role)
         return self.finding(
             view, shift.target.node, "info", summary, [evidence(history, "mean", "the targets, with what is ignored")],
-            step=view.training[0].number, confidence=0.7 if is_sure else 0.5,
+            step=view.began, confidence=0.7 if is_sure else 0.5,
             nodes=[shift.comparison.loss.node, shift.input.node],
         )  # fmt: skip

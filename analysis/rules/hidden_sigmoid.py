@@ -46,5 +46,5 @@ class HiddenSigmoid(Rule):
         shown = [evidence(view.history(first.node, role=first.role), "mean", "near 0.5")]
         yield self.finding(
             view, first.node, "info", summary, shown,
-            step=view.training[0].number, nodes=[place.node for place in places[1:]], confidence=0.6,
+            step=view.began, nodes=[place.node for place in places[1:]], confidence=0.6,
         )  # fmt: skip

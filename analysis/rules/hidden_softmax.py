@@ -49,5 +49,5 @@ class HiddenSoftmax(Rule):
         shown = [evidence(view.history(place.node, role=place.role), "std", "how much its units differ")]
         return self.finding(
             view, place.node, "warning", summary, shown,
-            step=view.training[0].number, nodes=[before.node, after.node], confidence=0.7,
+            step=view.began, nodes=[before.node, after.node], confidence=0.7,
         )  # fmt: skip

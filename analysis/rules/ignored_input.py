@@ -59,9 +59,7 @@ class IgnoredInput(Rule):
         for node in ignored:
             summary = f"No loss depends on {node}: no path leads from it to {view.objectives[0].node}."
             shown = [evidence(view.history(node), "mean", "the input")]
-            yield self.finding(
-                view, node, "warning" if nothing_used else "info", summary, shown, step=view.training[0].number
-            )
+            yield self.finding(view, node, "warning" if nothing_used else "info", summary, shown, step=view.began)
 
     def _only_at_first(self, view: View) -> Iterable[Finding]:
         """Inputs of which a result is kept: some of what they are used for happens in the first step, and no more."""
@@ -113,7 +111,7 @@ class IgnoredInput(Rule):
             )
             shown = [evidence(view.history(node, "gradient"), "abs_max", "zero in all steps")]
             yield self.finding(
-                view, module, "warning", summary, shown, step=view.training[0].number, nodes=[node], confidence=0.85,
+                view, module, "warning", summary, shown, step=view.began, nodes=[node], confidence=0.85,
                 causes="The output is read at the wrong end (out[:, 0], or out[:, -1] of both directions), or there is "
                 "one moment only.",
                 remedy="Read the last state (h_n), or out[:, -1]; of a bidirectional layer both final states.",

@@ -106,7 +106,7 @@ class IgnoredTargets(Rule):
                 f"All targets that the loss does not ignore are of one class, {left}, in every training step: the "
                 f"others equal ignore_index={number}, so that always saying {left} is all there is to learn."
             )
-            yield self._told(view, source, "warning", summary, view.training[0].number)
+            yield self._told(view, source, "warning", summary, view.began)
 
     def _hardly_any(self, view: View) -> Iterable[Finding]:
         found = occurrences(view, "hardly any")
@@ -117,7 +117,7 @@ class IgnoredTargets(Rule):
                     f"Fewer than one in twenty targets are left by ignore_index in {hit} of {len(found)} training "
                     f"steps: the others are ignored."
                 )
-                yield self._told(view, source, "info", summary, view.training[0].number, confidence=0.5)
+                yield self._told(view, source, "info", summary, view.began, confidence=0.5)
 
     def _blank(self, view: View) -> Iterable[Finding]:
         found = occurrences(view, "holds blank")

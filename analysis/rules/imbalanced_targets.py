@@ -108,7 +108,7 @@ class ImbalancedTargets(Rule):
             )
             yield self.finding(
                 view, target.node, "info", summary, [evidence(view.history(target.node), "max", "the largest class")],
-                step=view.training[0].number, nodes=[comparison.prediction.node], confidence=0.7,
+                step=view.began, nodes=[comparison.prediction.node], confidence=0.7,
                 causes="The number of outputs of another data set, or data from a part of the classes.",
                 remedy="Give the last layer one output for each class.",
             )  # fmt: skip
@@ -127,7 +127,7 @@ class ImbalancedTargets(Rule):
                 f"taken for padding, and never learned."
             )
             yield self.finding(
-                view, target.node, "warning", summary, step=view.training[0].number, nodes=[comparison.loss.node],
+                view, target.node, "warning", summary, step=view.began, nodes=[comparison.loss.node],
                 confidence=0.8, source=sites[0].source, causes="An ignore_index that is the number of a class.",
                 remedy="Leave ignore_index out, or give what is to be ignored a number that no class has (-100).",
             )  # fmt: skip
@@ -158,7 +158,7 @@ class ImbalancedTargets(Rule):
         )
         yield self.finding(
             view, target.node, "warning", summary, [evidence(view.history(place.node), "max", "the largest weight")],
-            step=view.training[0].number, nodes=[comparison.loss.node, place.node], confidence=0.85,
+            step=view.began, nodes=[comparison.loss.node, place.node], confidence=0.85,
             causes="Weights made from the classes' counts, not from their inverse.",
             remedy="Weigh each class by the inverse of how frequent it is (pos_weight: no over yes).",
             source=view.flow.vertices[comparison.loss].source,

@@ -77,7 +77,7 @@ class KeptMask(Rule):
         )
         return self.finding(
             view, place.node, "warning", summary, [evidence(history, "zero_fraction", "the same ones in each step")],
-            step=view.training[0].number, nodes=[other.node for other, _, _ in found[1:]], confidence=0.9,
+            step=view.began, nodes=[other.node for other, _, _ in found[1:]], confidence=0.9,
         )  # fmt: skip
 
 

@@ -62,7 +62,7 @@ class LabelsOfOthers(Rule):
         )
         return self.finding(
             view, target.node, "error", summary, [evidence(history, "mean", "of other samples")],
-            step=view.training[0].number, nodes=[comparison.loss.node, place.node], confidence=0.95,
+            step=view.began, nodes=[comparison.loss.node, place.node], confidence=0.95,
         )  # fmt: skip
 
 

@@ -128,7 +128,7 @@ class LearningRate(Rule):
 
         Gradients through time are small, and plain SGD, unlike Adam, does not make up for it.
         """
-        steps = view.training[-1].number - view.training[0].number
+        steps = view.training[-1].number - view.began
         if steps < 2 * _LEAST_STEPS or not _is_plain(view):
             return None
         every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if "weight_hh" in p.node]
@@ -143,7 +143,7 @@ class LearningRate(Rule):
         every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if len(p.shape) > 1]
         known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
         part = fallen(view)
-        steps = view.training[-1].number - view.training[0].number if view.training else 0
+        steps = view.training[-1].number - view.began if view.training else 0
         is_short = steps >= _LEAST_STEPS and len(known) > 0 and _late(known) * steps < self.way
         if not known or part >= _SLOW_FALL:
             return
@@ -177,7 +177,7 @@ class LearningRate(Rule):
         fastest = max(_medians(known))
         if fastest < self.small:
             return True
-        steps = view.training[-1].number - view.training[0].number
+        steps = view.training[-1].number - view.began
         if steps < _LEAST_STEPS:
             return False
         last = _late(known)
@@ -186,7 +186,7 @@ class LearningRate(Rule):
 
     def _is_slow(self, view: View, known: Sequence[tuple[Layer, Values]], part: float) -> bool:
         """Whether gradients have kept their direction all the way, since the weights hardly moved along it."""
-        steps, last = view.training[-1].number - view.training[0].number, _late(known)
+        steps, last = view.training[-1].number - view.began, _late(known)
         if part > _SLOW_FALL or steps < 2 * _LEAST_STEPS or last > min(2 * _USUAL, _RISES * max(_medians(known))):
             return False
         straight = same_way(view)
@@ -208,7 +208,7 @@ class LearningRate(Rule):
         others = [node for node in learning(view) if node != weight]
         why, line = _added_up(view) if how == "high" else ("", None)
         return self.finding(
-            view, weight, "warning", summary + why, shown, step=view.training[0].number, nodes=others, confidence=0.8,
+            view, weight, "warning", summary + why, shown, step=view.began, nodes=others, confidence=0.8,
             source=line,
         )  # fmt: skip
 

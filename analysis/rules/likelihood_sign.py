@@ -67,7 +67,7 @@ class LikelihoodSign(Rule):
         history = view.history(loss.node, role=loss.role)
         return self.finding(
             view, loss.node, "warning", summary, [evidence(history, "mean", "to be made small")],
-            step=view.training[0].number, nodes=made[::-1], confidence=0.8, source=site.source,
+            step=view.began, nodes=made[::-1], confidence=0.8, source=site.source,
             remedy="Minimise the negative: -F.logsigmoid(preferred - other).mean().",
         )  # fmt: skip
 
@@ -85,7 +85,7 @@ class LikelihoodSign(Rule):
         history = view.history(loss.node, role=loss.role)
         return self.finding(
             view, loss.node, "warning" if falling or not is_weighted else "info", summary,
-            [evidence(history, "mean", "to be made small")], step=view.training[0].number, nodes=made[::-1],
+            [evidence(history, "mean", "to be made small")], step=view.began, nodes=made[::-1],
             confidence=0.9 if falling or not is_weighted else 0.6, source=site.source,
         )  # fmt: skip
 

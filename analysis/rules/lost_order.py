@@ -63,7 +63,7 @@ class LostOrder(Rule):
         history = view.history(found[0].node, "attention_future", role=found[0].role)
         yield self.finding(
             view, found[0].node, "info", summary, [evidence(history, "mean", "the weight on later words")],
-            step=view.training[0].number, nodes=list(dict.fromkeys([*words, *inner])), confidence=0.7,
+            step=view.began, nodes=list(dict.fromkeys([*words, *inner])), confidence=0.7,
         )  # fmt: skip
 
     def _sees_all(self, view: View, place: Place) -> bool:

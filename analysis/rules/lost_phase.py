@@ -51,5 +51,5 @@ class LostPhase(Rule):
             )
             yield self.finding(
                 view, first, "warning", summary, [evidence(view.history(first), "mean", "made of the real part")],
-                step=view.training[0].number, nodes=[given], confidence=0.7, source=site.source,
+                step=view.began, nodes=[given], confidence=0.7, source=site.source,
             )  # fmt: skip

@@ -69,7 +69,7 @@ class LostScale(Rule):
                 )
                 yield self.finding(
                     view, norm.node, "warning", summary, [evidence(history, "std", "the same for all samples")],
-                    step=view.training[0].number, nodes=[place.node, target], confidence=0.85,
+                    step=view.began, nodes=[place.node, target], confidence=0.85,
                 )  # fmt: skip
                 return
 

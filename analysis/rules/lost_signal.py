@@ -55,7 +55,7 @@ class LostSignal(Rule):
         )
         shown = [evidence(view.history(first.module), "abs_mean", "what is left")]
         yield self.finding(
-            view, first.module, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+            view, first.module, "warning", summary, shown, step=view.began, confidence=0.8,
             nodes=[layer.module for layer in lost[1:]],
         )  # fmt: skip
 

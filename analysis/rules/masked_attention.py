@@ -66,7 +66,7 @@ class MaskedAttention(Rule):
             )
             yield self.finding(
                 view, made[-1], "warning", summary, [evidence(view.history(made[-1]), "mean", "the scores")],
-                step=view.training[0].number, nodes=[*after, *made[:-1]], confidence=0.9, source=site.source,
+                step=view.began, nodes=[*after, *made[:-1]], confidence=0.9, source=site.source,
                 causes="scores * mask, where zero is a score like any other.",
                 remedy="scores.masked_fill(~mask, float('-inf')) before the softmax.",
             )  # fmt: skip

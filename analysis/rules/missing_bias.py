@@ -47,5 +47,5 @@ class MissingBias(Rule):
             f"zeros are always answered by zeros."
         )
         shown = [evidence(view.history(names[-1]), "mean", "the output without a bias")]
-        step = view.training[0].number if view.training else None
+        step = view.began if view.training else None
         yield self.finding(view, names[0], "info", summary, shown, step=step, nodes=names[1:], confidence=0.5)

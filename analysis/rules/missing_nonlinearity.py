@@ -105,7 +105,7 @@ class MissingNonlinearity(Rule):
         level: Level = "info" if _are_of_two_parts(view, before.node, after.node) else "warning"
         return self.finding(
             view, before.node, level, summary, shown,
-            step=view.training[0].number, nodes=[after.node], confidence=0.85,
+            step=view.began, nodes=[after.node], confidence=0.85,
         )  # fmt: skip
 
 

@@ -49,7 +49,7 @@ class ModuleNeverCalled(Rule):
             f"{len(nodes)} parameters ({listed(nodes)}) cannot learn."
         )
         shown = [evidence(view.history(nodes[0]), "norm", "stays as it was initialised")]
-        return self.finding(view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:])
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:])
 
 
 def is_unused(view: View, parameter: Parameter) -> bool:

@@ -78,7 +78,7 @@ class NoGradient(Rule):
         )
         shown = [evidence(view.history(nodes[0]), "norm", "its value")]
         level: Level = "info" if all(_has_sibling(view, parameter) for parameter in group) else "warning"
-        return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
+        return self.finding(view, nodes[0], level, summary, shown, step=view.began, nodes=nodes[1:])
 
     def _fed_zeros(self, view: View, weight: Parameter) -> Finding:
         where = f"the gradient of {weight.node} is exactly zero in all training steps, that of its bias is not"
@@ -92,7 +92,7 @@ class NoGradient(Rule):
         causes = "The input is overwritten, masked, multiplied by zero or made by zeros_like before it gets there."
         remedy = f"Follow what goes into {weight.module} back to where it becomes zero."
         return self.finding(
-            view, weight.node, "warning", summary, shown, step=view.training[0].number, nodes=[weight.module],
+            view, weight.node, "warning", summary, shown, step=view.began, nodes=[weight.module],
             causes=causes, remedy=remedy,
         )  # fmt: skip
 
@@ -107,7 +107,7 @@ class NoGradient(Rule):
         if len(update) and largest(update.of("abs_max")) > 0:
             summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
-        return self.finding(view, nodes[0], level, summary, shown, step=view.training[0].number, nodes=nodes[1:])
+        return self.finding(view, nodes[0], level, summary, shown, step=view.began, nodes=nodes[1:])
 
 
 def _has_sibling(view: View, parameter: Parameter) -> bool:

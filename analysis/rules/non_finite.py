@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 
+import numpy as np
+
 from stepscope.analysis.birthplace import Birth, find_birth, first_call_not_finite
 from stepscope.analysis.finding import Finding, Level
-from stepscope.analysis.lines import line_at_edge, line_of_node
+from stepscope.analysis.lines import line_at_edge, line_of_node, sites_of
 from stepscope.analysis.onset import first_not_finite
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
@@ -28,6 +30,12 @@ _REASONS = {
 }
 
 
+_SLOPES = frozenset(["log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "acos", "asin"])
+"""What has an infinite slope, too, where it is infinite or ends."""
+_GROWN = 100.0
+"""A parameter that became so many times as large before it broke was blown up by its updates."""
+
+
 @dataclass(frozen=True)
 class NonFinite(Rule):
     """Values or gradients that are NaN or infinite, with the place where they were born.
@@ -40,7 +48,8 @@ class NonFinite(Rule):
     all values are finite, the same on the way back: the first gradient on the path from the loss. Infinite tensors
     that only feed finite ones are attention masks and no finding; gradients that overflow in a step that the
     optimizer leaves out are a loss scale being sought, and no more than worth knowing. The health check of
-    unrecorded steps may know an earlier step: it is named.
+    unrecorded steps may know an earlier step: it is named. A parameter that an unrecorded step broke, and that had not
+    grown before, leads to the operation behind it whose slope can be infinite (``log``, ``sqrt``), if there is but one.
 
     Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
     that holds NaN.
@@ -115,10 +124,34 @@ def _updates(step: Step) -> bool:
 
 def _line(view: View, birth: Birth) -> SourceLine | None:
     """The line between the last finite and the first broken numbers; None for that of the node itself."""
+    if _was_broken_before(birth):
+        return _slope(view, birth)[1]
     if birth.quantity == "value":
         return line_at_edge(view, birth.before, [birth.node])
     behind = (line_of_node(view, node) for node in birth.before if view.nodes[node].operation in _REASONS)
     return line_at_edge(view, [birth.node], birth.before) or next(behind, None)
+
+
+def _was_broken_before(birth: Birth) -> bool:
+    """Whether a parameter holds broken numbers: the step that gave them was not recorded."""
+    return birth.type == "parameter" and birth.quantity == "value"
+
+
+def _slope(view: View, birth: Birth) -> tuple[str, SourceLine | None]:
+    """The only operation behind a parameter that can have given its gradient, and its line; empty if none is sure."""
+    sizes = view.history(birth.node, training=False).of("abs_max")
+    sizes = sizes[np.isfinite(sizes)]
+    if len(sizes) and sizes.max() > _GROWN * max(float(sizes[0]), 1e-3):
+        return "", None
+    behind = view.flow.downstream(view.flow.of_node(birth.node))
+    made = [view.flow.vertices[place] for place in behind]
+    found = {(vertex.operation, vertex.source) for vertex in made if vertex.operation in _SLOPES}
+    found |= {
+        (site.operation, site.source)
+        for site in sites_of(view, "edge")
+        if site.operation in _SLOPES and behind & site.before and behind & site.after
+    }
+    return found.pop() if len(found) == 1 else ("", None)
 
 
 def _summary(view: View, step: Step, birth: Birth) -> str:
@@ -127,8 +160,10 @@ def _summary(view: View, step: Step, birth: Birth) -> str:
     where = f"{birth.node} at step {step.number}"
     if birth.type == "input" or birth.type == "target":
         return f"The data holds {kind} values: {birth.count} of them in {where}."
-    if birth.type == "parameter" and birth.quantity == "value":
-        return f"{where} holds {birth.count} {kind} values: an earlier update broke it."
+    if _was_broken_before(birth):
+        made_by, _ = _slope(view, birth)
+        slope = f" On its way to the loss is a {made_by}, whose slope can be infinite." if made_by else ""
+        return f"{where} holds {birth.count} {kind} values: an earlier update broke it.{slope}"
     how = f" (made by {birth.operation})" if birth.operation else ""
     behind = "all that it was computed from is finite" if birth.quantity == "value" else (
         "the gradients of all that was computed from it are finite"

@@ -97,7 +97,7 @@ class OpposedSides(Rule):
         history = view.history(loss.node, role=loss.role)
         return self.finding(
             view, loss.node, "warning", summary, [evidence(history, "mean", "falls")], confidence=0.85,
-            step=view.training[0].number, nodes=[node for node in nodes if node != loss.node],
+            step=view.began, nodes=[node for node in nodes if node != loss.node],
         )  # fmt: skip
 
 

@@ -127,7 +127,7 @@ class OptimizerReset(Rule):
         level: Level = "warning" if made is not None or whole >= self.whole else "info"
         return self.finding(
             view, moved[0], level, summary, [evidence(view.history(moved[0]), "norm", "it changes all the same")],
-            step=view.training[0].number, nodes=moved[1:], confidence=0.9, source=made,
+            step=view.began, nodes=moved[1:], confidence=0.9, source=made,
         )  # fmt: skip
 
     def _share(self, view: View, node: str) -> float:
@@ -155,9 +155,7 @@ class OptimizerReset(Rule):
             evidence(momentum, "norm", "the momentum"),
             evidence(view.history(nodes[0], "gradient"), "norm", "the gradient of the step"),
         ]
-        return self.finding(
-            view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:], confidence=0.9
-        )
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:], confidence=0.9)
 
 
 def _moves(view: View, node: str) -> bool:

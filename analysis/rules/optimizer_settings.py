@@ -56,7 +56,7 @@ class OptimizerSettings(Rule):
             shown = [evidence(view.history(nodes[0], "update"), "norm", "how far it moves in a step")]
             yield self.finding(
                 view, nodes[0], level, "The optimizer has odd settings: " + "; ".join(said) + ".", shown,
-                step=view.training[0].number, nodes=nodes[1:], confidence=0.7,
+                step=view.began, nodes=nodes[1:], confidence=0.7,
             )  # fmt: skip
 
     def _apart(self, view: View) -> Iterable[str]:

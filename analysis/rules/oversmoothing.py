@@ -78,7 +78,7 @@ class Oversmoothing(Rule):
         history = view.history(node, role=last[0].role)
         return self.finding(
             view, node, "warning", summary, [evidence(history, "std", "over all elements")],
-            step=view.training[0].number, nodes=[prediction.node, first[0].node], confidence=0.85,
+            step=view.began, nodes=[prediction.node, first[0].node], confidence=0.85,
         )  # fmt: skip
 
 

@@ -55,7 +55,7 @@ class PenalisedCopies(Rule):
         )
         shown = [evidence(view.history(nodes[0]), "norm", "moved by the penalty alone")]
         return self.finding(
-            view, nodes[0], "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+            view, nodes[0], "warning", summary, shown, step=view.began, confidence=0.8,
             nodes=[*nodes[1:], *(parameter.node for parameter in used), loss],
         )  # fmt: skip
 

@@ -39,7 +39,7 @@ class PositiveWeights(Rule):
     tolerance: float = 0.08
 
     def check(self, view: View) -> Iterable[Finding]:
-        if not view.training or view.training[0].number > 0:
+        if not view.training or view.began > 0:
             return
         every = [p.node for p in trainable(view) if len(p.shape) > 1 and min(p.shape[:2]) >= _LEAST]
         found = [node for node in every if self._is_uniform(view, node)]
@@ -51,7 +51,7 @@ class PositiveWeights(Rule):
             )
             yield self.finding(
                 view, found[0], "info", summary, [evidence(history, "min", "no negative number at first")],
-                step=view.training[0].number, nodes=found[1:], confidence=0.6,
+                step=view.began, nodes=found[1:], confidence=0.6,
             )  # fmt: skip
 
     def _is_uniform(self, view: View, node: str) -> bool:

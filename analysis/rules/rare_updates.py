@@ -57,9 +57,7 @@ class RareUpdates(Rule):
             f"too many batches are added up before step(), or it is skipped."
         )
         shown = [evidence(view.history(nodes[0]), "norm", "changes now and then")]
-        yield self.finding(
-            view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:], confidence=0.8
-        )
+        yield self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:], confidence=0.8)
 
     def _of_a_part(self, view: View, nodes: list[str]) -> Iterable[Finding]:
         """What one of several optimizers holds, and hardly ever moves, although it has gradients."""
@@ -79,7 +77,7 @@ class RareUpdates(Rule):
                 )
                 yield self.finding(
                     view, group[0], "warning", summary, [evidence(view.history(group[0]), "norm", "hardly changes")],
-                    step=view.training[0].number, nodes=group[1:], confidence=0.8,
+                    step=view.began, nodes=group[1:], confidence=0.8,
                     causes="A step() under a condition that hardly ever holds, such as a threshold for the loss.",
                     remedy="Train both parts in every step, or one of them so many times as often.",
                 )  # fmt: skip

@@ -59,6 +59,6 @@ class RepeatedRandomness(Rule):
         shown = [evidence(view.history(loss), "mean", "drawn from the same numbers")] if loss else []
         nodes = [place.node for place in view.flow.of_type("target", "input")]
         return self.finding(
-            view, loss, "warning", summary, shown, step=view.training[0].number, nodes=list(dict.fromkeys(nodes)),
+            view, loss, "warning", summary, shown, step=view.began, nodes=list(dict.fromkeys(nodes)),
             confidence=0.95, source=line_of_loss(view),
         )  # fmt: skip

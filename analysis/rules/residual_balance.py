@@ -100,7 +100,7 @@ class ResidualBalance(Rule):
         ]
         yield self.finding(
             view, first.total.node, "warning", summary, shown,
-            step=view.training[0].number, nodes=[branch.total.node for branch in low], confidence=0.7,
+            step=view.began, nodes=[branch.total.node for branch in low], confidence=0.7,
         )  # fmt: skip
 
     def _finding(self, view: View, found: dict[_Branch, float], does: str, level: Level = "warning") -> Finding:
@@ -115,7 +115,7 @@ class ResidualBalance(Rule):
         others += dict.fromkeys(branch.total.node for branch in found)
         return self.finding(
             view, first.branch.node, level, summary, shown,
-            step=view.training[0].number, nodes=others, confidence=0.7,
+            step=view.began, nodes=others, confidence=0.7,
         )  # fmt: skip
 
 

@@ -56,7 +56,7 @@ class RoundedUpdates(Rule):
             f"changes by {_DIGITS[dtype]:.1g} of itself at least: smaller updates are too small to change it."
         )
         shown = [evidence(view.history(nodes[0], "update"), "zero_fraction", "the share that stays as it is")]
-        step = view.training[0].number
+        step = view.began
         yield self.finding(view, nodes[0], "warning", summary, shown, step=step, nodes=nodes[1:], confidence=0.85)
 
 

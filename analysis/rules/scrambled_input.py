@@ -68,7 +68,7 @@ class ScrambledInput(Rule):
         nodes = [link.place.node for link in view.flow.sinks.get(place, ())]
         return self.finding(
             view, place.node, "warning", summary, [evidence(history, "std", "the numbers are right, their places not")],
-            step=view.training[0].number, nodes=nodes, confidence=0.9,
+            step=view.began, nodes=nodes, confidence=0.9,
         )  # fmt: skip
 
 

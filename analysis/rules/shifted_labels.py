@@ -61,6 +61,6 @@ class ShiftedLabels(Rule):
         )
         return self.finding(
             view, shift.target.node, level, summary, [evidence(history, "mean", "the targets")],
-            step=view.training[0].number, confidence=0.9 if later else 0.6,
+            step=view.began, confidence=0.9 if later else 0.6,
             nodes=list(dict.fromkeys([shift.comparison.loss.node, shift.input.node])),
         )  # fmt: skip

@@ -78,7 +78,7 @@ class ShortTraining(Rule):
                     f" The weights got {min(way, 1):.0%} of the way that their steps add up to, always on in one "
                     f"direction: so the learning rate is low, or the training short."
                 )
-            updates = view.training[-1].number - view.training[0].number + 1
+            updates = view.training[-1].number - view.began + 1
             if updates < self.steps:
                 summary += f" It had {updates} steps only: so few updates may come of too large a batch size."
             shown = [evidence(curve.history, "mean", "still falling at the end")]

@@ -86,7 +86,7 @@ class ShrinkingWeights(Rule):
             )
             shown = [evidence(view.history(worst.weight), "norm", f"{parts[worst]:.0%} of it is left")]
             yield self.finding(
-                view, worst.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+                view, worst.weight, "warning", summary, shown, step=view.began, confidence=0.8,
                 nodes=[layer.weight for layer in shrunk if layer != worst],
             )  # fmt: skip
 
@@ -137,7 +137,7 @@ class ShrinkingWeights(Rule):
         )
         shown = [evidence(view.history(worst.weight, "gradient"), "norm", "the gradient, without the decay")]
         return self.finding(
-            view, worst.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+            view, worst.weight, "warning", summary, shown, step=view.began, confidence=0.85,
             nodes=[layer.weight for layer in known if layer != worst],
             causes="The weight decay of an AdamW recipe, given to an optimizer that takes it for an L2 term.",
             remedy="Use AdamW (or decoupled_weight_decay=True), or a weight decay of 1e-5 to 1e-4.",
@@ -154,7 +154,7 @@ class ShrinkingWeights(Rule):
         )
         shown = [evidence(view.history(layer.weight), "norm", "the norm of the first layer")]
         return self.finding(
-            view, layer.weight, "info" if grows else "warning", summary, shown, step=view.training[0].number,
+            view, layer.weight, "info" if grows else "warning", summary, shown, step=view.began,
             confidence=0.8, nodes=[other.weight for other in others],
         )  # fmt: skip
 

@@ -58,7 +58,7 @@ class SingleClass(Rule):
                 summary = f"{comparison.loss.node} compares {name} {comparison.shape} over a single class."
                 yield self.finding(
                     view, name, "error", summary, [evidence(loss, "mean", "always zero")],
-                    step=view.training[0].number, nodes=[comparison.loss.node], confidence=0.97,
+                    step=view.began, nodes=[comparison.loss.node], confidence=0.97,
                 )  # fmt: skip
             elif is_one and name not in seen and (given := _of_one(view, comparison.prediction)):
                 seen.add(name)
@@ -69,7 +69,7 @@ class SingleClass(Rule):
                 )
                 yield self.finding(
                     view, name, "error", summary, [evidence(history, "mean", "always the same")],
-                    step=view.training[0].number, nodes=[comparison.loss.node], confidence=0.97,
+                    step=view.began, nodes=[comparison.loss.node], confidence=0.97,
                     source=line_of_making(view, comparison.prediction) or line_of_node(view, name),
                     remedy="Use a sigmoid for one output, or give the net two outputs.",
                 )  # fmt: skip
@@ -111,7 +111,7 @@ class SingleClass(Rule):
             )
             yield self.finding(
                 view, first, "warning", summary, [evidence(histories[0], "mean", "the same answer every time")],
-                step=view.training[0].number, nodes=[binary[0].loss.node], confidence=0.85,
+                step=view.began, nodes=[binary[0].loss.node], confidence=0.85,
                 causes="Anchors, thresholds or samples among which nothing is positive (or negative).",
                 remedy="Look at how the targets are made: anchors of the right sizes, negative samples.",
             )  # fmt: skip

@@ -68,7 +68,7 @@ class SingleUnit(Rule):
                 history = view.history(module.path)
                 yield self.finding(
                     view, module.path, "info", summary, [evidence(history, "std", "a single unit's spread")],
-                    step=view.training[0].number, nodes=[after], confidence=0.6,
+                    step=view.began, nodes=[after], confidence=0.6,
                 )  # fmt: skip
 
     def _before_classes(self, view: View) -> Iterable[Finding]:
@@ -87,7 +87,7 @@ class SingleUnit(Rule):
                 history = view.history(module.path)
                 yield self.finding(
                     view, module.path, "info", summary, [evidence(history, "std", "the spread of its units")],
-                    step=view.training[0].number, nodes=[after], confidence=0.6,
+                    step=view.began, nodes=[after], confidence=0.6,
                 )  # fmt: skip
 
     def _settled_above(self, view: View) -> Iterable[Finding]:
@@ -114,7 +114,7 @@ class SingleUnit(Rule):
                 )
                 shown = [evidence(curve.history, "mean", "settled")]
                 yield self.finding(
-                    view, module.path, "info", summary, shown, step=view.training[0].number, nodes=[after],
+                    view, module.path, "info", summary, shown, step=view.began, nodes=[after],
                     confidence=0.5,
                 )  # fmt: skip
 

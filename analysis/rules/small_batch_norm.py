@@ -49,4 +49,4 @@ class SmallBatchNorm(Rule):
     def _finding(self, view: View, path: str, count: int) -> Finding:
         summary = f"{path} normalises over {count} values a channel, too few for a mean and a variance."
         shown = [evidence(view.history(path), "std", "its outputs")]
-        return self.finding(view, path, "warning", summary, shown, step=view.training[0].number, confidence=0.8)
+        return self.finding(view, path, "warning", summary, shown, step=view.began, confidence=0.8)

@@ -83,7 +83,7 @@ class SoftmaxOverBatch(Rule):
         nodes = list(dict.fromkeys(place.node for place in (*before, *after) if place.node != first.node))
         return self.finding(
             view, first.node, "error", summary, [evidence(history, "mean", "what is made of it")],
-            step=view.training[0].number, nodes=nodes, confidence=0.9, source=site.source,
+            step=view.began, nodes=nodes, confidence=0.9, source=site.source,
         )  # fmt: skip
 
     def _of_loss(self, view: View) -> Iterable[Finding]:
@@ -98,7 +98,7 @@ class SoftmaxOverBatch(Rule):
                 f"{learned[0].node} was taken over another dimension (wrong dim): the classes do not add up to one."
             )
             yield self.finding(
-                view, learned[0].node, "error", summary, step=view.training[0].number, nodes=[loss], confidence=0.95,
+                view, learned[0].node, "error", summary, step=view.began, nodes=[loss], confidence=0.95,
                 source=site.source, causes="dim=-1 of images, whose classes are dimension 1, or the dimension of time.",
                 remedy="Apply the softmax to the dimension of the classes: dim=1 of (batch, classes, ...).",
             )  # fmt: skip
@@ -116,7 +116,7 @@ class SoftmaxOverBatch(Rule):
                     f"softmax was taken over the {over}, and the product behind it sums over another dimension."
                 )
                 yield self.finding(
-                    view, after[0].node, "error", summary, step=view.training[0].number, nodes=nodes, confidence=0.9,
+                    view, after[0].node, "error", summary, step=view.began, nodes=nodes, confidence=0.9,
                     source=site.source, causes=f"The softmax over the wrong dimension: the {over}, not the keys.",
                 )  # fmt: skip
 

@@ -63,7 +63,7 @@ class SquaredChances(Rule):
         shown = [evidence(view.history(comparison.loss.node, role=comparison.loss.role), "mean", "the loss")]
         return self.finding(
             view, node, level, summary, shown,
-            step=view.training[0].number, nodes=[comparison.loss.node], confidence=0.6,
+            step=view.began, nodes=[comparison.loss.node], confidence=0.6,
         )  # fmt: skip
 
 

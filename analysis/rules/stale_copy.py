@@ -106,7 +106,7 @@ class StaleCopy(Rule):
             )  # fmt: skip
 
     def _finding(self, view: View, copy: Copy) -> Finding:
-        first, last = view.training[0].number, view.training[-1].number
+        first, last = view.began, view.training[-1].number
         level: Level = "warning" if last - first >= self.long else "info"
         summary = (
             f"{copy.path} started as a copy of {copy.original}, and is never updated: its weights "

@@ -48,5 +48,5 @@ class SumBeforeLogarithm(Rule):
             yield self.finding(
                 view, loss.node, "warning", summary,
                 [evidence(view.history(loss.node, role=loss.role), "mean", "of one sum")], source=site.source,
-                step=view.training[0].number, nodes=[node for node in made[::-1] if node != loss.node], confidence=0.9,
+                step=view.began, nodes=[node for node in made[::-1] if node != loss.node], confidence=0.9,
             )  # fmt: skip

@@ -44,5 +44,5 @@ class SwappedShares(Rule):
             nodes = [place.node for place in site.before if place.node != loss]
             yield self.finding(
                 view, loss, "error", summary, [evidence(view.history(loss), "mean", "the loss")],
-                step=view.training[0].number, nodes=nodes, confidence=0.95, source=site.source,
+                step=view.began, nodes=nodes, confidence=0.95, source=site.source,
             )  # fmt: skip

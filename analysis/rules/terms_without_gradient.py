@@ -76,7 +76,7 @@ class TermsWithoutGradient(Rule):
             nodes = dict.fromkeys(node for node in (made.node, wholes[0].node) if node != term.node)
             yield self.finding(
                 view, term.node, "warning", summary, [evidence(history, "mean", "trains nothing")], source=site.source,
-                step=view.training[0].number, nodes=list(nodes), confidence=0.85,
+                step=view.began, nodes=list(nodes), confidence=0.85,
                 causes="A prediction that was detached for another loss (a discriminator's) is used in this one, too.",
                 remedy="Compute this term from what was not detached, or leave it out.",
             )  # fmt: skip
@@ -104,7 +104,7 @@ class TermsWithoutGradient(Rule):
             yield self.finding(
                 view, loss.node, "warning" if is_sure else "info", summary,
                 [evidence(view.history(loss.node, role=loss.role), "mean", "the last one")], source=source,
-                step=view.training[0].number, confidence=0.9 if is_sure else 0.6,
+                step=view.began, confidence=0.9 if is_sure else 0.6,
                 nodes=list(dict.fromkeys(place.node for place in here if place.node != loss.node)),
                 causes="loss = ... in a loop where loss += ... was meant, or backward() behind the loop, not in it.",
                 remedy="Add the losses up, or average them, and call backward() on the sum.",
@@ -125,7 +125,7 @@ class TermsWithoutGradient(Rule):
             )
             yield self.finding(
                 view, loss.node, "info", summary, [evidence(view.history(loss.node, role=loss.role), "mean", "unused")],
-                step=view.training[0].number, nodes=[driven[0].node], confidence=0.5,
+                step=view.began, nodes=[driven[0].node], confidence=0.5,
                 causes="A term that was forgotten in the sum; or it is only looked at.",
                 remedy="Add it to the loss; if it is only looked at, compute it under torch.no_grad().",
             )  # fmt: skip
@@ -149,7 +149,7 @@ class TermsWithoutGradient(Rule):
         nodes = [place.node for place in made[::-1] if place.node != loss]
         return self.finding(
             view, loss, "warning", summary, [evidence(history, "mean", "contains it")], source=site.source,
-            step=view.training[0].number, nodes=list(dict.fromkeys(nodes)), confidence=0.9,
+            step=view.began, nodes=list(dict.fromkeys(nodes)), confidence=0.9,
         )  # fmt: skip
 
 

@@ -63,7 +63,7 @@ class TinyBatch(Rule):
             summary = f"A batch has {size} samples: the loss differs by {noise:.0%} from one recorded step to the next."
             yield self.finding(
                 view, max(sizes, key=lambda node: sizes[node]), "info", summary,
-                [evidence(curves[0].history, "mean", "the loss")], step=view.training[0].number, confidence=0.5,
+                [evidence(curves[0].history, "mean", "the loss")], step=view.began, confidence=0.5,
             )  # fmt: skip
 
 

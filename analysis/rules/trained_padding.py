@@ -72,7 +72,7 @@ class TrainedPadding(Rule):
         shown = [evidence(history, "norm", "its gradient")]
         level: Level = "warning" if share > self.most else "info"
         return self.finding(
-            view, embedding.weight, level, summary, shown, step=view.training[0].number,
+            view, embedding.weight, level, summary, shown, step=view.began,
             confidence=0.8 if level == "warning" else 0.6, nodes=[tokens.node, *([counted] if counted else [])],
             source=line_of_loss(view) if counted else None,
         )  # fmt: skip

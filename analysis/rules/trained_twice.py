@@ -50,6 +50,4 @@ class TrainedTwice(Rule):
             f"{len(names)} optimizers, {' and '.join(names)}."
         )
         shown = [evidence(view.history(nodes[0], "update"), "norm", "how far it moves in a step")]
-        return self.finding(
-            view, nodes[0], "warning", summary, shown, step=view.training[0].number, nodes=nodes[1:], confidence=0.8
-        )
+        return self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:], confidence=0.8)

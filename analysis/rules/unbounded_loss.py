@@ -97,7 +97,7 @@ class UnboundedLoss(Rule):
         )
         return self.finding(
             view, place.node, "error", summary, [evidence(history, "abs_max", "they grow on and on")],
-            step=view.training[0].number, nodes=[loss.node for loss in view.objectives[:1]], confidence=0.85,
+            step=view.began, nodes=[loss.node for loss in view.objectives[:1]], confidence=0.85,
             causes="A critic of a Wasserstein GAN without a gradient penalty, clipped weights or a spectral norm.",
             remedy="Add a gradient penalty (WGAN-GP), normalise its weights (spectral_norm), or use a hinge loss.",
         )  # fmt: skip
@@ -123,7 +123,7 @@ class UnboundedLoss(Rule):
         (objective,) = view.objectives
         return self.finding(
             view, objective.node, "warning", summary, [evidence(history, "min", "scores below zero")],
-            step=view.training[0].number, nodes=[place.node], confidence=0.85,
+            step=view.began, nodes=[place.node], confidence=0.85,
             causes="An overlap (Dice, IoU, Tversky, F1) of raw scores.",
             remedy="Apply a sigmoid, or a softmax over the classes, before the overlap is computed.",
         )  # fmt: skip
@@ -141,7 +141,7 @@ class UnboundedLoss(Rule):
             evidence(view.history(objective.node, role=objective.role), "mean", "the loss"),
         ]
         return self.finding(
-            view, objective.node, "warning", summary, shown, step=view.training[0].number, nodes=[node], confidence=0.8,
+            view, objective.node, "warning", summary, shown, step=view.began, nodes=[node], confidence=0.8,
             causes="A variance, a scale or a confidence that makes the loss small, and costs nothing.",
             remedy="Add what it costs: the log of the variance (of the scale), or a penalty on low confidence.",
         )  # fmt: skip
@@ -179,7 +179,7 @@ def _moves_away(view: View, free: OneSided) -> bool:
 
 
 def _length(view: View) -> int:
-    return view.training[-1].number - view.training[0].number if view.training else 0
+    return view.training[-1].number - view.began if view.training else 0
 
 
 def _turned(view: View) -> Place | None:

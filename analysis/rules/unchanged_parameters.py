@@ -136,7 +136,7 @@ class UnchangedParameters(Rule):
             shown.append(evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"))
         return self.finding(
             view, nodes[0], "error" if level == "error" else "warning", summary, shown,
-            step=view.training[0].number, nodes=nodes[1:], source=line,
+            step=view.began, nodes=nodes[1:], source=line,
         )  # fmt: skip
 
 

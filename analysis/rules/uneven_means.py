@@ -68,7 +68,7 @@ class UnevenMeans(Rule):
         )
         shown = [evidence(view.history(one.loss.node, role=one.loss.role), "mean", "a mean") for one in group[:2]]
         return self.finding(
-            view, loss.node, "info", summary, shown, step=view.training[0].number, confidence=0.7,
+            view, loss.node, "info", summary, shown, step=view.began, confidence=0.7,
             nodes=list(dict.fromkeys(one.prediction.node for one in group)),
         )  # fmt: skip
 

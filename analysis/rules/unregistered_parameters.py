@@ -74,7 +74,7 @@ class UnregisteredParameters(Rule):
         used = [place.node for place in view.flow.of_node(node)] if node else []
         return self.finding(
             view, node if used else next((loss.node for loss in view.objectives), ""), "error" if node else "info",
-            summary, step=view.training[0].number, confidence=0.95 if node else 0.6,
+            summary, step=view.began, confidence=0.95 if node else 0.6,
             causes="torch.randn(..., requires_grad=True) in place of an nn.Parameter.",
             remedy="Make it an nn.Parameter before the optimizer is made, or add it to a parameter group of its own.",
         )  # fmt: skip

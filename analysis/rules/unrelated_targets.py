@@ -91,7 +91,7 @@ class UnrelatedTargets(Rule):
                 f"each prediction meets the target of another one, from {listed(place.node for place in sources)}."
             )
             yield self.finding(
-                view, nodes[0], "error", summary, step=view.training[0].number, nodes=nodes[1:], confidence=0.95,
+                view, nodes[0], "error", summary, step=view.began, nodes=nodes[1:], confidence=0.95,
                 source=site.source, causes="(batch, time) was flattened on one side, (time, batch) on the other.",
                 remedy="Bring both into the same order, by a transpose, before they are flattened.",
             )  # fmt: skip
@@ -158,7 +158,7 @@ class UnrelatedTargets(Rule):
         zeros = median(view.history(given.node, role=given.role).of("zero_fraction"))
         level: Level = "warning" if is_floating(view, given) and zeros < _SPARSE else "info"
         return self.finding(
-            view, target.node, level, summary, shown, step=view.training[0].number, nodes=[given.node],
+            view, target.node, level, summary, shown, step=view.began, nodes=[given.node],
             confidence=0.5,
         )  # fmt: skip
 

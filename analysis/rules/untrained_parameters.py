@@ -81,5 +81,5 @@ class UntrainedParameters(Rule):
         ]
         return self.finding(
             view, nodes[0], "error" if stale else "warning", summary, shown,
-            step=view.training[0].number, nodes=nodes[1:], confidence=0.95,
+            step=view.began, nodes=nodes[1:], confidence=0.95,
         )  # fmt: skip

@@ -71,7 +71,7 @@ class UnusedEmbeddings(Rule):
         )
         shown = [evidence(view.history(embedding.weight, "gradient"), "zero_fraction", "the share of zeros")]
         return self.finding(
-            view, embedding.weight, "warning", summary, shown, step=view.training[0].number, confidence=0.85,
+            view, embedding.weight, "warning", summary, shown, step=view.began, confidence=0.85,
             causes=_ALWAYS_ONE, remedy=f"Print what {embedding.module} is called with, for two different samples.",
         )  # fmt: skip
 
@@ -82,7 +82,7 @@ class UnusedEmbeddings(Rule):
         )
         shown = [evidence(view.history(most.place.node, role=most.place.role), "zero_fraction", "the share of zeros")]
         return self.finding(
-            view, most.place.node, "warning", summary, shown, step=view.training[0].number, confidence=0.8,
+            view, most.place.node, "warning", summary, shown, step=view.began, confidence=0.8,
             nodes=[embedding.module, embedding.weight], causes=_UNKNOWN,
             remedy="Count how many words of a text the vocabulary has; write both down, and cut them, alike.",
         )  # fmt: skip
@@ -94,6 +94,4 @@ class UnusedEmbeddings(Rule):
             f"gradient in any recorded training step: these tokens do not occur."
         )
         shown = [evidence(history, "zero_fraction", "the share of zeros in its gradient")]
-        return self.finding(
-            view, embedding.weight, "info", summary, shown, step=view.training[0].number, confidence=0.6
-        )
+        return self.finding(view, embedding.weight, "info", summary, shown, step=view.began, confidence=0.6)

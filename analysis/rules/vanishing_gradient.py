@@ -64,7 +64,7 @@ class VanishingGradient(Rule):
 
     def _on_the_way_there(self, view: View, known: list[Layer]) -> Iterable[Finding]:
         """A signal that fades on its way to the loss: then no weight on the way gets a gradient to speak of."""
-        if not view.training or view.training[0].number > 0:
+        if not view.training or view.began > 0:
             return
         found = lost(view, known, self.left)
         if not found:
@@ -121,7 +121,7 @@ class VanishingGradient(Rule):
             "warning",
             summary,
             shown,
-            step=view.training[0].number,
+            step=view.began,
             nodes=others,
             confidence=0.85,
         )

@@ -77,7 +77,7 @@ class VarianceShift(Rule):
             summary += f" The same holds for {listed(list(shifted)[1:])}."
         others = [*list(shifted)[1:], *dict.fromkeys(shifted.values())]
         shown = [evidence(view.history(first, training=False), "std", "smaller in evaluation than in training")]
-        step = view.training[0].number
+        step = view.began
         yield self.finding(view, first, "warning", summary, shown, step=step, nodes=others, confidence=0.8)
 
     def _of_frozen(self, view: View, ratios: dict[str, float]) -> Iterable[Finding]:
@@ -91,7 +91,7 @@ class VarianceShift(Rule):
             )
             shown = [evidence(view.history(worst), "std", "far from that of the weight")]
             yield self.finding(
-                view, far[0], "info", summary, shown, step=view.training[0].number, nodes=far[1:], confidence=0.6,
+                view, far[0], "info", summary, shown, step=view.began, nodes=far[1:], confidence=0.6,
                 causes="A checkpoint with another mean, scale or kind of data, or one of which a part is missing.",
                 remedy="Prepare the data as for the checkpoint; load it with strict=True; compare one output with its.",
             )  # fmt: skip

@@ -64,7 +64,7 @@ class WeightScale(Rule):
     amplified: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
-        if not view.training or view.training[0].number > 0:
+        if not view.training or view.began > 0:
             return
         gains = {layer: _gain(view, layer) for layer in layers(view)}
         equal = [

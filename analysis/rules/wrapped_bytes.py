@@ -47,5 +47,5 @@ class WrappedBytes(Rule):
                 )
                 yield self.finding(
                     view, given[0], "error", summary, [evidence(view.history(given[0]), "max", "bytes")],
-                    step=view.training[0].number, nodes=after, confidence=0.95, source=site.source,
+                    step=view.began, nodes=after, confidence=0.95, source=site.source,
                 )  # fmt: skip

@@ -52,6 +52,7 @@ def test_batch_norm_in_the_right_modes(tmp_path: Path) -> None:
 def test_batch_norm_that_evaluates_by_the_batch(tmp_path: Path) -> None:
     finding = only(run(tmp_path, Net(), eval_mode=False), "batch-norm-mode")
     assert finding.node == "model.norm" and finding.step == 40 and "model.eval()" in finding.summary
+    assert finding.source is not None and finding.source.text == "F.cross_entropy(model(inputs), labels)"
 
 
 def test_train_is_not_called_again(tmp_path: Path) -> None:

@@ -8,13 +8,15 @@ from pathlib import Path
 import pytest
 
 from stepscope.analysis import RULES
-from stepscope.examples.broken import BROKEN, HEALTHY, UNREAD, Case
+from stepscope.examples.broken import BROKEN, HEALTHY, UNREAD, Case, record
 from stepscope.examples.broken.__main__ import main
-from stepscope.store import open_group
+from stepscope.store import open_group, open_trial
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "benchmarks"))
 
 from scoring import FIRST, alarms, judge
+
+from support.little import check_on_little
 
 OPEN = {name: case for name, case in BROKEN.items() if not case.held_back}
 SUBSET = (
@@ -83,6 +85,11 @@ def test_the_cause_is_found(name: str, tmp_path: Path) -> None:
     assert score.onset is not False, score.told
 
 
+@pytest.mark.parametrize("name", ["exponential_without_the_maximum", "forecast_compared_with_every_series"])
+def test_every_rule_bears_a_recording_that_says_little(name: str, tmp_path: Path) -> None:
+    check_on_little(record(name, OPEN[name].train, tmp_path, fixed=False))
+
+
 @pytest.mark.parametrize("name", ["weights_made_anew_each_epoch", "eval_mode_left_on"])
 def test_the_fixed_twin_is_not_accused(name: str, tmp_path: Path) -> None:
     assert alarms(name, OPEN[name].train, tmp_path, False, fixed=True).false == ()
@@ -107,6 +114,7 @@ def test_the_command_records_both(tmp_path: Path, capsys: pytest.CaptureFixture[
 def test_the_cause_of_every_open_run_is_found(name: str, tmp_path: Path) -> None:
     score = judge(OPEN[name], tmp_path)
     assert score.in_top, score.told
+    check_on_little(open_trial(tmp_path / name))
 
 
 @pytest.mark.exhaustive
