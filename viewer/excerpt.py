@@ -46,11 +46,7 @@ def _lines_of(file: str) -> list[str]:
         if path.suffix != ".py" or (found := path.stat()).st_size > _LARGEST:
             return []
         return _read(path, found.st_mtime_ns)
-    except (
-        OSError,
-        SyntaxError,
-        ValueError,
-    ):  # no such file; no encoding that Python knows; a name with odd characters
+    except (OSError, SyntaxError, ValueError):  # not here, in no encoding that Python knows, or of an impossible name
         return []
 
 
