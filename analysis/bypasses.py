@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from stepscope.analysis.flow import Flow
+from stepscope.analysis.loss_inputs import is_floating
 from stepscope.analysis.view import View, different_graphs
 from stepscope.store import Step
 from stepscope.store.records import ModuleInfo
@@ -45,7 +46,9 @@ def bypasses(view: View, least: int) -> Iterator[Bypass]:
         numbers = tuple(step.number for step in steps)
         for path in missing:
             ends = None if _is_used(flow, view.modules[path]) else _ends(path, sinks, sources, others)
-            if ends is not None and ends[1] in view.modules and not _is_hidden(flow, path, *ends):
+            if ends is None or ends[1] not in view.modules or _is_hidden(flow, path, *ends):
+                continue
+            if not _is_other_data(view, steps, ends[0]):
                 yield Bypass(path, *ends, kind, numbers)
 
 
@@ -59,6 +62,21 @@ def _is_hidden(flow: Flow, path: str, before: str, after: str) -> bool:
     """Whether a module that contains it does more than to hand on what it was given: it may hide its inner ones."""
     ends = ({flow.vertices[place].operation for place in flow.of_node(node)} for node in (before, after))
     return path.startswith(f"{after}.") and len(set.union(*ends)) > 1
+
+
+def _is_other_data(view: View, steps: list[Step], node: str) -> bool:
+    """Whether an input of numbers shares no size, but for the batch, with what enters in training: it is codes, say."""
+    places = view.flow.of_node(node)
+    if not any(view.flow.vertices[place].type == "input" and is_floating(view, place) for place in places):
+        return False
+    there = _sizes(view, steps, node)
+    return bool(there) and not any(one & other for one in there for other in _sizes(view, view.training, node))
+
+
+def _sizes(view: View, steps: list[Step], node: str) -> set[frozenset[tuple[int, int]]]:
+    """The sizes of a node's dimensions but the first, with their places from the end, in the first and last steps."""
+    shapes = {view.shape(place, step) for step in (*steps[:3], *steps[-3:]) for place in view.all_flow.of_node(node)}
+    return {frozenset((len(shape) - i, size) for i, size in enumerate(shape) if i) for shape in shapes if shape}
 
 
 def _always_there(steps: list[Step], paths: Iterable[str]) -> list[str]:

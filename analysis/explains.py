@@ -309,6 +309,13 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "rounded-updates": {"unchanged-parameters": "anywhere", **_LOSS, "short-training": "anywhere"},
     "dropout-mode": {"loss-plateau": "anywhere", "overfitting": "anywhere", "loss-spike": "anywhere"},
     "stale-copy": {},
+    "idle-steps": {
+        **_LOSS,
+        "overfitting": "anywhere",
+        "short-training": "anywhere",
+        "unchanged-parameters": "anywhere",
+    },
+    "missing-divergence": {"short-training": "anywhere", "overfitting": "anywhere"},
     "growing-targets": {**_LOSS, "target-scale": "anywhere", "learning-rate": "anywhere"},
     "adam-epsilon": {"loss-plateau": "anywhere", "learning-rate": "anywhere"},
     "learning-rate": {

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.parameters import is_unchanged
 from stepscope.analysis.view import View
+
+_ARITHMETIC = frozenset(["add", "radd", "iadd", "sub", "rsub", "mul", "rmul", "where"])
+_ONE_WAY = 0.9
+"""The rank correlation with the step from which on something goes one way."""
 
 
 def is_of_policy(view: View) -> bool:
@@ -22,6 +28,20 @@ def has_moving_targets(view: View) -> bool:
         for link in view.flow.sources.get(loss, ())
         if not link.differentiable and not link.lag and view.flow.vertices[link.place].type == "calculated"
     )
+
+
+def is_computed(view: View, target: Place) -> bool:
+    """Whether a step computes its targets from numbers: returns that a net estimates, say."""
+    return view.flow.vertices[target].operation in _ARITHMETIC
+
+
+def is_computed_and_drifts(view: View, target: Place) -> bool:
+    """The same of targets that go one way all along."""
+    if not is_computed(view, target):
+        return False
+    means = view.history(target.node, role=target.role).of("mean")
+    ranks = np.argsort(np.argsort(means))
+    return len(means) > 2 and abs(float(np.corrcoef(ranks, np.arange(len(means)))[0, 1])) > _ONE_WAY
 
 
 def _is_moving(view: View, place: Place) -> bool:

@@ -53,6 +53,7 @@ from stepscope.analysis.rules.half_sigmoid import HalfSigmoid
 from stepscope.analysis.rules.hidden_end import HiddenEnd
 from stepscope.analysis.rules.hidden_sigmoid import HiddenSigmoid
 from stepscope.analysis.rules.hidden_softmax import HiddenSoftmax
+from stepscope.analysis.rules.idle_steps import IdleSteps
 from stepscope.analysis.rules.ignored_freezing import IgnoredFreezing
 from stepscope.analysis.rules.ignored_input import IgnoredInput
 from stepscope.analysis.rules.ignored_targets import IgnoredTargets
@@ -77,6 +78,7 @@ from stepscope.analysis.rules.lost_signal import LostSignal
 from stepscope.analysis.rules.masked_attention import MaskedAttention
 from stepscope.analysis.rules.meaning_shift import MeaningShift
 from stepscope.analysis.rules.missing_bias import MissingBias
+from stepscope.analysis.rules.missing_divergence import MissingDivergence
 from stepscope.analysis.rules.missing_nonlinearity import MissingNonlinearity
 from stepscope.analysis.rules.mode_collapse import ModeCollapse
 from stepscope.analysis.rules.module_never_called import ModuleNeverCalled
@@ -248,6 +250,7 @@ RULES: dict[str, type[Rule]] = {
         RepresentationCollapse,
         ModeCollapse,
         Oversmoothing,
+        MissingDivergence,
         PosteriorCollapse,
         SchedulerRhythm,
         UnrelatedTargets,
@@ -275,6 +278,7 @@ RULES: dict[str, type[Rule]] = {
         LossDivergence,
         LossJump,
         LossSpike,
+        IdleSteps,
         LossPlateau,
         MissingBias,
         ShortTraining,

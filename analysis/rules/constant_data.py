@@ -12,6 +12,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import MADE, Comparison, comparisons, is_floating
+from stepscope.analysis.moving import is_computed_and_drifts
 from stepscope.analysis.neurons import neurons_of, tensor_of
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
@@ -111,7 +112,7 @@ class ConstantData(Rule):
 
     def _sorted(self, view: View, targets: list[Place]) -> Iterable[Finding]:
         """Targets that are alike within a batch and differ between batches."""
-        if len(targets) != 1 or _is_made(view, targets[0]):
+        if len(targets) != 1 or _is_made(view, targets[0]) or is_computed_and_drifts(view, targets[0]):
             return
         target = targets[0]
         samples = (view.shape(target, view.training[-1]) or (0,))[0]

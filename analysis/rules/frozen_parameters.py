@@ -87,7 +87,7 @@ class FrozenParameters(Rule):
         is_in_front = len(nodes) > _PROJECTION and any(_is_in_front(view, weight.module.path) for weight in fresh)
         summary = (
             f"{len(nodes)} of {len(given)} frozen weights ({listed(nodes)}) are still their initial weights: bound, "
-            f"spread and centre are those of a random initialisation. No checkpoint was loaded into them."
+            f"spread and centre are those of a random initialisation. No pretrained weights were loaded into them."
         )
         shown = [evidence(view.history(nodes[0], training=False), "std", "that of an initialisation")]
         yield self.finding(

@@ -9,9 +9,11 @@ import numpy as np
 
 from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding, Level
+from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import rms
 from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.moving import is_computed_and_drifts
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -27,7 +29,7 @@ class GrowingTargets(Rule):
     steps as in the first; the prediction grew with it. Values that have a limit are approached more and more slowly.
 
     Causes: the last step of an episode is not told apart (``1 - done`` is missing), a discount of 1 or more, rewards
-    that are counted twice, a maximum over noisy values.
+    that are counted twice, a maximum over noisy values, next states that are prepared in another way than states.
 
     Remedy: let nothing follow the end of an episode, discount by less than 1, bound or normalise rewards.
 
@@ -39,8 +41,14 @@ class GrowingTargets(Rule):
 
     name = "growing-targets"
     about = "loss"
-    causes = "The end of an episode is not told apart (1 - done is missing), or a discount of 1 or more."
-    remedy = "Let nothing follow the end of an episode, discount by less than 1, and bound or normalise rewards."
+    causes = (
+        "The end of an episode is not told apart (1 - done is missing), a discount of 1 or more, or next states that "
+        "are not normalised as the states are."
+    )
+    remedy = (
+        "Let nothing follow the end of an episode, discount by less than 1, prepare next states as states, and bound "
+        "or normalise rewards."
+    )
     growth: float = 10.0
     steady: float = 0.8
 
@@ -49,13 +57,16 @@ class GrowingTargets(Rule):
             return
         for comparison in comparisons(view):
             target = comparison.target
-            if target is None or view.flow.vertices[target].type != "calculated":
+            if target is None or not self._is_computed(view, target):
                 continue
             wanted = rms(view.history(target.node, role=target.role))
             given = rms(view.history(comparison.prediction.node, role=comparison.prediction.role))
             if self._grows(wanted) and self._grows(given):
                 yield self._finding(view, comparison, wanted)
                 return
+
+    def _is_computed(self, view: View, target: Place) -> bool:
+        return view.flow.vertices[target].type == "calculated" or is_computed_and_drifts(view, target)
 
     def _grows(self, sizes: Values) -> bool:
         """Whether sizes grow steadily, up to the end."""

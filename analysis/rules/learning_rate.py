@@ -7,19 +7,17 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.baseline import baselines, is_sum
+from stepscope.analysis.added_up import added_up
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, rms, update_ratio
-from stepscope.analysis.lines import line_of_loss, line_of_step
 from stepscope.analysis.optimizers import settings
 from stepscope.analysis.parameters import learning, trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.same_way import same_way
 from stepscope.analysis.view import View, evidence
-from stepscope.store.records import BACKWARD, SourceLine
 
 _FIRST = 5
 _LEAST_STEPS = 50
@@ -206,10 +204,10 @@ class LearningRate(Rule):
         ratio_curve = Evidence(weight, None, "update", "ratio", None, first, last, f"{ratio:.1g} in the median")
         shown = [ratio_curve, *(evidence(curve.history, "mean", "the loss") for curve in list(loss_curves(view))[:1])]
         others = [node for node in learning(view) if node != weight]
-        why, line = _added_up(view) if how == "high" else ("", None)
+        why = added_up(view) if how == "high" else None
         return self.finding(
-            view, weight, "warning", summary + why, shown, step=view.began, nodes=others, confidence=0.8,
-            source=line,
+            view, weight, "warning", summary + (f" {why.text}" if why else ""), shown, step=view.began, nodes=others,
+            confidence=0.8, source=why.source if why else None,
         )  # fmt: skip
 
 
@@ -248,19 +246,6 @@ def _has_size(view: View, layer: Layer) -> bool:
 def _is_plain(view: View) -> bool:
     """Whether all is trained by SGD without momentum."""
     return all("nesterov" in group and not group["momentum"] for group in settings(view))
-
-
-def _added_up(view: View) -> tuple[str, SourceLine | None]:
-    """What makes the gradients large besides the rate, in words, and its line: sums where means are usual."""
-    for baseline in baselines(view):
-        history = view.history(baseline.loss.node, role=baseline.loss.role)
-        if len(history) and is_sum(float(history.of("mean")[0]), baseline):
-            return f" {baseline.loss.node} is a sum over the batch, not a mean.", line_of_loss(view, baseline.loss.node)
-    calls = len(view.training[0].iterations)
-    weights = [view.history(loss.node, "gradient", role=loss.role).of("mean") for loss in view.objectives]
-    if calls > 2 and weights and all(len(weight) and bool(np.all(weight == 1)) for weight in weights):
-        return f" The gradients of {calls} batches are added up, not averaged.", line_of_step(view, BACKWARD)
-    return "", None
 
 
 def _moves_elsewhere(view: View, layer: Layer) -> bool:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.codes import named_codes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.layers import Layer, layers, rms
@@ -19,9 +19,7 @@ from stepscope.analysis.units import late_steps
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
-_MEAN = re.compile(r"(^|[._])(z_?)?(mu|mean|loc)(_?z)?$|(^|_)(mu|mean)(_|$)")
 _LAYERS = frozenset(["linear", "addmm", "conv1d", "conv2d", "conv3d"])
-_VARIANCE = re.compile(r"log_?(var|variance|sigma|std)")
 
 
 @dataclass(frozen=True)
@@ -58,10 +56,7 @@ class PosteriorCollapse(Rule):
     drawn: float = 5.0
 
     def check(self, view: View) -> Iterable[Finding]:
-        calculated = [place for place in view.flow.of_type("calculated") if view.flow.sinks.get(place)]
-        means = [place for place in calculated if _is_named(place, _MEAN)]
-        variances = [place for place in calculated if _is_named(place, _VARIANCE)]
-        for one, two in zip(means, variances, strict=False):
+        for one, two in named_codes(view):
             sizes = _late_size(view, one), _late_size(view, two)
             if len(view.history(one.node, role=one.role)) >= 10 and max(sizes) < self.size:
                 yield self._finding(view, one, two, sizes)
@@ -122,10 +117,6 @@ def _spread(steps: Sequence[Step], place: Place) -> float:
     """The root mean square, over neurons and steps, of the spread over the batch; 0 if it is unknown."""
     known = [found for found in (neuron_moments(step, place) for step in steps) if found is not None]
     return float(np.sqrt(np.mean([np.mean(std**2) for _, std in known]))) if known else 0.0
-
-
-def _is_named(place: Place, pattern: re.Pattern[str]) -> bool:
-    return any(pattern.search(name.lower()) for name in (place.node.rpartition(".")[2], place.role))
 
 
 def _late_size(view: View, place: Place) -> float:

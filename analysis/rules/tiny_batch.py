@@ -9,6 +9,9 @@ import numpy as np
 
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.moving import is_computed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -21,7 +24,8 @@ class TinyBatch(Rule):
 
     How it is measured: the batch dimension of the inputs in the median of the training steps, and how much the loss
     differs from one recorded step to the next, against its size. It is worth knowing only where the loss has not
-    fallen well, or is wild, or has both signs: some methods need single samples.
+    fallen well, or is wild, or has both signs: some methods need single samples. Single samples whose targets a step
+    computes itself, as an agent's, are always worth knowing.
 
     Causes: a batch made small to fit into memory, with the learning rate of a large one; a wrong argument of a loader.
 
@@ -51,9 +55,15 @@ class TinyBatch(Rule):
         part = fallen(view)
         if curves and np.isfinite(part) and np.any(curves[0].values < 0) and np.any(curves[0].values > 0):
             part = 0.0  # of a loss that crosses zero, as that of a policy's gradient, no part tells anything
-        if view.is_young or not curves or not sizes or part >= self.learned:
+        if view.is_young or not curves or not sizes:
             return
-        losses, size = curves[0].history.of("mean"), max(sizes.values())
+        size = max(sizes.values())
+        if size == 1 and (targets := [c.target for c in comparisons(view) if c.target and is_computed(view, c.target)]):
+            yield self._from_one_sample(view, targets[0])
+            return
+        if part >= self.learned:
+            return
+        losses = curves[0].history.of("mean")
         late = losses[len(losses) // 2 :]
         if not 0 < size <= self.samples or len(late) < 10 or not np.all(np.isfinite(late)):
             return
@@ -65,6 +75,18 @@ class TinyBatch(Rule):
                 view, max(sizes, key=lambda node: sizes[node]), "info", summary,
                 [evidence(curves[0].history, "mean", "the loss")], step=view.began, confidence=0.5,
             )  # fmt: skip
+
+    def _from_one_sample(self, view: View, target: Place) -> Finding:
+        summary = (
+            f"Each step learns from a single sample, whose target ({target.node}) is computed in the step: if it is "
+            f"an agent's latest move, the samples are correlated, and what was learned before is overwritten."
+        )
+        history = view.history(target.node, role=target.role)
+        return self.finding(
+            view, _inputs(view)[0], "info", summary, [evidence(history, "mean", "the target")], step=view.began,
+            nodes=[target.node], confidence=0.6, causes="Learning from the latest move alone, without a replay memory.",
+            remedy="Keep what was seen in a replay memory, and learn from batches drawn from it.",
+        )  # fmt: skip
 
 
 def _inputs(view: View) -> list[str]:
