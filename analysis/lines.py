@@ -69,12 +69,15 @@ def line_of_step(view: View, operation: str) -> SourceLine | None:
 
 
 def line_of_call(step: Step, node: str) -> SourceLine | None:
-    """Where the data enters that a node is computed from in a step: the call of the model, which has a mode."""
+    """Where the data enters that a node is computed from in a step: the call of the model, which has a mode.
+
+    None if the step makes its data itself: then the recording knows that place instead.
+    """
     flow = Flow(different_graphs([step]))
     behind = dict.fromkeys(flow.of_node(node))
     queue = list(behind)
     for place in queue:  # which grows meanwhile, the nearest first
-        if flow.vertices[place].type == "input":
+        if flow.vertices[place].type == "input" and not flow.vertices[place].operation:
             return flow.vertices[place].source
         fresh = [link.place for link in flow.sources.get(place, ()) if link.place not in behind]
         behind |= dict.fromkeys(fresh)

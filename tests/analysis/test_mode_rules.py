@@ -31,8 +31,8 @@ def run(folder: Path, model: Net, *, eval_mode: bool, before: Callable[[int], No
     def evaluate(recorder: Recorder) -> None:
         model.train(not eval_mode)
         for n in range(4):
+            inputs, labels = images(1000 + n)
             with recorder.step(kind="validation"), torch.no_grad():
-                inputs, labels = images(1000 + n)
                 F.cross_entropy(model(inputs), labels)
 
     count = iter(range(1000))
