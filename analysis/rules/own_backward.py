@@ -49,8 +49,8 @@ class OwnBackward(Rule):
 
     def _is_one_sided(self, view: View, place: Place) -> bool:
         history = view.history(place.node, "gradient", role=place.role)
-        shape = view.shape(place, view.training[-1])
-        if len(history) < 3 or shape is None or len(view.flow.sinks.get(place, ())) > 2:
+        shape = view.shape(place, view.training[-1]) if len(history) >= 3 else None
+        if shape is None or len(view.flow.sinks.get(place, ())) > 2:
             return False
         low, high, size = history.of("min"), history.of("max"), int(np.prod(shape)) * len(history)
         return size >= self.least and bool(

@@ -138,7 +138,7 @@ class SoftmaxOverBatch(Rule):
 
 def _counts_samples(view: View, place: Place, after: list[Place]) -> bool:
     """Whether the first dimension of a place is that of the samples, as the targets of what follows count them."""
-    shape = view.shape(place, view.training[-1])
+    shape = view.shape(place, view.training[-1]) if view.training else None
     if not shape:
         return False
     behind = view.flow.downstream(after)
