@@ -52,14 +52,15 @@ AutoTrainer, the taxonomy of Humbatova et al. and others), entry by entry in the
 first report with a revealed cause in each of 24 fields (`drawn_fields.md`). The 37 go on with Ivanov's list
 (`handed_down.md`) and other fields (`more_fields.md`), the 36 with Tobin's (`told_in_courses.md`) and further fields
 (`further_fields.md`), the 38 with Roberts, ganhacks, Google's course and PyTorch's own pages (`noted_by_teachers.md`)
-and with the first report of each of 24 symptoms (`asked_by_symptoms.md`). The first 40 go on with the published ones
-where those of the 48 ended (`published_faults.md`), and with what books and courses warn of (Hugging Face's, CS231n,
-Jones, the details of PPO, Google's playbook, Goodfellow et al.; `warned_in_books.md`). The authors of the newest 40 did
-not know which mistakes other sets have, nor avoid them: they took the first report with a revealed cause that each of
-48 searches gave, in questions (`answered_questions.md`) and in what projects mended (`mended_in_projects.md`). Names
-and first sentences of the rules were read for the answers only, after the runs had been written; of three of the 36
-whoever wrote the rules saw a line before the measurement. By a warning or an error are told 457 of the 520 (held back:
-18 of the 24), the others by a note of level info, of which 146 of all 782 runs without a mistake have one, too.
+and with the first report of each of 24 symptoms (`asked_by_symptoms.md`). The first 40 go on with the published
+collections where those of the 48 ended (`published_faults.md`), and with what books and courses warn of (Hugging
+Face's, CS231n, Jones, the details of PPO, Google's playbook, Goodfellow et al.; `warned_in_books.md`). The authors of
+the newest 40 did not know which mistakes other sets have, nor avoid them: they took the first report with a revealed
+cause of each of 48 searches, in questions (`answered_questions.md`) and in what projects mended
+(`mended_in_projects.md`). Names and first sentences of the rules were read for the answers only, after the runs had
+been written; of three of the 36 whoever wrote the rules saw a line before the measurement. By a warning or an error are
+told 457 of the 520 (held back: 18 of the 24), the others by a note of level info, of which 146 of all 782 runs without
+a mistake have one, too.
 
 The misses and false alarms of the newest set were looked at after that: 30 of the 40 are told now, 32 of the places,
 and nobody is accused. Of two of the 16 misses the cause and its remedy had been told, in other words than the answers

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import takewhile
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.rule import Rule
@@ -39,17 +40,17 @@ class IdleSteps(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         for kind in sorted(view.training_kinds):
             steps = [step for step in view.steps if step.kind == kind]
-            first = next((place for place in range(len(steps)) if all(map(_is_idle, steps[place:]))), len(steps))
-            if first and len(steps) - first >= self.least:
-                since = steps[first].number
+            idle = list(takewhile(_is_idle, reversed(steps)))
+            if self.least <= len(idle) < len(steps):
+                since = idle[-1].number
                 node = next((loss.node for loss in view.objectives), "")
                 summary = (
-                    f"No layer is called and nothing is trained from step {since} on: the last {len(steps) - first} of "
+                    f"No layer is called and nothing is trained from step {since} on: the last {len(idle)} of "
                     f"{len(steps)} recorded steps of kind {kind!r} compute nothing, as if the data were exhausted."
                 )
                 shown = [evidence(view.history(node, training=False), "mean", "the loss")] if node else []
                 yield self.finding(
-                    view, node, "error", summary, shown, step=since, confidence=0.9, source=_line_of_loss(steps[first])
+                    view, node, "error", summary, shown, step=since, confidence=0.9, source=_line_of_loss(idle[-1])
                 )
 
 

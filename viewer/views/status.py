@@ -35,12 +35,14 @@ def badge(trial: Trial, now: float | None = None) -> Markup:
 
 
 def notices(trial: Trial, notice: str, unreadable: dict[str, str]) -> Markup:
-    """What the page has to say: a wish that could not be fulfilled, what ended the trial, damage in it or in others."""
-    lines = [el("p.notice", notice)] if notice else []
+    """What the page has to say: what ended the trial, its damage, a wish that was not fulfilled, damage in others."""
+    lines = []
     if trial.state == "failed" and trial.exception:
         lines.append(_line("This trial failed: ", trial.exception, "traceback" if _traceback(trial) else ""))
     if trial.problems:
         lines.append(_line("Damaged, the rest is shown: ", _first(trial.problems), "what, and how to repair it"))
+    if notice:
+        lines.append(el("p.notice", notice))
     others = [f"{name}: {text}" for name, text in unreadable.items()]
     if others:
         lines.append(el("p.notice", f"Another trial cannot be opened: {_first(others)}", title="\n".join(others[:20])))
