@@ -96,6 +96,7 @@ def print_scores(scores: Sequence[Score], *, with_held_back: bool) -> None:
         "first",
         "localised",
         "line",
+        "within the lines shown",
         "onset",
         "s a diagnosis",
     )
@@ -103,7 +104,7 @@ def print_scores(scores: Sequence[Score], *, with_held_back: bool) -> None:
 
 
 def _sums(name: str, scores: Sequence[Score]) -> tuple[str, ...]:
-    lines, onsets = [s.line for s in scores if s.line is not None], [s.onset for s in scores if s.onset is not None]
+    asked = ([getattr(score, name) for score in scores] for name in ("line", "shown", "onset"))
     counts = (
         len(scores),
         sum(s.rank is not None for s in scores),
@@ -112,7 +113,8 @@ def _sums(name: str, scores: Sequence[Score]) -> tuple[str, ...]:
         sum(s.rank == 1 for s in scores),
         sum(s.localised for s in scores),
     )
-    shares = (f"{sum(marks)} of {len(marks)}" for marks in (lines, onsets))
+    marked = ([mark for mark in marks if mark is not None] for marks in asked)
+    shares = (f"{sum(marks)} of {len(marks)}" for marks in marked)
     seconds = sum(s.seconds for s in scores) / len(scores)
     return (name, *map(str, counts), *shares, f"{seconds:.2f}")
 

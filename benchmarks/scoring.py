@@ -14,6 +14,7 @@ from stepscope.analysis import Finding, diagnose
 from stepscope.examples.broken import Case, Lab, record
 from stepscope.store import Trial, open_trial
 from stepscope.store.group import is_trial
+from stepscope.viewer.excerpt import AROUND
 
 FIRST = 3
 
@@ -27,7 +28,8 @@ class Score:
         warned: one of the first three findings tells the cause, and is a warning or an error.
         localised: one of the first three findings names the right node, or one next to it.
         line: one of the first three findings names the faulty line, if that line runs within a step.
-        onset: the finding that tells the cause names the first recorded step that the mistake touches.
+        shown: the same of one of the lines that the dashboard shows around it.
+    onset: the finding that tells the cause names the first recorded step that the mistake touches.
         seconds: how long the diagnosis took.
         told: what the first three findings were.
     """
@@ -38,6 +40,7 @@ class Score:
     warned: bool
     localised: bool
     line: bool | None
+    shown: bool | None
     onset: bool | None
     seconds: float
     told: str
@@ -75,6 +78,7 @@ def judge(case: Case, folder: Path) -> Score:
         warned=any(found.level != "info" and tells(case, found) for found in first),
         localised=any({found.node, *found.nodes} & near for found in first),
         line=any(_names_line(case, found) for found in first) if case.line.in_step else None,
+        shown=any(_names_line(case, found, AROUND) for found in first) if case.line.in_step else None,
         onset=_onset(case, trial, findings),
         seconds=seconds,
         told="; ".join(f"{found.level} {found.rule} at {found.node or 'no node'}" for found in first) or "nothing",
@@ -134,12 +138,12 @@ def _diagnosed(trial: Trial) -> tuple[tuple[Finding, ...], float]:
     return diagnose(trial), time.perf_counter() - started
 
 
-def _names_line(case: Case, finding: Finding) -> bool:
-    """Whether a finding names the faulty line, or another one of the same statement, if that has several."""
+def _names_line(case: Case, finding: Finding, around: int = 0) -> bool:
+    """Whether a finding names the faulty line, another one of its statement, or one that is so many lines from it."""
     source, line = finding.source, case.line
     if source is None or Path(source.file).name != Path(line.file).name:
         return False
-    return source.line == line.number or source.line in _statement(line.file, line.number)
+    return abs(source.line - line.number) <= around or source.line in _statement(line.file, line.number)
 
 
 @cache

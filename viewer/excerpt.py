@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from stepscope.store.records import SourceLine
 
-_AROUND = 2
+AROUND = 2
 _LARGEST = 2 << 20
 """Bytes of a file that is read for this: more is no program that somebody wrote."""
 
@@ -33,8 +33,8 @@ def excerpt(source: SourceLine) -> Excerpt:
     place = source.line - 1
     if not (0 <= place < len(lines) and source.text and lines[place].strip() == source.text):
         return Excerpt("", source.text, "")
-    first = max(0, place - _AROUND)
-    shown = textwrap.dedent("\n".join(lines[first : place + _AROUND + 1])).split("\n")
+    first = max(0, place - AROUND)
+    shown = textwrap.dedent("\n".join(lines[first : place + AROUND + 1])).split("\n")
     here = place - first
     return Excerpt("\n".join(shown[:here]).strip("\n"), shown[here].rstrip(), "\n".join(shown[here + 1 :]).strip("\n"))
 
