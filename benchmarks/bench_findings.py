@@ -104,7 +104,6 @@ def print_scores(scores: Sequence[Score], *, with_held_back: bool) -> None:
 
 
 def _sums(name: str, scores: Sequence[Score]) -> tuple[str, ...]:
-    asked = ([getattr(score, name) for score in scores] for name in ("line", "shown", "onset"))
     counts = (
         len(scores),
         sum(s.rank is not None for s in scores),
@@ -113,10 +112,15 @@ def _sums(name: str, scores: Sequence[Score]) -> tuple[str, ...]:
         sum(s.rank == 1 for s in scores),
         sum(s.localised for s in scores),
     )
-    marked = ([mark for mark in marks if mark is not None] for marks in asked)
-    shares = (f"{sum(marks)} of {len(marks)}" for marks in marked)
+    shares = (_share([s.line for s in scores]), _share([s.shown for s in scores]), _share([s.onset for s in scores]))
     seconds = sum(s.seconds for s in scores) / len(scores)
     return (name, *map(str, counts), *shares, f"{seconds:.2f}")
+
+
+def _share(marks: Sequence[bool | None]) -> str:
+    """How many of those that could be asked are true."""
+    asked = [mark for mark in marks if mark is not None]
+    return f"{sum(asked)} of {len(asked)}"
 
 
 def print_alarms(quiet: dict[str, list[Alarms]], *, with_held_back: bool) -> None:

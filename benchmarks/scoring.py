@@ -28,8 +28,8 @@ class Score:
         warned: one of the first three findings tells the cause, and is a warning or an error.
         localised: one of the first three findings names the right node, or one next to it.
         line: one of the first three findings names the faulty line, if that line runs within a step.
-        shown: the same of one of the lines that the dashboard shows around it.
-    onset: the finding that tells the cause names the first recorded step that the mistake touches.
+        shown: the same, or the faulty line is among those that the dashboard shows around the one that is named.
+        onset: the finding that tells the cause names the first recorded step that the mistake touches.
         seconds: how long the diagnosis took.
         told: what the first three findings were.
     """
