@@ -27,6 +27,8 @@ WAIT = 90_000
 """Milliseconds to wait for what has to come; most of it comes at once, but the machine may be busy."""
 _PAUSE = 50
 _BUSY = re.compile(r"\bis-busy\b")
+_IDLE = "() => new Promise(done => requestIdleCallback(done, { timeout: 5000 }))"
+"""Waits until the page has drawn what it was sent: a busy machine takes longer over that than any fixed pause."""
 
 
 @contextlib.contextmanager
@@ -135,6 +137,8 @@ class Screen:
         for _ in range(2):  # an answer may be a reason to ask for more
             expect(self.page.locator("html")).not_to_have_class(_BUSY)
             self.page.wait_for_timeout(125)
+            self.page.evaluate(_IDLE)
+        expect(self.page.locator("html")).not_to_have_class(_BUSY)
         return self
 
     def until(self, condition: str) -> Screen:
