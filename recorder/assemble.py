@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from stepscope.recorder.graphs import build_graphs
 from stepscope.recorder.job import StepJob
 from stepscope.recorder.loss_walk import factors
+from stepscope.recorder.named import device_name
 from stepscope.recorder.row_groups import MeasuredRows, RowKey
 from stepscope.recorder.settle import settle
 from stepscope.recorder.spectral import SpectralNorms
@@ -112,7 +113,7 @@ def _tensor_info(key: RowKey, group: MeasuredRows) -> TensorInfo:
         quantity=key.quantity,
         type=named.type,
         dtype=key.dtype,
-        device=named.device,
+        device=device_name(named.device),
         batch_dim=named.batch_dim if group.batched else None,
     )
 

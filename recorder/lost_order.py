@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from enum import Enum, auto
 
 from stepscope.recorder.job import StepJob
+from stepscope.recorder.named import dtype_name
 
 LOST_ORDER = "no order"
 _ATTENTIONS = frozenset(["multi_head_attention_forward", "scaled_dot_product_attention"])
@@ -89,4 +90,4 @@ def _of_leaf(job: StepJob, node: int) -> _What:
     named = job.named[index]
     if named.type == "parameter":
         return _What.WEIGHT
-    return _What.TOKENS if named.type == "input" and named.dtype.startswith("int") else _What.OTHER
+    return _What.TOKENS if named.type == "input" and dtype_name(named.dtype).startswith("int") else _What.OTHER

@@ -25,8 +25,8 @@ class Named:
     role: str
     iteration: int
     type: TensorType
-    dtype: str
-    device: str
+    dtype: torch.dtype
+    device: torch.device
     batch_dim: int | None
     module: str = ""
     module_class: str = ""

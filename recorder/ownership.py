@@ -27,9 +27,11 @@ def is_alone(tensor: torch.Tensor) -> bool:
     """Whether nobody refers to a tensor's memory but this alias of it, and it keeps little else alive."""
     try:
         storage = tensor.untyped_storage()
-        counted = torch._C._storage_Use_Count(storage._cdata) <= _ALONE
-        # A small part of it would keep all of it alive.
-        is_most = storage.nbytes() <= 2 * tensor.nbytes + _SMALL
-        return counted and is_most and storage.resizable() and not storage.is_shared()
+        return (
+            torch._C._storage_Use_Count(storage._cdata) <= _ALONE
+            and storage.nbytes() <= 2 * tensor.nbytes + _SMALL  # a small part of it would keep all of it alive
+            and storage.resizable()
+            and not storage.is_shared()
+        )
     except (RuntimeError, NotImplementedError, AttributeError):  # without a storage, or another torch
         return False

@@ -11,7 +11,7 @@ from stepscope.recorder.batch import BatchSize
 from stepscope.recorder.errors import DuplicateNameError
 from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults
-from stepscope.recorder.named import PRELUDE, Named, device_name, dtype_name
+from stepscope.recorder.named import PRELUDE, Named
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.watched import WatchedTensor
 from stepscope.store.records import TensorType
@@ -66,8 +66,9 @@ class Register:
     def next_call(self, node: str) -> int:
         """The number of this use of a node in this iteration, from 0."""
         key = (node, "", self.iteration)
-        self._taken[key] += 1
-        return self._taken[key] - 1
+        call = self._taken[key]
+        self._taken[key] = call + 1
+        return call
 
     def find(self, tensor: torch.Tensor) -> Named | None:
         """The name that a tensor, as it is now, has."""
@@ -104,7 +105,7 @@ class Register:
         if batch_dim is None and batched and type != "loss":
             batch_dim = self.batch.find(tensor)
         named = Named(
-            node, role, self.iteration, type, dtype_name(tensor.dtype), device_name(tensor.device), batch_dim,
+            node, role, self.iteration, type, tensor.dtype, tensor.device, batch_dim,
             *module, call, automatic, order=len(self.named),
         )  # fmt: skip
         self.named.append(named)
@@ -118,7 +119,7 @@ class Register:
             return
         call = self.next_call(path)
         named = Named(
-            path, "output", self.iteration, "calculated", dtype_name(tensor.dtype), device_name(tensor.device),
+            path, "output", self.iteration, "calculated", tensor.dtype, tensor.device,
             self.batch.find(tensor), path, class_name, call, False, node, len(self.named),
         )  # fmt: skip
         self.named.append(named)
@@ -130,7 +131,7 @@ class Register:
         tensor = watched.tensor
         type: TensorType = "buffer" if watched.is_buffer else "parameter"
         named = Named(
-            watched.name, type, PRELUDE, type, dtype_name(tensor.dtype), device_name(tensor.device), None,
+            watched.name, type, PRELUDE, type, tensor.dtype, tensor.device, None,
             watched.module, watched.module_class, order=len(self.named),
         )  # fmt: skip
         self.named.append(named)

@@ -91,7 +91,7 @@ def measurements_of(sizes: int, memory: Memory, works: Works) -> tuple[Measureme
 
 
 def add(waiting: Measurements, tensor: torch.Tensor, name: str) -> None:
-    named = Named(name, "tensor", 0, "calculated", "float32", "cpu", None)
+    named = Named(name, "tensor", 0, "calculated", torch.float32, torch.device("cpu"), None)
     waiting.add(tensor, named, "value", batch_dim=None, neuron_limit=0)
 
 
