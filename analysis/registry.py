@@ -11,6 +11,7 @@ from stepscope.analysis.rules.accumulated_gradients import AccumulatedGradients
 from stepscope.analysis.rules.activation_before_loss import ActivationBeforeLoss
 from stepscope.analysis.rules.adam_epsilon import AdamEpsilon
 from stepscope.analysis.rules.altered_gradients import AlteredGradients
+from stepscope.analysis.rules.attached_advantage import AttachedAdvantage
 from stepscope.analysis.rules.attention_collapse import AttentionCollapse
 from stepscope.analysis.rules.attention_logits import AttentionLogits
 from stepscope.analysis.rules.averaged_twice import AveragedTwice
@@ -127,6 +128,7 @@ from stepscope.analysis.rules.terms_without_gradient import TermsWithoutGradient
 from stepscope.analysis.rules.tiny_batch import TinyBatch
 from stepscope.analysis.rules.trained_padding import TrainedPadding
 from stepscope.analysis.rules.trained_twice import TrainedTwice
+from stepscope.analysis.rules.unasked_critic import UnaskedCritic
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.uneven_means import UnevenMeans
@@ -159,6 +161,8 @@ RULES: dict[str, type[Rule]] = {
         HiddenSigmoid,
         LikelihoodSign,
         EntropySign,
+        AttachedAdvantage,
+        UnaskedCritic,
         OpposedSides,
         LabelsOfOthers,
         TermsWithoutGradient,

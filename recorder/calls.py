@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from itertools import islice
 from typing import NamedTuple
 
+from stepscope.recorder.advantages import ATTACHED, UNASKED, Advantages
 from stepscope.recorder.edge_values import AT_THE_EDGE, DIVISIONS, not_finite
 from stepscope.recorder.edges import Ancestors
 from stepscope.recorder.frames import Place
@@ -35,6 +36,10 @@ _MOVES = frozenset(
 
 _MODULES_OF = {"dropout": "Dropout", "by the batch": "BatchNorm"}
 """Marks of calls that follow the mode of modules of these classes, and should be so only where something is trained."""
+
+
+_ALONG_GRADIENTS = ("cut", ATTACHED, UNASKED)
+"""Kinds of calls before which only that counts which a gradient reaches, or would."""
 
 
 class FoundCall(NamedTuple):
@@ -66,14 +71,17 @@ def _makers(job: StepJob) -> Iterable[FoundCall]:
 
 
 def _between(job: StepJob) -> Iterable[FoundCall]:
+    advantages = Advantages(job)
     kinds = _kinds(job)
+    kinds |= dict.fromkeys(advantages.unasked, UNASKED) | dict.fromkeys(advantages.attached, ATTACHED)
     if not kinds:
         return
     ancestors = Ancestors(job.parents, job.named_nodes)
     along_gradient = Ancestors(job.parents, job.named_nodes, job.carries_grad)
     after = _named_after(job, sorted(kinds))
     for node, kind in sorted(kinds.items()):
-        before = tuple(sorted((along_gradient if kind == "cut" else ancestors).behind(node)))
+        origin = advantages.errors.get(node, node)
+        before = tuple(sorted((along_gradient if kind in _ALONG_GRADIENTS else ancestors).behind(origin)))
         place = job.places[node] or (_place_of_use(job, node) if kind == "own backward" else None)
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
         is_of_data = kind in ("mix", "scramble", NOISED) and after[node]  # before it got its name as an input

@@ -13,20 +13,20 @@ from stepscope.recorder.job import StepJob
 NO_GRADIENT, NO_GRAPH, ENTROPY, GREATEST = "no gradient", "no graph", "entropy", "greatest"
 FACTOR = "factor: "
 """The mark of a single number that was multiplied with a number."""
-_KEEPS = frozenset(
+KEEPS = frozenset(
     ["", "mean", "sum", "add", "radd", "iadd", "div", "truediv", "stack", "cat", "squeeze", "unsqueeze", "view",
      "reshape", "flatten", "getitem", "gather", "select", "to", "float", "clone", "contiguous", "transpose", "clamp"]
 )  # fmt: skip
-_TURNS = frozenset(["neg", "rsub"])
-_PRODUCTS = frozenset(["mul", "rmul", "imul"])
+TURNS = frozenset(["neg", "rsub"])
+PRODUCTS = frozenset(["mul", "rmul", "imul"])
 _BENDS = frozenset(
     ["sub", "pow", "square", "abs", "sqrt", "exp", "log", "relu", "maximum", "minimum", "min", "max", "where", "norm",
      "vector_norm", "linalg_vector_norm", "linalg_norm", "tanh", "sigmoid", "softplus", "sin", "cos", "rsqrt",
      "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss", "dot", "prod", "rpow", "rtruediv", "log1p", "expm1"]
 )  # fmt: skip
-_PLAIN = _KEEPS | _TURNS | _PRODUCTS | _BENDS
+PLAIN = KEEPS | TURNS | PRODUCTS | _BENDS
 """Arithmetic: what is beyond anything else, a layer say, is no part of the loss but of what is trained."""
-_COMPARES = frozenset(["sub", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
+COMPARES = frozenset(["sub", "mse_loss", "l1_loss", "smooth_l1_loss", "huber_loss"])
 _CHOICES = frozenset(["max", "amax"])
 _LOGARITHMS = frozenset(["log_softmax", "log", "sub", "logsigmoid"])
 _SHARES = frozenset(["softmax", "exp"])
@@ -82,7 +82,7 @@ class _Walk:
         job = self._job
         weights = {
             weight
-            for weight in self._behind(node, through=None)
+            for weight in behind(self._job, node, through=None)
             if self._types.get(weight) == "parameter" and job.carries_grad[weight]
         }
         if not weights or any(self._is_entropy(*job.parents[one]) for one in self._products_behind(node)):
@@ -91,37 +91,37 @@ class _Walk:
         return any(weights.intersection(parents) for parents in users)
 
     def leads_to_derivative(self, node: int) -> bool:
-        return any(self._is_derivative(one) for one in self._behind(node, through=_PLAIN))
+        return any(self._is_derivative(one) for one in behind(self._job, node, through=PLAIN))
 
     def _products_behind(self, node: int) -> Iterator[int]:
         job = self._job
-        behind = self._behind(node, through=_PLAIN)
-        return (one for one in behind if job.operations[one] in _PRODUCTS and len(job.parents[one]) == 2)
+        plain = behind(job, node, through=PLAIN)
+        return (one for one in plain if job.operations[one] in PRODUCTS and len(job.parents[one]) == 2)
 
     def _look(self, node: int, sign: int) -> Iterator[tuple[int, int]]:
         """The calls behind one, each with the sign that it has in the loss; 0 where there is none."""
         operation, parents, carries = self._job.operations[node], self._job.parents[node], self._job.carries_grad
-        if operation not in _PLAIN and self._types.get(node) != "loss":
+        if operation not in PLAIN and self._types.get(node) != "loss":
             return
         learning = [parent for parent in parents if carries[parent]]
         self.without_graph += [one for parent in parents if not carries[parent] for one in self._derivatives(parent)]
-        if operation in _PRODUCTS and len(learning) == 2 and self._is_entropy(*learning):
+        if operation in PRODUCTS and len(learning) == 2 and self._is_entropy(*learning):
             self.entropies += [node] if sign < 0 else []
             return
-        if operation in _PRODUCTS and len(parents) == 2 and len(learning) == 1:
+        if operation in PRODUCTS and len(parents) == 2 and len(learning) == 1:
             self.plays = self.plays or self._is_logarithm(learning[0])
-        if operation in _COMPARES and len(parents) == 2 and len(learning) == 1:
+        if operation in COMPARES and len(parents) == 2 and len(learning) == 1:
             self.greatest += self._choice(parents, learning[0])
         for parent in learning:
             yield parent, self._sign(node, sign, is_first=parent == parents[0], alone=len(learning) == 1)
 
     def _sign(self, node: int, sign: int, *, is_first: bool, alone: bool) -> int:
         operation = self._job.operations[node]
-        if operation in _KEEPS or (operation == "sub" and is_first):
+        if operation in KEEPS or (operation == "sub" and is_first):
             return sign
-        if operation in _TURNS or operation == "sub":
+        if operation in TURNS or operation == "sub":
             return -sign
-        if operation in _PRODUCTS and alone:
+        if operation in PRODUCTS and alone:
             return -sign if self._job.marks.get(node, "").startswith(f"{FACTOR}-") else sign
         return 0
 
@@ -139,11 +139,11 @@ class _Walk:
             return operations[logarithm] in _LOGARITHMS
         if operations[logarithm] == "log_softmax":
             return bool(set(parents[share]) & set(parents[logarithm]))
-        return operations[logarithm] == "log" and share in self._behind(logarithm, through=_PLAIN)
+        return operations[logarithm] == "log" and share in behind(self._job, logarithm, through=PLAIN)
 
     def _is_logarithm(self, node: int) -> bool:
         """Whether logarithms of probabilities are behind what is multiplied with data."""
-        for one in self._behind(node, through=_KEEPS | _TURNS | {"exp", "sub", "minimum", "min"}):
+        for one in behind(self._job, node, through=KEEPS | TURNS | {"exp", "sub", "minimum", "min"}):
             operation, parents = self._job.operations[one], self._job.parents[one]
             if operation == "log_softmax" or any(self._job.operations[parent] == "logsumexp" for parent in parents):
                 return True
@@ -152,14 +152,14 @@ class _Walk:
     def _choice(self, parents: tuple[int, ...], learning: int) -> list[int]:
         """The prediction, if it and what it is compared with are the greatest of several numbers."""
         job = self._job
-        chosen = next((one for one in self._behind(learning, _KEEPS) if job.operations[one] in _CHOICES), None)
+        chosen = next((one for one in behind(self._job, learning, KEEPS) if job.operations[one] in _CHOICES), None)
         other = next(parent for parent in parents if parent != learning)
-        is_bootstrapped = any(job.operations[one] in _CHOICES for one in self._behind(other, _PLAIN))
+        is_bootstrapped = any(job.operations[one] in _CHOICES for one in behind(self._job, other, PLAIN))
         made = [] if chosen is None else [self._types.get(parent) for parent in job.parents[chosen]]
         return [chosen] if chosen is not None and is_bootstrapped and "calculated" in made else []
 
     def _derivatives(self, node: int) -> Iterator[int]:
-        return (one for one in self._behind(node, through=_PLAIN) if self._is_derivative(one))
+        return (one for one in behind(self._job, node, through=PLAIN) if self._is_derivative(one))
 
     def _is_derivative(self, node: int) -> bool:
         """Whether ``autograd.grad`` with respect to data made a tensor, and no graph of it."""
@@ -169,14 +169,15 @@ class _Walk:
         of_graph = any(job.carries_grad[parent] and job.parents[parent] for parent in parents)
         return job.operations[node] == "grad" and not job.carries_grad[node] and of_graph and not is_of_weights
 
-    def _behind(self, node: int, through: frozenset[str] | None) -> Iterator[int]:
-        """What a node was computed from, itself included; by these operations only, and not past a ``detach``."""
-        seen, waiting, job = {node}, [node], self._job
-        while waiting and len(seen) < _MOST:
-            one = waiting.pop()
-            yield one
-            operation = job.operations[one]
-            if operation != "detach" and (through is None or operation in through):
-                fresh = [parent for parent in job.parents[one] if parent not in seen]
-                seen.update(fresh)
-                waiting += fresh
+
+def behind(job: StepJob, node: int, through: frozenset[str] | None) -> Iterator[int]:
+    """What a node was computed from, itself included; by these operations only, and not past a ``detach``."""
+    seen, waiting = {node}, [node]
+    while waiting and len(seen) < _MOST:
+        one = waiting.pop()
+        yield one
+        operation = job.operations[one]
+        if operation != "detach" and (through is None or operation in through):
+            fresh = [parent for parent in job.parents[one] if parent not in seen]
+            seen.update(fresh)
+            waiting += fresh

@@ -178,6 +178,8 @@ class Call:
       ``no graph``: the same of a derivative that ``autograd.grad`` took; ``entropy``: the product of probabilities with
       their logarithms, with a minus, beside a policy gradient; ``greatest``: a prediction that is the greatest of
       several numbers, compared with one; ``swapped shares``: losses that are mixed the other way round than samples.
+    * ``attached``: the product of a chance's logarithm and of an error of a critic that carries a gradient on to it;
+      ``unasked``: of one and the returns that a critic learns to foresee. ``before`` is what its error was made of.
     * ``clip``: a clamp of something that has a name and learns, with its limits: ``clamp(1e-07, 1)``.
     * ``noised``: an input that was made in the step, of data and random numbers.
     * ``no order``: an attention that words reach without anything being done to them that depends on their places.

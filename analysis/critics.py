@@ -1,0 +1,15 @@
+"""The critic that a call of a policy's loss is about."""
+
+from __future__ import annotations
+
+from stepscope.analysis.bounds import maker
+from stepscope.analysis.flow import Site
+from stepscope.analysis.view import View
+
+
+def critic_at(view: View, site: Site) -> str:
+    """The innermost module behind the critic's error, not what it is compared with; empty if there is none."""
+    for place in site.before:
+        if view.flow.vertices[place].type == "calculated" and view.nodes[place.node].module_class:
+            return maker(view, place).node
+    return ""
