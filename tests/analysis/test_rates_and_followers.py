@@ -152,3 +152,26 @@ def test_an_average_that_is_evaluated(decay: float, buffers: bool, used: str, wo
     trial = averaged(tmp_path, decay, buffers=buffers, used=used)
     found = [finding for finding in findings(trial, "stale-copy") if finding.level == "warning"]
     assert [words in finding.summary for finding in found] == [True] * bool(words)
+
+
+@pytest.mark.parametrize("rate", [0.6, 0.02])
+def test_a_first_step_that_sweeps_the_weights_away_is_told_though_the_loss_falls(rate: float, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 32, 32, 4, activation=nn.Tanh)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate)
+    schedule = LambdaLR(optimizer, lambda step: max(0.01 / rate, 0.5**step))
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
+
+    trial = record(
+        tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), lambda number: blobs(seed=number),
+        optimizer=optimizer, train=train, steps=_STEPS,
+    )  # fmt: skip
+    loss = trial.series("loss").values
+    assert loss[-1] < 0.4 * loss[0]
+    found = findings(trial, "learning-rate")
+    assert ["at first" in one.summary for one in found] == ([True] if rate > 0.1 else [])
