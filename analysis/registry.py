@@ -134,6 +134,7 @@ from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.uneven_means import UnevenMeans
 from stepscope.analysis.rules.unmixed_batches import UnmixedBatches
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
+from stepscope.analysis.rules.unreached_vertices import UnreachedVertices
 from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
 from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
 from stepscope.analysis.rules.untied_weights import UntiedWeights
@@ -218,6 +219,7 @@ RULES: dict[str, type[Rule]] = {
         KeptMask,
         SoftmaxOverBatch,
         BatchLeak,
+        UnreachedVertices,
         SingleClass,
         SingleUnit,
         ShrinkingWeights,
