@@ -215,6 +215,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "opposed-sides": {**_LOSS, "unbounded-loss": "anywhere", "learning-rate": "anywhere"},
     "labels-of-others": {**_LOSS, "unrelated-targets": "anywhere", "learning-rate": "anywhere"},
     "kept-mask": {"dead-units": "downstream", "overfitting": "anywhere", "no-gradient": "anywhere"},
+    "lost-level": {**_LOSS, "unrelated-targets": "anywhere", "constant-output": "anywhere"},
     "unreached-vertices": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "attached-advantage": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},
     "unasked-critic": {**_LOSS, "constant-output": "anywhere", "learning-rate": "anywhere"},

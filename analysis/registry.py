@@ -72,6 +72,7 @@ from stepscope.analysis.rules.loss_jump import LossJump
 from stepscope.analysis.rules.loss_plateau import LossPlateau
 from stepscope.analysis.rules.loss_spike import LossSpike
 from stepscope.analysis.rules.loss_start import LossStart
+from stepscope.analysis.rules.lost_level import LostLevel
 from stepscope.analysis.rules.lost_order import LostOrder
 from stepscope.analysis.rules.lost_phase import LostPhase
 from stepscope.analysis.rules.lost_scale import LostScale
@@ -177,6 +178,7 @@ RULES: dict[str, type[Rule]] = {
         ForgetfulRecurrence,
         LostPhase,
         LostScale,
+        LostLevel,
         WrappedBytes,
         OwnBackward,
         ScrambledInput,

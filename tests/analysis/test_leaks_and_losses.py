@@ -92,3 +92,26 @@ def test_a_representation_that_collapses_midway(way: str, tmp_path: Path) -> Non
     found = findings(trial, "representation-collapse")
     assert [finding.level for finding in found] == ["error"] * (way == "midway")
     assert all(finding.step is not None and 40 <= finding.step < 80 for finding in found)
+
+
+@pytest.mark.parametrize("way", ["alone", "with its target", "by all", "without a level", "waves"])
+def test_windows_that_are_each_standardised(way: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 32, 1)
+
+    def windows(number: int) -> Batch:
+        generator = torch.Generator().manual_seed(number)
+        phase, level = torch.rand(2, 48, 1, generator=generator)
+        wave = 3 * (6 * level - 3) + (torch.arange(9) + 9 * phase).sin()
+        if way == "waves":  # the level is among what comes in
+            return wave[:, :8] / 5, wave[:, 8:] / 5
+        if way == "without a level":
+            wave = wave - 3 * (6 * level - 3)
+        window, following = wave[:, :8], wave[:, 8:]
+        mean, size = window.mean(1, keepdim=True), window.std(1, keepdim=True)
+        if way == "by all":
+            return window / 5, following / 5
+        return (window - mean) / size, (following - mean) / size if way == "with its target" else following
+
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), windows, steps=48, lr=1e-2)
+    assert [finding.node for finding in findings(trial, "lost-level")] == ["input"] * (way == "alone")
