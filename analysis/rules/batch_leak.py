@@ -208,6 +208,8 @@ def _across_second(view: View) -> Iterator[tuple[Place, Comparison]]:
     """Recurrent layers with ``batch_first=True`` whose first two dimensions are those of a CTC loss's scores."""
     marked = {place for site in sites_of(view, "time first") for place in site.after}
     for scores in (c for c in comparisons(view) if c.operation == "ctc_loss" and len(c.shape) == 3):
+        if len(scores.target_shape) == 2 and scores.target_shape[0] != scores.shape[1]:
+            continue  # the scores are transposed on their way to the loss
         before = view.flow.upstream([scores.prediction], differentiable=True)
         for place in _ordered(view, before - marked if scores.shape[0] != scores.shape[1] else ()):
             shape = view.shape(place, view.training[-1])

@@ -38,8 +38,8 @@ class Overfitting(Rule):
         gap: times the training loss.
         usual: the part of the training's own losses, in its last third, that stay below a rise that is no more than the
             noise of its batches. Source: of ours.
-        slight: the part of a constant answer's loss by which it must rise, else it is worth knowing only: what is close
-            to zero may double. Source: of ours.
+        slight: the part of a constant answer's loss (where that is unknown, of the first loss) by which it must rise,
+            else it is worth knowing only: what is close to zero may double. Source: of ours.
         by_heart, unlike: the parts of a constant answer's loss below and above which training and evaluation lie where
             the data are known by heart, which is worth knowing. Source: of ours.
         known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
@@ -92,7 +92,8 @@ class Overfitting(Rule):
             f"the training's falls from {start:.3g} to {end:.3g}."
         )
         shown = [evidence(history, "mean", f"{smooth[best]:.3g} to {last:.3g} for {kind!r}", kind)]
-        level: Level = "info" if last - smooth[best] < self.slight * constant else "warning"
+        whole = constant if math.isfinite(constant) else start
+        level: Level = "info" if last - smooth[best] < self.slight * whole else "warning"
         yield self.finding(view, place.node, level, summary, shown, step=int(steps[best]), confidence=0.8)
 
     def _by_heart(

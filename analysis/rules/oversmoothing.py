@@ -17,6 +17,11 @@ from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
 _FEWEST, _FALLING, _MOST = 4, 2, 60
+_ALONE = frozenset(
+    ["Linear", "ReLU", "LeakyReLU", "ELU", "SELU", "SiLU", "GELU", "Sigmoid", "Tanh", "Softplus", "LayerNorm",
+     "Dropout"]
+)  # fmt: skip
+"""Modules that treat each position by itself."""
 
 
 @dataclass(frozen=True)
@@ -63,6 +68,8 @@ class Oversmoothing(Rule):
         last = first + int(np.argmax(parts[first:] < self.smooth))
         falling = np.diff(parts[first : last + 1]) < 0
         stays = bool((parts[last:] < 2 * self.smooth).all())
+        if _are_in_a_row(view, [place for place, _ in known[first : last + 1]]):
+            return
         if stays and last - first >= _FALLING and parts[first] > self.varied and falling.mean() >= self.falls:
             yield self._finding(view, prediction, known[first], known[last], last - first)
 
@@ -89,6 +96,14 @@ def _for_each_position(view: View) -> Iterator[Place]:
         asked = math.prod(comparison.target_shape)
         if comparison.target is not None and shape is not None and len(shape) == 3 and asked >= shape[0] * shape[1]:
             yield comparison.prediction
+
+
+def _are_in_a_row(view: View, places: Sequence[Place]) -> bool:
+    """Whether these are plain layers of one ``Sequential``: each position goes through them by itself."""
+    parents = {place.node.rpartition(".")[0] for place in places}
+    parent = view.modules.get(parents.pop()) if len(parents) == 1 else None
+    is_sequence = parent is not None and parent.module_class == "Sequential"
+    return is_sequence and all(view.flow.vertices[place].module_class in _ALONE for place in places)
 
 
 def _way(view: View, prediction: Place) -> list[Place]:

@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.curves import fallen
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.layers import Layer, layers
 from stepscope.analysis.optimizers import held_by, settings
 from stepscope.analysis.parameters import listed
@@ -51,6 +52,7 @@ class ShrinkingWeights(Rule):
         decoupled: a decay from here on is one of AdamW, which is meant to be multiplied by the learning rate. Source:
             recipes have 0.01 to 0.1 for AdamW, 1e-5 to 5e-4 for an L2 term (Loshchilov and Hutter 2019).
         against: the decay as a part of the gradient it is added to, from which on it drives the weights.
+        learned: the part of the first loss that is gone where that is worth knowing only. Source: of ours.
     """
 
     name = "shrinking-weights"
@@ -63,6 +65,7 @@ class ShrinkingWeights(Rule):
     taken: float = 0.01
     decoupled: float = 0.005
     against: float = 0.5
+    learned: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from self._without_gradients(view)
@@ -136,8 +139,9 @@ class ShrinkingWeights(Rule):
             f"keep it apart, as AdamW does."
         )
         shown = [evidence(view.history(worst.weight, "gradient"), "norm", "the gradient, without the decay")]
+        level: Level = "info" if fallen(view) > self.learned else "warning"
         return self.finding(
-            view, worst.weight, "warning", summary, shown, step=view.began, confidence=0.85,
+            view, worst.weight, level, summary, shown, step=view.began, confidence=0.85,
             nodes=[layer.weight for layer in known if layer != worst],
             causes="The weight decay of an AdamW recipe, given to an optimizer that takes it for an L2 term.",
             remedy="Use AdamW (or decoupled_weight_decay=True), or a weight decay of 1e-5 to 1e-4.",

@@ -31,6 +31,17 @@ def test_a_decay_that_is_added_to_the_gradient(how: str, tmp_path: Path) -> None
     assert all("Weight decay" in finding.summary for finding in found)
 
 
+@pytest.mark.parametrize(("rate", "decay", "level"), [(3e-2, 0.02, "info"), (1e-3, 0.1, "warning")])
+def test_such_a_decay_is_worth_knowing_where_the_net_learns_all_the_same(
+    rate: float, decay: float, level: str, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 32, 4)
+    optimizer = torch.optim.Adam(model.parameters(), lr=rate, weight_decay=decay)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, optimizer=optimizer)
+    assert [finding.level for finding in findings(trial, "shrinking-weights")] == [level]
+
+
 def test_an_average_of_the_weights_that_is_not_swapped_back(tmp_path: Path) -> None:
     model = mlp(8, 32, 4)
     average = {name: tensor.clone() for name, tensor in model.state_dict().items()}

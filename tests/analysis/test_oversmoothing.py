@@ -52,3 +52,14 @@ def test_one_answer_for_the_whole_sample(tmp_path: Path) -> None:
     model = _Rounds(attends=True, skips=False)
     loss_of = lambda x, y: F.cross_entropy(model(x).mean(1), y[:, 0])  # noqa: E731
     assert not findings(record(tmp_path, model, loss_of, _groups, steps=50), "oversmoothing")
+
+
+def test_layers_that_take_each_position_by_itself_smooth_nothing(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    layers = [layer for _ in range(5) for layer in (nn.Linear(16, 16), nn.Sigmoid())]
+    model = nn.Sequential(nn.Linear(4, 16), *layers, nn.Linear(16, 4))
+    loss_of = lambda x, y: F.cross_entropy(model(x).flatten(0, 1), y.flatten())  # noqa: E731
+    trial = record(tmp_path, model, loss_of, _groups, steps=50)
+    outputs = trial.step(48).tensor("model.10").statistics
+    assert outputs["std"] < 0.2 * outputs["abs_max"]  # alike at all places, as sigmoids are
+    assert not findings(trial, "oversmoothing")

@@ -25,17 +25,15 @@ SUBSET = (
 )  # fmt: skip
 HEALTHY_SUBSET = ("fine_tuned_head", "matrix_factorisation")
 MISSED = (
-    "critic_trained_by_the_actor", "sizes_taken_for_corners", "averaged_over_the_channels",
-    "cropped_at_the_wrong_end", "windows_standardised_without_their_targets",
-    "edges_numbered_from_zero_in_each_graph", "neighbours_summed_in_a_crowd", "moments_taken_for_channels",
-    "positive_and_negative_swapped", "heat_drawn_at_column_and_row", "classes_interpolated",
-    "left_flipped_remains_left", "returns_summed_from_the_start", "shop_numbers_as_measurements",
-    "transpose_missing_in_backward", "summary_token_before_what_it_sums_up",
-    "numbers_clamped_to_the_size_of_the_table", "places_beyond_the_table_are_its_last", "unit_vectors_averaged",
-    "critic_taught_by_the_policy_loss", "critic_that_nobody_asks", "pictures_flipped_without_their_boxes",
+    "sizes_taken_for_corners", "averaged_over_the_channels", "cropped_at_the_wrong_end",
+    "neighbours_summed_in_a_crowd", "moments_taken_for_channels", "positive_and_negative_swapped",
+    "heat_drawn_at_column_and_row", "classes_interpolated", "left_flipped_remains_left",
+    "returns_summed_from_the_start", "shop_numbers_as_measurements", "transpose_missing_in_backward",
+    "summary_token_before_what_it_sums_up", "numbers_clamped_to_the_size_of_the_table",
+    "places_beyond_the_table_are_its_last", "unit_vectors_averaged", "pictures_flipped_without_their_boxes",
     "every_picture_flipped_and_turned", "squared_error_at_a_thousandth", "neurons_hand_back_their_value",
     "contrast_of_the_wrong_pairs", "checkpoint_made_but_not_loaded", "divided_by_the_variance_of_the_batch",
-    "targets_squared_to_be_positive", "rate_of_six_tenths", "locked_doors_in_the_target", "no_end_in_the_target",
+    "targets_squared_to_be_positive", "locked_doors_in_the_target", "no_end_in_the_target",
     "second_sentence_judged_with_index_zero_ignored", "scraped_lines_repeated_by_thousands", "decoder_given_zeros",
     "filters_of_a_single_pixel", "stages_frozen_only_when_train_is_called", "split_after_the_augmentation",
     "residual_blocks_without_their_norms", "workers_of_one_seed", "lengths_as_shares_taken_for_frames",
@@ -51,7 +49,11 @@ MISSED = (
     "songs_left_after_two_epochs", "plain_descent_at_the_rate_of_adam", "talks_as_unbalanced_as_they_come",
     "plain_claims_thinned_out_before_the_split", "norms_of_the_pretrained_tower_adapt",
     "clicks_averaged_over_the_recording", "threes_and_eights_of_one_annotator", "questions_sorted_by_length_alone",
-    "house_numbers_cut_too_tightly", "vocabulary_made_anew_for_the_test",
+    "house_numbers_cut_too_tightly", "vocabulary_made_anew_for_the_test", "late_moves_are_always_blamed",
+    "boxes_beyond_the_picture", "swapped_pairs_get_swapped_labels", "split_attention_masks_by_the_first",
+    "all_waves_of_one_length", "coder_rebuilt_with_another_activation", "spread_of_the_outputs_for_the_noise",
+    "one_pair_at_a_time_through_batch_norm", "next_states_stay_as_they_were",
+    "capsules_begin_with_tiny_transformations",
 )  # fmt: skip
 """Known limits: no rule tells these mistakes, most of which no recorded number shows."""
 ACCUSED = ("one_target_for_twenty_outputs", "batch_first_alone_was_changed")
