@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from stepscope.analysis.history import History, Values
+from stepscope.analysis.parameters import trainable
 from stepscope.analysis.view import View
 
 BEFORE_CLIPPING = "gradient before clipping"
+_LEAST = 5
 
 
 @dataclass(frozen=True)
@@ -66,3 +68,30 @@ def _at(steps: NDArray[np.int64], history: History, statistic: str) -> Values:
 def _total(norms: Sequence[Values] | Values) -> Values:
     total: Values = np.sqrt(np.sum(np.square(norms), axis=0))
     return total
+
+
+@dataclass(frozen=True)
+class Peak:
+    """The largest gradient of a run, all parameters together, and its usual size."""
+
+    step: int
+    norm: float
+    usual: float
+
+
+def unclipped_peak(view: View, times: float = 30.0) -> Peak | None:
+    """The largest gradient, if nothing clips them and it is so many ``times`` as large as usual; else None."""
+    if any(BEFORE_CLIPPING in node.quantities for node in view.nodes.values()):
+        return None
+    known = [view.history(parameter.node, "gradient") for parameter in trainable(view)]
+    known = [history for history in known if len(history)]
+    longest = max((len(history) for history in known), default=0)
+    known = [history for history in known if len(history) == longest]
+    if longest < _LEAST:
+        return None
+    norms = _total([history.of("norm") for history in known])
+    norms, steps = norms[np.isfinite(norms)], known[0].steps[np.isfinite(norms)]
+    if not len(norms) or not norms.max() > times * float(np.median(norms)):
+        return None
+    place = int(np.argmax(norms))
+    return Peak(int(steps[place]), float(norms[place]), float(np.median(norms)))

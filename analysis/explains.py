@@ -99,6 +99,11 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "constant-output": "anywhere",
         "learning-rate": "anywhere",
     },
+    "exclusive-classes": {**_LOSS, "imbalanced-targets": "anywhere", "unrelated-targets": "anywhere"},
+    "exponential-loss": {**_BLOW_UP, "learning-rate": "anywhere", "dead-units": "anywhere"},
+    "unscaled-distillation": {"loss-balance": "anywhere"},
+    "too-many-classes": {"overfitting": "anywhere", "unrelated-targets": "anywhere"},
+    "identical-views": {"overfitting": "anywhere"},
     "unrelated-targets": {
         **_LOSS,
         "overfitting": "anywhere",
@@ -393,6 +398,9 @@ it while the run blew up (a division by zero has its own cause), or by what make
 
 AT_ONCE = frozenset(["masked-attention", "ignored-targets"])
 """What makes non-finite numbers in the very step in which it is seen first: a softmax, or a mean, over nothing."""
+
+OVERFLOWS = frozenset(["exponential-loss"])
+"""What gives infinite numbers, earlier or later, although nothing else has blown up before."""
 
 ORDER = {rule: index for index, rule in enumerate(EXPLAINS)}
 """The rank of a rule as a cause: what looks at how the run was set up comes before what looks at its course."""

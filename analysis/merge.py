@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from stepscope.analysis.explains import AT_ONCE, EXPLAINS, ORDER, Relation
+from stepscope.analysis.explains import AT_ONCE, EXPLAINS, ORDER, OVERFLOWS, Relation
 from stepscope.analysis.finding import LEVELS, Finding
 from stepscope.analysis.view import View
 
@@ -58,7 +58,8 @@ def _explains(cause: Finding, finding: Finding, view: View) -> bool:
 def _makes_non_finite(cause: Finding, finding: Finding, view: View) -> bool:
     if cause.rule in AT_ONCE:
         return _began(cause) == _began(finding)
-    return _began(cause) < _began(finding) and _blew_up(view, _began(finding))
+    is_before = _began(cause) < _began(finding)
+    return is_before and (cause.rule in OVERFLOWS or _blew_up(view, _began(finding)))
 
 
 def _stands(relation: Relation, cause: str, node: str, view: View) -> bool:

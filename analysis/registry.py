@@ -36,7 +36,9 @@ from stepscope.analysis.rules.duplicate_samples import DuplicateSamples
 from stepscope.analysis.rules.early_clipping import EarlyClipping
 from stepscope.analysis.rules.entropy_sign import EntropySign
 from stepscope.analysis.rules.evaluation_data import EvaluationData
+from stepscope.analysis.rules.exclusive_classes import ExclusiveClasses
 from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
+from stepscope.analysis.rules.exponential_loss import ExponentialLoss
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
 from stepscope.analysis.rules.flat_scores import FlatScores
@@ -54,6 +56,7 @@ from stepscope.analysis.rules.half_sigmoid import HalfSigmoid
 from stepscope.analysis.rules.hidden_end import HiddenEnd
 from stepscope.analysis.rules.hidden_sigmoid import HiddenSigmoid
 from stepscope.analysis.rules.hidden_softmax import HiddenSoftmax
+from stepscope.analysis.rules.identical_views import IdenticalViews
 from stepscope.analysis.rules.idle_steps import IdleSteps
 from stepscope.analysis.rules.ignored_freezing import IgnoredFreezing
 from stepscope.analysis.rules.ignored_input import IgnoredInput
@@ -127,6 +130,7 @@ from stepscope.analysis.rules.target_scale import TargetScale
 from stepscope.analysis.rules.targets_equal_inputs import TargetsEqualInputs
 from stepscope.analysis.rules.terms_without_gradient import TermsWithoutGradient
 from stepscope.analysis.rules.tiny_batch import TinyBatch
+from stepscope.analysis.rules.too_many_classes import TooManyClasses
 from stepscope.analysis.rules.trained_padding import TrainedPadding
 from stepscope.analysis.rules.trained_twice import TrainedTwice
 from stepscope.analysis.rules.unasked_critic import UnaskedCritic
@@ -138,6 +142,7 @@ from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.unreached_vertices import UnreachedVertices
 from stepscope.analysis.rules.unregistered_parameters import UnregisteredParameters
 from stepscope.analysis.rules.unrelated_targets import UnrelatedTargets
+from stepscope.analysis.rules.unscaled_distillation import UnscaledDistillation
 from stepscope.analysis.rules.untied_weights import UntiedWeights
 from stepscope.analysis.rules.untrained_parameters import UntrainedParameters
 from stepscope.analysis.rules.unused_embeddings import UnusedEmbeddings
@@ -158,6 +163,9 @@ RULES: dict[str, type[Rule]] = {
         SeveralLabels,
         ShiftedLabels,
         HiddenEnd,
+        ExclusiveClasses,
+        ExponentialLoss,
+        UnscaledDistillation,
         HalfSigmoid,
         HiddenSoftmax,
         HiddenSigmoid,
@@ -253,6 +261,8 @@ RULES: dict[str, type[Rule]] = {
         VarianceShift,
         SkippedModule,
         DuplicateSamples,
+        IdenticalViews,
+        TooManyClasses,
         ExtremeFeatures,
         GanBalance,
         RepresentationCollapse,

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from stepscope.recorder.exponent_marks import mark_of_heat
 from stepscope.recorder.target_marks import HARDLY, mark_of_targets
 from stepscope.recorder.total_marks import LOG_OF_SUM, is_total
 from stepscope.recorder.trace import Trace
@@ -39,8 +40,8 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
         _mark_start(trace, side)
     if mark := _of_sides(name, prediction, target, trace):
         return mark
-    if name == "poisson_nll_loss" and kwargs.get("log_input", args[2] if len(args) > 2 else True) is False:
-        return "no exponential"
+    if mark := mark_of_heat(name, prediction, target, trace) or _without_exponential(name, args, kwargs):
+        return mark
     mark = mark_of_targets(name, args, kwargs)
     if mark and not mark.startswith(HARDLY):
         return mark
@@ -54,6 +55,12 @@ def mark_of_loss(name: str, args: tuple[Any, ...], kwargs: dict[str, Any], trace
     if kwargs.get("reduction") == "sum":
         return "summed"
     return mark or _against_zeros(name, prediction, target, trace)
+
+
+def _without_exponential(name: str, args: tuple[Any, ...], kwargs: dict[str, Any]) -> str:
+    """Whether a loss of counts takes the prediction as it is."""
+    is_plain = name == "poisson_nll_loss" and kwargs.get("log_input", args[2] if len(args) > 2 else True) is False
+    return "no exponential" if is_plain else ""
 
 
 def _of_sides(name: str, prediction: torch.Tensor, target: torch.Tensor, trace: Trace) -> str:

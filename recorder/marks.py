@@ -10,6 +10,7 @@ import torch
 
 from stepscope.recorder.clip_marks import mark_of_clip
 from stepscope.recorder.dimension_marks import note_division, note_join, note_softmax
+from stepscope.recorder.exponent_marks import mark_of_exponential, note_scale
 from stepscope.recorder.masked_scores import note_mask
 from stepscope.recorder.place_marks import mark_of_places, note_slice
 from stepscope.recorder.random_state import DRAWS, is_drawn
@@ -100,6 +101,7 @@ def _of_arithmetic(name: str, made: torch.Tensor, args: _Arguments, kwargs: _Nam
     note_meeting(name, made, args, trace)
     if name in ("mul", "rmul"):
         note_factor(made, args, trace)
+        note_scale(name, made, args, trace)
         note_mask(made, args, trace)
     if name in ("sub", "rsub") and made.dtype == torch.uint8:
         return "wraps"
@@ -125,6 +127,7 @@ def _of_shapes(name: str, made: torch.Tensor, args: _Arguments, trace: Trace) ->
 
 def _of_division(made: torch.Tensor, args: _Arguments, kwargs: _Named, trace: Trace) -> str:
     note_factor(made, args, trace)
+    note_scale("div", made, args, trace)
     return mark_of_sum(made, trace) or note_division(made, args, kwargs, trace)
 
 
@@ -157,6 +160,7 @@ _LOOKS: dict[str, Callable[[torch.Tensor, _Arguments, _Named, Trace], str]] = {
     **dict.fromkeys(["div", "truediv", "itruediv"], _of_division),
     **dict.fromkeys(["matmul", "bmm"], note_product),
     "einsum": note_einsum,
+    "exp": mark_of_exponential,
     "scaled_dot_product_attention": _of_fused_attention,
     **dict.fromkeys(["gru", "lstm", "rnn_tanh", "rnn_relu"], _of_recurrence),
     **dict.fromkeys(["gru_cell", "lstm_cell", "rnn_tanh_cell", "rnn_relu_cell"], mark_of_cell),

@@ -43,6 +43,8 @@ class Trace:
         self.joined: dict[int, tuple[int, int]] = {}  # node -> the two dimensions that became its first
         self.beginnings: set[int] = set()  # the first rows of a longer table that was not computed
         self.turned: set[int] = set()  # what was multiplied with a negative number
+        self.divided: dict[int, float] = {}  # a table -> the number it was divided by
+        self.cell_states: dict[int, tuple[int | None, ...]] = {}  # weight of a cell -> the states it began from
         self.draws = False  # whether random numbers were drawn from a default generator
         self.masked: set[int] = set()  # what was multiplied with zeros and ones
         self.starts: dict[int, int] = {}  # a slice of time -> the place at which it begins

@@ -191,6 +191,9 @@ class Call:
       numbers of each sample with zeros that the step has made.
     * ``anew``: a recurrent layer, or cell, that is given one moment and a state of zeros; ``gru(slice)`` if the moment
       was cut out of something longer, else ``gru(whole)``.
+      ``held``: the same of one that began from the very same state in every call of the step before.
+    * ``exponential``: of a whole loss; ``heated``: a divergence of softmaxes of scores that both were divided by one
+      number: ``kl_div(T=4)``.
     * ``log of sum``: the logarithm of a sigmoid of one number that is the sum over a table.
     * ``wraps``: a difference of bytes; ``real part``, ``imaginary part``: of complex numbers.
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``, ``over heads``: a

@@ -13,6 +13,7 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.mean_square import is_mean_square
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -31,6 +32,7 @@ class BroadcastTarget(Rule):
     subtraction or product of ``(B,)`` and ``(B, 1)``, made of two different tensors, is told by its shapes.
     A reduction without a dimension, ``max()`` say, broadcasts, too: one number of the whole batch is added to what each
     sample has, and no gradient comes back from there, so that it is a part of the targets.
+    A column for each class (one-hot) is told if the net gives one number for a sample: it is held against all of them.
     A target of fewer numbers than the prediction is told if torch's ``mse_loss`` holds it against all of them: their
     gradients show it.
 
@@ -62,6 +64,7 @@ class BroadcastTarget(Rule):
         if not compared and not called:  # else the squares found are these
             yield from self._squares(view)
             yield from self._repeated(view)
+            yield from self._one_for_all(view)
         yield from self._of_whole(view)
 
     def _of_whole(self, view: View) -> Iterable[Finding]:
@@ -124,6 +127,26 @@ class BroadcastTarget(Rule):
                 "of all moments, or of all classes.", remedy="Take the output that is meant, or give each its target.",
             )  # fmt: skip
 
+    def _one_for_all(self, view: View) -> Iterable[Finding]:
+        """One number for each sample, held against a column for each class."""
+        for comparison in comparisons(view):
+            target, shape = comparison.target, comparison.target_shape
+            if target is None or len(shape) != 2 or shape[1] < 2 or comparison.shape not in ((shape[0], 1), shape[:1]):
+                continue
+            if view.flow.vertices[target].type != "target" or not _is_one_hot(view, target, shape[1]):
+                continue
+            summary = (
+                f"{target.node} {shape} has a column for each class (one-hot), and the one number that "
+                f"{comparison.prediction.node} {comparison.shape} gives for a sample is broadcast to all of them: what "
+                f"one column asks for, another forbids."
+            )
+            yield self.finding(
+                view, comparison.loss.node, "error", summary, step=view.began, confidence=0.9,
+                nodes=[comparison.prediction.node, target.node],
+                causes="Labels of several columns (one-hot) for a net with a single output.",
+                remedy="Give the net one output for each class and use cross_entropy; or labels in a single column.",
+            )  # fmt: skip
+
     def _squares(self, view: View) -> Iterable[Finding]:
         """Arithmetic in the loss's own code between a row and a column, one of which the net has made."""
         sites = sites_of(view, "square")
@@ -170,6 +193,14 @@ class BroadcastTarget(Rule):
             view, comparison.loss.node, "error", summary, shown, step=int(loss.steps[0]), confidence=0.97,
             nodes=[comparison.prediction.node, comparison.target.node],
         )  # fmt: skip
+
+
+def _is_one_hot(view: View, target: Place, classes: int) -> bool:
+    """Whether the kept rows have exactly one 1 each, and zeros."""
+    steps = view.training[:: max(1, len(view.training) // 20)]
+    tables = [kept.samples for step in steps if (kept := neurons_of(step, target)) is not None]
+    tables = [table for table in tables if table.ndim == 2 and table.shape[1] == classes]
+    return bool(tables) and all(np.isin(table, (0, 1)).all() and (table.sum(1) == 1).all() for table in tables)
 
 
 def _learns_from(view: View, place: Place, loss: Place) -> bool:

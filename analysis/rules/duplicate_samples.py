@@ -57,9 +57,9 @@ class DuplicateSamples(Rule):
             equal = [pair for pair in pairs if pair[0] != pair[1]]
             if len(pairs) >= 3 and len(equal) >= self.share * len(pairs):
                 yield self._finding(view, place, equal[0], len(equal), len(pairs))
-            if place in used:
-                yield from self._seen_before(view, place)
-            if place in used and not equal:
+            if place in used and not view.history(place.node, training=False, role=place.role).is_constant:
+                yield from self._seen_before(view, place)  # all of a graph in each step: its rows were never split
+            if place in used and not equal and not view.history(place.node, role=place.role).is_constant:
                 yield from self._alike(view, steps, place)
 
     def _seen_before(self, view: View, place: Place) -> Iterable[Finding]:

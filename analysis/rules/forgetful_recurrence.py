@@ -15,16 +15,17 @@ from stepscope.store.records import Call, Graph
 
 @dataclass(frozen=True)
 class ForgetfulRecurrence(Rule):
-    """A recurrent layer that reads one moment at a time and begins each from a state of zeros: it remembers nothing.
+    """A recurrent layer that reads one moment at a time and begins each from zeros, or from one state: it forgets.
 
     Symptom: what is generated repeats itself, or ignores what came before; a cell learns no more than a linear layer.
 
     How it is measured: within one step a recurrent layer, or cell, is called several times on sequences of a single
     moment, and in none of these calls with a state that was made before: always with zeros. If each call reads a slice
     of something longer, or what an earlier call has led to, it is certain; otherwise each may be a sequence of its own.
+    Or each call reads a slice, and all of them begin from the very same state: what the layer returns is not kept.
 
     Causes: ``rnn(x_t)`` where ``rnn(x_t, state)`` was meant; a state that is returned and not kept, or set to zeros
-    within the loop.
+    within the loop; a decoder that is given the encoder's state at every word.
 
     Remedy: keep what the layer returns, and give it to the next call; or give it the whole sequence at once.
 
@@ -40,13 +41,31 @@ class ForgetfulRecurrence(Rule):
     calls: int = 3
 
     def check(self, view: View) -> Iterable[Finding]:
-        known: dict[bytes, tuple[Call, ...]] = {}
         told: set[str] = set()
-        for step in view.steps if occurs(view, "anew") else ():
-            for node, found in (_by_node(step) if calls_in(step, "anew", known) else {}).items():
-                if node not in told and len(found) >= max(self.calls, _times(step, node)):
-                    told.add(node)
-                    yield self._finding(view, step, node, found)
+        for kind, first in (("anew", 0), ("held", 1)):  # the first call that begins from a state may be right
+            known: dict[bytes, tuple[Call, ...]] = {}
+            for step in view.steps if occurs(view, kind) else ():
+                for node, found in (_by_node(step, kind) if calls_in(step, kind, known) else {}).items():
+                    if node not in told and len(found) >= max(self.calls, _times(step, node)) - first:
+                        told.add(node)
+                        yield from self._of_kind(view, step, node, found)
+
+    def _of_kind(self, view: View, step: Step, node: str, found: list[Call]) -> Iterable[Finding]:
+        if found[0].kind == "anew":
+            yield self._finding(view, step, node, found)
+        elif all("slice" in call.operation for call in found):
+            yield self._of_held(view, step, node, found)
+
+    def _of_held(self, view: View, step: Step, node: str, found: list[Call]) -> Finding:
+        summary = (
+            f"{node} is called {len(found) + 1} times in a step, each time for another moment, and each time it begins "
+            f"from the same hidden state: what it makes of that state is never updated, and carried to no next call."
+        )
+        history = view.history(node, training=False)
+        return self.finding(
+            view, node, "warning", summary, [evidence(history, "mean", "from one state")], step=step.number,
+            source=found[0].source, confidence=0.85,
+        )  # fmt: skip
 
     def _finding(self, view: View, step: Step, node: str, found: list[Call]) -> Finding:
         is_sure = all("slice" in call.operation for call in found) or _goes_on(view, node)
@@ -60,13 +79,13 @@ class ForgetfulRecurrence(Rule):
         )  # fmt: skip
 
 
-def _by_node(step: Step) -> dict[str, list[Call]]:
-    """The calls of a step by the module whose output they are."""
+def _by_node(step: Step, kind: str) -> dict[str, list[Call]]:
+    """The calls of a kind in a step by the module whose output they are."""
     found: dict[str, list[Call]] = {}
     for iteration in step.iterations:
         graph = step.graph(iteration)
         for call in graph.calls:
-            if call.kind == "anew" and call.after:
+            if call.kind == kind and call.after:
                 found.setdefault(graph.vertices[call.after[0]].node, []).append(call)
     return found
 

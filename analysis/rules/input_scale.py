@@ -64,7 +64,7 @@ class InputScale(Rule):
         for place in view.flow.of_type("input"):
             readers = [reader for reader in _readers(view, place) if reader.node in known]
             history = view.history(place.node, role=place.role)
-            if not len(history) or _is_looked_up(view, place):
+            if not len(history) or _is_looked_up(view, place) or _is_of_pairs(view, place):
                 continue
             size = median(rms(history))
             level = self._level(view, size) or self._of_offset(view, history) if readers else None
@@ -125,6 +125,15 @@ def _is_looked_up(view: View, place: Place) -> bool:
     """Whether an embedding reads it: what goes elsewhere, too, is a mask that was made of it."""
     modules = (view.modules.get(link.place.node) for link in view.flow.sinks.get(place, ()))
     return any(module is not None and module.module_class.startswith("Embedding") for module in modules)
+
+
+def _is_of_pairs(view: View, place: Place) -> bool:
+    """Whether it is square, with a row and a column for each row of another input: who is near whom, say."""
+    shape = view.shape(place, view.training[-1]) or ()
+    if len(shape) < 2 or shape[-1] != shape[-2]:
+        return False
+    others = (view.shape(other, view.training[-1]) or () for other in view.flow.of_type("input") if other != place)
+    return any(len(other) > 1 and other[-2] == shape[-1] and other[:-2] == shape[:-2] for other in others)
 
 
 def _readers(view: View, place: Place) -> list[Place]:

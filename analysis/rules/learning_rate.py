@@ -80,7 +80,7 @@ class LearningRate(Rule):
     large: float = 0.1
     absurd: float = 0.5
     replaced: float = 0.6
-    swept: float = 1.5
+    swept: float = 1.1
     rise: float = 2.0
     grown: float = 3.0
     small: float = 1e-5

@@ -97,7 +97,7 @@ class LossBalance(Rule):
         first = slice(None, len(value) // 3)
         parts = np.abs(value.of("mean") * weight.of("mean"))[first] / np.maximum(np.abs(whole.of("mean"))[first], 1e-30)
         part = median(parts)
-        fall, is_heavy = _fall(value.of("mean")), median(np.abs(weight.of("mean"))) > self.heavy
+        fall, is_heavy = _fall(value.of("mean")), median(np.abs(weight.of("mean"))) > 1.01 * self.heavy
         is_passed_over = part < self.beside and fall < self.fall and _fall(whole.of("mean")) > self.learned
         if is_heavy and (0 < part < self.part or (is_passed_over and not view.is_young)):
             yield self._finding(view, total, term, part, fall)

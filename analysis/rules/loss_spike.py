@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.batch_size import inputs_with_batch, samples_of
 from stepscope.analysis.curves import Curve, loss_curves, running_median
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.robust import NORMAL, deviation
@@ -14,6 +15,8 @@ from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
 _LEAST, _AROUND = 20, 5
+_FEW = 2
+"""Samples of a batch whose loss jumps with each of them."""
 
 
 @dataclass(frozen=True)
@@ -22,11 +25,12 @@ class LossSpike(Rule):
 
     Symptom: peaks in the loss curve; after each, some of what was learned is gone.
 
-    How it is measured: the loss against the running median of its neighbourhood of the same kind of step, in units
-    of that neighbourhood's median absolute deviation, and as a multiple; and the jump must be a good part of the
-    first loss, so that the tail of a run that is almost done does not count. It is a warning if the five recorded steps
-    after one of the spikes are still far above the five before, so that something was lost; a batch that is harder than
-    all others, and harms nothing, is worth knowing only. What does not come back is told by ``loss-jump``.
+    How it is measured: the loss against the running median of its neighbourhood of the same kind of step, in units of
+    that neighbourhood's median absolute deviation, and as a multiple; and the jump must be a good part of the first
+    loss, so that the tail of a run that is almost done does not count. It is a warning if the five recorded steps after
+    one of the spikes are still far above the five before, so that something was lost; a batch that is harder than all
+    others, and harms nothing, is worth knowing only, and so are the jumps of batches of one or two samples. What does
+    not come back is told by ``loss-jump``.
 
     Causes: single broken or mislabelled samples, a learning rate at the edge, missing gradient clipping, Adam's second
     moment that lags behind growing gradients.
@@ -93,5 +97,11 @@ class LossSpike(Rule):
             f"comes back{more}."
         )
         shown = [evidence(curve.history, "mean", f"{curve.values[first]:.3g} at step {step}")]
-        level: Level = "warning" if any(self._harms(curve, index) for index in spikes) else "info"
+        harms = any(self._harms(curve, index) for index in spikes) and _samples(view) > _FEW
+        level: Level = "warning" if harms else "info"
         return self.finding(view, curve.place.node, level, summary, shown, step=step, confidence=0.75)
+
+
+def _samples(view: View) -> float:
+    """How many samples the largest input has; infinite if nothing is known of them."""
+    return max((samples_of(view, node) for node in inputs_with_batch(view)), default=np.inf)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from stepscope.analysis.birthplace import Birth, find_birth, first_call_not_finite
+from stepscope.analysis.clipping import unclipped_peak
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.lines import line_at_edge, line_of_node, sites_of
 from stepscope.analysis.onset import first_not_finite
@@ -89,7 +90,7 @@ class NonFinite(Rule):
             for source in birth.before[:2]
         ]
         return self.finding(
-            view, birth.node, level, _summary(view, step, birth) + _onset(view, step), shown,
+            view, birth.node, level, _summary(view, step, birth) + _onset(view, step) + _unclipped(view, birth), shown,
             step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
             source=call.source if call else _line(view, birth),
         )  # fmt: skip
@@ -178,6 +179,17 @@ def _onset(view: View, step: Step) -> str:
     if seen is None or not before < seen[0] < step.number:
         return ""
     return f" It began at step {seen[0]}, which was not recorded: there the health check saw it in the {seen[1]}."
+
+
+def _unclipped(view: View, birth: Birth) -> str:
+    """That gradients had grown far beyond their usual size, if they had, and nothing clipped them."""
+    peak = None if birth.type in ("input", "target") else unclipped_peak(view)
+    if peak is None:
+        return ""
+    return (
+        f" Before, the gradients' norm had been {peak.norm:.3g} at step {peak.step}, where {peak.usual:.2g} is usual, "
+        f"and nothing had clipped them."
+    )
 
 
 def _remedy(view: View, birth: Birth) -> str:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.history import Values
 from stepscope.analysis.layers import rms
 from stepscope.analysis.loss_inputs import Comparison, comparisons, is_floating
 from stepscope.analysis.robust import median
@@ -44,6 +45,8 @@ class TargetScale(Rule):
             steps until the predictions have come within one. Source: of ours; Karpathy's recipe (2019) has a mean of 50
             as an example. It is worth knowing only.
         far: of a training that ends in NaN or infinity: how many times the first predictions the targets are.
+        left: the part of the first loss that is there at the end of a training whose targets are that far off, and
+            five times ``large``: worth knowing. Source: of ours.
     """
 
     name = "target-scale"
@@ -52,6 +55,7 @@ class TargetScale(Rule):
     large: float = 20.0
     reached: float = 0.5
     far: float = 100.0
+    left: float = 0.15
     beyond: float = 4.0
     often: float = 0.3
     off: float = 4.0
@@ -80,6 +84,13 @@ class TargetScale(Rule):
             wanted, given = median(rms(target)), float(rms(prediction)[-1])
             if wanted > self.large and given < self.reached * wanted and _is_compared(loss.of("mean"), wanted, given):
                 yield self._finding(view, comparison, wanted, given)
+            elif self._is_on_its_way(wanted, float(rms(prediction)[0]), loss.of("mean")):
+                yield replace(self._finding(view, comparison, wanted, given), level="info", confidence=0.6)
+
+    def _is_on_its_way(self, wanted: float, first: float, losses: Values) -> bool:
+        """Whether targets are huge beside what an untrained net puts out, and much of the loss is left."""
+        end = median(losses[-max(3, len(losses) // 10) :])
+        return self.large * 5 < wanted < math.inf and first < wanted / self.far and end > self.left * losses[0]
 
     def _sentinels(self, view: View) -> Iterable[Finding]:
         """One number that comes again and again among the targets, far beyond all others."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.batch_size import inputs_with_batch, samples_of
 from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
@@ -51,7 +52,7 @@ class TinyBatch(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         curves = list(loss_curves(view))
-        sizes = {node: _samples(view, node) for node in _inputs(view)}
+        sizes = {node: samples_of(view, node) for node in inputs_with_batch(view)}
         part = fallen(view)
         if curves and np.isfinite(part) and np.any(curves[0].values < 0) and np.any(curves[0].values > 0):
             part = 0.0  # of a loss that crosses zero, as that of a policy's gradient, no part tells anything
@@ -83,20 +84,8 @@ class TinyBatch(Rule):
         )
         history = view.history(target.node, role=target.role)
         return self.finding(
-            view, _inputs(view)[0], "info", summary, [evidence(history, "mean", "the target")], step=view.began,
-            nodes=[target.node], confidence=0.6, causes="Learning from the latest move alone, without a replay memory.",
+            view, inputs_with_batch(view)[0], "info", summary, [evidence(history, "mean", "the target")],
+            step=view.began, nodes=[target.node], confidence=0.6,
+            causes="Learning from the latest move alone, without a replay memory.",
             remedy="Keep what was seen in a replay memory, and learn from batches drawn from it.",
         )  # fmt: skip
-
-
-def _inputs(view: View) -> list[str]:
-    """The inputs with a batch."""
-    tensors = view.training[-1].layout.tensors if view.training else ()
-    return [t.node for t in tensors if t.type == "input" and t.quantity == "value" and t.batch_dim == 0]
-
-
-def _samples(view: View, node: str) -> int:
-    """How many samples a step usually has."""
-    steps = [step for step in view.training[:20] if step.layout.row(node, "value", None, None) is not None]
-    shapes = [step.find(node).shape for step in steps]
-    return int(np.median([shape[0] for shape in shapes if shape])) if shapes else 0

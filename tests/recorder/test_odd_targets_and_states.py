@@ -22,6 +22,9 @@ KINDS = (
     "anew",
     "log of sum",
     "against zeros",
+    "exponential",
+    "heated",
+    "held",
 )
 Loss = Callable[["Net", torch.Tensor], torch.Tensor]
 
@@ -65,6 +68,20 @@ def spelled(blank: int, length: int) -> Loss:
     return loss_of
 
 
+def heated(scores: torch.Tensor, others: torch.Tensor, own: float, other: float) -> torch.Tensor:
+    return F.kl_div((scores / own).log_softmax(1), (others * (1 / other)).softmax(1), reduction="batchmean")
+
+
+def in_turn(net: Net, x: torch.Tensor, *, held: bool) -> torch.Tensor:
+    """Three moments, each from the same state, or from what the one before has left."""
+    start, state = x[:2].tanh(), None
+    made = []
+    for moment in x.view(2, 4, 4)[:, :3].unbind(1):
+        state = net.cell(moment, start if held else state)
+        made.append(state)
+    return torch.stack(made).mean()
+
+
 @pytest.mark.parametrize(
     ("loss_of", "found"),
     [
@@ -89,6 +106,15 @@ def spelled(blank: int, length: int) -> Loss:
         (lambda net, x: net.cell(x, net.cell(x)).mean(), ["anew: gru_cell(whole)"]),
         (lambda net, x: -F.logsigmoid(net(x).sum()), ["log of sum: logsigmoid"]),
         (lambda net, x: -F.logsigmoid(net(x).sum(1)).sum(), []),
+        (lambda net, x: (F.cross_entropy(net(x), classes(2, 1)) / 2).exp(), ["exponential: exp"]),
+        (lambda net, x: net(x).mean().exp(), []),
+        (lambda net, x: F.cross_entropy(net(x).exp(), classes(2, 1)), []),
+        (lambda net, x: heated(net(x), x, 4, 4), ["heated: kl_div(T=4)"]),
+        (lambda net, x: heated(net(x) * 4, x, 0.25, 4), []),
+        (lambda net, x: heated(net(x), x, 4, 2), []),
+        (lambda net, x: heated(net(x), x, 1, 1), []),
+        (lambda net, x: in_turn(net, x, held=True), ["held: gru_cell(slice)"] * 2),
+        (lambda net, x: in_turn(net, x, held=False), ["anew: gru_cell(slice)"]),
     ],
 )  # fmt: skip
 def test_what_is_marked(loss_of: Loss, found: list[str], tmp_path: Path) -> None:
