@@ -183,7 +183,10 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "recurring-targets": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
     "evaluation-data": {"input-scale": "anywhere", "batch-norm-mode": "anywhere", "overfitting": "anywhere"},
     "pretrained-input": {"variance-shift": "anywhere"},
-    "weight-scale": {**_BLOW_UP, **_SIGNAL},
+    "weight-scale": {**_BLOW_UP, **_SIGNAL, "growing-signal": "anywhere"},
+    "growing-signal": {**_BLOW_UP, **_SIGNAL, "target-scale": "anywhere"},
+    "pointwise-filters": {**_LOSS, "unrelated-targets": "anywhere"},
+    "wide-bottleneck": {},
     "positive-weights": {},
     "several-labels": {**_LOSS, "loss-start": "anywhere", "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "shifted-labels": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere"},
@@ -399,7 +402,7 @@ it while the run blew up (a division by zero has its own cause), or by what make
 AT_ONCE = frozenset(["masked-attention", "ignored-targets"])
 """What makes non-finite numbers in the very step in which it is seen first: a softmax, or a mean, over nothing."""
 
-OVERFLOWS = frozenset(["exponential-loss"])
+OVERFLOWS = frozenset(["exponential-loss", "growing-signal"])
 """What gives infinite numbers, earlier or later, although nothing else has blown up before."""
 
 ORDER = {rule: index for index, rule in enumerate(EXPLAINS)}

@@ -12,6 +12,16 @@ def settings(view: View, *, last: bool = False) -> list[dict[str, Any]]:
     return [group for groups in _of_step(view, -1 if last else 0).values() for group in groups]
 
 
+def by_optimizer(view: View) -> dict[str, list[dict[str, Any]]]:
+    """The settings of the parameter groups of each watched optimizer in the first training step."""
+    return _of_step(view, 0)
+
+
+def is_plain(group: dict[str, Any]) -> bool:
+    """Whether a group is trained by SGD without momentum."""
+    return "nesterov" in group and not group["momentum"]
+
+
 def watched(view: View) -> list[str]:
     """The names of the watched optimizers."""
     return list(_of_step(view, 0))

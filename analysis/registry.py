@@ -50,6 +50,7 @@ from stepscope.analysis.rules.future_leak import FutureLeak
 from stepscope.analysis.rules.gan_balance import GanBalance
 from stepscope.analysis.rules.gradient_cut import GradientCut
 from stepscope.analysis.rules.greatest_answer import GreatestAnswer
+from stepscope.analysis.rules.growing_signal import GrowingSignal
 from stepscope.analysis.rules.growing_state import GrowingState
 from stepscope.analysis.rules.growing_targets import GrowingTargets
 from stepscope.analysis.rules.half_sigmoid import HalfSigmoid
@@ -98,6 +99,7 @@ from stepscope.analysis.rules.oversmoothing import Oversmoothing
 from stepscope.analysis.rules.own_backward import OwnBackward
 from stepscope.analysis.rules.partial_leak import PartialLeak
 from stepscope.analysis.rules.penalised_copies import PenalisedCopies
+from stepscope.analysis.rules.pointwise_filters import PointwiseFilters
 from stepscope.analysis.rules.positive_weights import PositiveWeights
 from stepscope.analysis.rules.posterior_collapse import PosteriorCollapse
 from stepscope.analysis.rules.pretrained_input import PretrainedInput
@@ -150,6 +152,7 @@ from stepscope.analysis.rules.vanishing_gradient import VanishingGradient
 from stepscope.analysis.rules.variance_shift import VarianceShift
 from stepscope.analysis.rules.weight_scale import WeightScale
 from stepscope.analysis.rules.weights_reset import WeightsReset
+from stepscope.analysis.rules.wide_bottleneck import WideBottleneck
 from stepscope.analysis.rules.wrapped_bytes import WrappedBytes
 from stepscope.store.errors import unknown
 
@@ -223,6 +226,7 @@ RULES: dict[str, type[Rule]] = {
         VanishingGradient,
         WeightScale,
         LostSignal,
+        GrowingSignal,
         PositiveWeights,
         FunctionalNorm,
         DropoutMode,
@@ -232,6 +236,8 @@ RULES: dict[str, type[Rule]] = {
         UnreachedVertices,
         SingleClass,
         SingleUnit,
+        PointwiseFilters,
+        WideBottleneck,
         ShrinkingWeights,
         DecayedRows,
         LearningRateDecay,

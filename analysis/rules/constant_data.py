@@ -82,6 +82,7 @@ class ConstantData(Rule):
                 yield self._finding(view, found[0])
                 return
         yield from self._towards_zeros(view)
+        yield from self._in_place_of_targets(view)
         yield from self._sorted(view, [place for place in targets if place in used])
         yield from self._blank(view, [place for place in inputs if place in used])
         yield from self._empty(view, [place for place in inputs if place in used])
@@ -108,6 +109,28 @@ class ConstantData(Rule):
                     source=view.flow.vertices[loss].source,
                     causes="Targets that were made as zeros and never set, or the wrong net's output in the loss.",
                     remedy="Compare with the data, or give the loss the other net's answer and its labels.",
+                )  # fmt: skip
+
+    def _in_place_of_targets(self, view: View) -> Iterable[Finding]:
+        """Zeros that the step makes in the shape of its targets, and gives to the net beside the data."""
+        used = view.flow.upstream(view.losses)
+        for place in view.flow.of_type("input"):
+            behind = [link.place for link in view.flow.sources.get(place, ())]
+            is_like = bool(behind) and all(view.flow.vertices[one].type == "target" for one in behind)
+            history = view.history(place.node, role=place.role)
+            if not is_like or place not in used or not is_floating(view, place) or not history.is_constant:
+                continue
+            shape = view.shape(place, view.training[-1]) or ()
+            if view.flow.vertices[place].operation == "zeros_like" and len(shape) > 2:
+                summary = (
+                    f"{place.node} {shape} is always zeros, made in the shape of {behind[0].node}: the net is told "
+                    f"nothing by it. A decoder would get what it has said so far there."
+                )
+                yield self.finding(
+                    view, place.node, "info", summary, [evidence(history, "abs_max", "always zeros")],
+                    step=view.began, nodes=[behind[0].node], confidence=0.6,
+                    causes="A placeholder in the place of the targets that are shifted by one.",
+                    remedy="Give a decoder its targets, one moment late; learned queries need no zeros.",
                 )  # fmt: skip
 
     def _sorted(self, view: View, targets: list[Place]) -> Iterable[Finding]:

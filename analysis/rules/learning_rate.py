@@ -12,7 +12,7 @@ from stepscope.analysis.curves import fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, rms, update_ratio
-from stepscope.analysis.optimizers import settings
+from stepscope.analysis.optimizers import by_optimizer, held_by, is_plain, settings
 from stepscope.analysis.parameters import learning, trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
@@ -69,6 +69,8 @@ class LearningRate(Rule):
         half: the same of a recurrent net whose recurrent weights hardly move by SGD without momentum.
         straight: the mean update over the rate, in the last third of the steps. Source: of runs that learned well it
             was 0.28 at most, mostly below 0.15; of those with a hundredth of their rate 0.26 to 1.2.
+        apart: how many times less than other optimizers' layers those of one by plain SGD, below ``slow``, may move.
+            Source: of ours.
         slow: the ratio below which the loss should have begun to fall nevertheless. Source: of runs that learned
             without having been trained before the slowest had 1.5e-3.
     """
@@ -89,6 +91,7 @@ class LearningRate(Rule):
     half: float = 0.5
     straight: float = 0.35
     slow: float = 7e-4
+    apart: float = 8.0
 
     def check(self, view: View) -> Iterable[Finding]:
         if any("max_iter" in group for group in settings(view)):  # LBFGS: a step is many steps
@@ -119,12 +122,30 @@ class LearningRate(Rule):
             yield self._finding(view, layer.weight, ratio, part, "low")
         elif part < self.half and (slow := self._standing_recurrence(view)):
             yield self._finding(view, *slow, part, "low")
+        elif (standing := self._standing_optimizer(view, known)) is not None:
+            yield self._finding(view, standing.weight, median(dict(known)[standing]), part, "low")
 
     def _too_far(self, view: View, known: Sequence[tuple[Layer, Values]]) -> float:
         """The ratio of one step that counts where the loss has diverged: less if steps have blown up the weights."""
         norms = [view.history(layer.weight).of("norm") for layer, _ in known]
         grown = float(np.median([float(norm[-1] / norm[0]) for norm in norms if norm[0] > 0] or [0.0]))
         return self.large if grown > self.grown else self.absurd
+
+    def _standing_optimizer(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
+        """A layer in the middle of those that SGD without momentum hardly moves, far less than others theirs do."""
+        if view.training[-1].number - view.began < 2 * _LEAST_STEPS:
+            return None
+        holders, groups = held_by(view), by_optimizer(view)
+        medians = {layer: median(ratios) for layer, ratios in known}
+        for name in groups if len(groups) > 1 else ():
+            own = [layer for layer in medians if name in holders.get(layer.weight, ())]
+            others = [medians[layer] for layer in medians if layer not in own]
+            if not own or not others or not all(is_plain(group) for group in groups[name]):
+                continue
+            ratio, layer = _middle((medians[layer], layer) for layer in own)
+            if 0 < ratio < min(self.slow, float(np.median(others)) / self.apart):
+                return layer
+        return None
 
     def _standing_recurrence(self, view: View) -> tuple[str, float] | None:
         """The recurrent weight, and its ratio, if none of them gets anywhere by SGD without momentum.
@@ -250,7 +271,7 @@ def _has_size(view: View, layer: Layer) -> bool:
 
 def _is_plain(view: View) -> bool:
     """Whether all is trained by SGD without momentum."""
-    return all("nesterov" in group and not group["momentum"] for group in settings(view))
+    return all(is_plain(group) for group in settings(view))
 
 
 def _moves_elsewhere(view: View, layer: Layer) -> bool:

@@ -39,6 +39,7 @@ class UnusedEmbeddings(Rule):
         least: recorded training steps below which nothing is said.
         one: the share of all look-ups that one row takes. Source: of ours; the most frequent word of a language has
             less than a tenth, the empty squares of a board a half.
+        last: the same of the last row of a table, which is what larger numbers are cut off to (``clamp``).
     """
 
     name = "unused-embeddings"
@@ -47,6 +48,7 @@ class UnusedEmbeddings(Rule):
     share: float = 0.75
     least: int = 20
     one: float = 0.85
+    last: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         if len(view.training) < self.least:
@@ -59,10 +61,14 @@ class UnusedEmbeddings(Rule):
             nearly = most_looked_up(view, steps, embedding) if len(only) != 1 else None
             if len(only) == 1 and len(used) == embedding.rows >= _FEWEST_TO_CHOOSE_FROM:
                 yield self._one(view, embedding, only[0])
-            elif nearly is not None and nearly.share >= self.one and used.get(nearly.row, True):
+            elif nearly is not None and nearly.share >= self._limit(embedding, nearly) and used.get(nearly.row, True):
                 yield self._nearly_one(view, embedding, nearly)
             elif embedding.rows >= _FEWEST_ROWS and len(used) >= 8 and len(unused) >= self.share * len(used):
                 yield self._finding(view, embedding, len(unused), len(used))
+
+    def _limit(self, embedding: Embedding, most: MostLookedUp) -> float:
+        is_last = embedding.rows >= _FEWEST_ROWS and most.row == embedding.rows - 1
+        return self.last if is_last else self.one
 
     def _one(self, view: View, embedding: Embedding, row: int) -> Finding:
         summary = (

@@ -273,7 +273,7 @@ class _Crowd(nn.Module):
 
 
 @broken(
-    rules=("exploding-gradient",),
+    rules=("exploding-gradient", "growing-signal"),
     words=("grow", "explod", "larger with each", "normali"),
     nodes=("input.near", "model.layers.0", "model.layers.1", "model.layers.2", "model.layers.3"),
 )  # fmt: skip

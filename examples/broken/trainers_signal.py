@@ -77,7 +77,7 @@ class _Residual(nn.Module):
 
 
 @broken(
-    rules=("exploding-gradient", "residual-balance"), words=("explod", "normalis", "times as large"),
+    rules=("exploding-gradient", "residual-balance", "growing-signal"), words=("explod", "normalis", "times as large"),
     nodes=("model.1", "model.5", "model.9"),
 )  # fmt: skip
 def residual_blocks_without_their_norms(lab: Lab) -> None:

@@ -11,7 +11,7 @@ from torch import nn
 
 from stepscope.recorder import Recorder
 from stepscope.store import open_trial
-from support.short_runs import Batch, blob_batches, findings, mlp, record
+from support.short_runs import Batch, blob_batches, curve_batches, findings, mlp, record
 
 
 def contrast(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
@@ -142,3 +142,19 @@ def test_gradients_that_grew_and_were_not_clipped_are_told_with_what_broke(clipp
     )  # fmt: skip
     found = findings(trial, "non-finite")
     assert ["clipped them" in finding.summary for finding in found] == [not clipped]
+
+
+@pytest.mark.parametrize("way", ["all pairs", "matching pairs", "a constant answer"])
+def test_a_row_and_a_column_that_were_made_on_the_way(way: str, tmp_path: Path) -> None:
+    model = mlp(6, 16, 1)
+    if way == "a constant answer":
+        nn.init.zeros_(model[2].weight)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        prediction, target = model(x)[:, 0], y[:, 0]
+        if way == "all pairs":
+            return (prediction.reshape(-1, 1) - target.reshape(1, -1)).square().mean()
+        return (prediction - target).square().mean()
+
+    found = findings(record(tmp_path, model, loss_of, curve_batches, steps=12, lr=1e-4), "broadcast-target")
+    assert [finding.level for finding in found] == (["error"] if way == "all pairs" else [])
