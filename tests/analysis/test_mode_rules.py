@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import lr_scheduler
 
 from stepscope.recorder import Recorder
-from stepscope.store import Trial
+from stepscope.store import Trial, open_trial
 from support.short_runs import blobs, descend, findings, images, mlp, only, record
 
 
@@ -158,3 +158,29 @@ def test_a_warm_up_that_is_never_stepped(tmp_path: Path) -> None:
 
 def test_one_epoch_of_a_schedule_for_epochs(tmp_path: Path) -> None:
     assert findings(scheduled(tmp_path, lambda o: lr_scheduler.StepLR(o, 5), every=15), "scheduler-rhythm") == []
+
+
+@pytest.mark.parametrize("mixed", [False, True])
+def test_batches_that_are_each_of_one_source(mixed: bool, tmp_path: Path) -> None:
+    net = nn.Sequential(nn.Linear(8, 16), nn.BatchNorm1d(16), nn.ReLU(), nn.Linear(16, 2))
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+
+    def batch(number: int) -> tuple[torch.Tensor, torch.Tensor]:
+        generator = torch.Generator().manual_seed(number)
+        sources = torch.randn(32 if mixed else 1, 8, generator=generator)
+        return 2 * sources + torch.randn(32, 8, generator=generator), torch.randint(2, (32,), generator=generator)
+
+    with Recorder(tmp_path, trial="t", schedule={"*": 1}, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for number in range(60):
+            is_training = number % 6 != 5
+            net.train(is_training)
+            x, y = batch(number)
+            with recorder.step("train" if is_training else "validation"), torch.set_grad_enabled(is_training):
+                loss = F.cross_entropy(net(x), y)
+                if is_training:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+    found = findings(open_trial(tmp_path / "t"), "batch-norm-mode")
+    assert [finding.level for finding in found] == ([] if mixed else ["info"])
