@@ -158,3 +158,23 @@ def test_a_row_and_a_column_that_were_made_on_the_way(way: str, tmp_path: Path) 
 
     found = findings(record(tmp_path, model, loss_of, curve_batches, steps=12, lr=1e-4), "broadcast-target")
     assert [finding.level for finding in found] == (["error"] if way == "all pairs" else [])
+
+
+@pytest.mark.parametrize("seed", [4, 5])
+def test_noise_in_the_gradient_of_a_single_number_is_carried_on_by_chance_only(seed: int, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(6, 1))
+    noise = torch.Generator().manual_seed(seed)
+
+    def train(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> None:
+        optimizer.zero_grad()
+        loss.backward()
+        for parameter in model.parameters():
+            assert parameter.grad is not None
+            size = parameter.grad.square().mean().sqrt()
+            parameter.grad.add_(100 * size * torch.randn(parameter.shape, generator=noise))
+        optimizer.step()
+
+    trial = record(
+        tmp_path, model, lambda x, y: F.mse_loss(model(x), y[:, :1]), curve_batches, steps=90, every=2, train=train
+    )
+    assert findings(trial, "accumulated-gradients") == []
