@@ -25,7 +25,11 @@ def attends_to_itself(view: View, attention: Place, tokens: Place) -> bool:
     Not so for one that mixes two sequences: that of a decoder which looks at what an encoder made of another one.
     """
     reached = view.flow.downstream([tokens])
-    return attention in reached and all(place in reached for place in _entering(view, attention))
+    entering = _entering(view, attention)
+    if not entering:  # it is written down in the model itself, which reads all inputs
+        behind = view.flow.upstream([attention])
+        entering = {place for place in view.flow.of_type("input") if place in behind} - {tokens}
+    return attention in reached and all(place in reached for place in entering)
 
 
 def _entering(view: View, attention: Place) -> set[Place]:

@@ -41,6 +41,7 @@ from stepscope.analysis.rules.exploding_gradient import ExplodingGradient
 from stepscope.analysis.rules.exponential_loss import ExponentialLoss
 from stepscope.analysis.rules.extreme_batch import ExtremeBatch
 from stepscope.analysis.rules.extreme_features import ExtremeFeatures
+from stepscope.analysis.rules.fading_signal import FadingSignal
 from stepscope.analysis.rules.flat_scores import FlatScores
 from stepscope.analysis.rules.flipped_masks import FlippedMasks
 from stepscope.analysis.rules.forgetful_recurrence import ForgetfulRecurrence
@@ -227,6 +228,7 @@ RULES: dict[str, type[Rule]] = {
         WeightScale,
         LostSignal,
         GrowingSignal,
+        FadingSignal,
         PositiveWeights,
         FunctionalNorm,
         DropoutMode,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.critics import plays
 from stepscope.analysis.curves import Curve, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
@@ -57,7 +58,7 @@ class ExtremeBatch(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         used = view.flow.upstream(view.losses)
-        for place in view.flow.of_type("input", "target"):
+        for place in view.flow.of_type("input", *([] if plays(view) else ["target"])):
             if place in used:
                 yield from self._check(view, place)
         summed = {place for site in sites_of(view, "summed") for place in site.after}

@@ -11,6 +11,7 @@ import numpy as np
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.loss_inputs import OF_CLASSES
 from stepscope.analysis.optimizers import held_by, watched
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -58,7 +59,7 @@ class GanBalance(Rule):
             return
         fallen = [curve for curve in curves if 0 <= curve.end < self.both * curve.start]
         for critic, generator in permutations(fallen, 2):
-            if _are_rivals(view, critic.place, generator.place):
+            if _are_rivals(view, critic.place, generator.place) and not _tells_classes(view, critic, generator):
                 is_turned = _is_turned(view, generator.place)
                 yield self._saturating(view, generator) if is_turned else self._in_league(view, critic, generator)
                 return
@@ -126,6 +127,12 @@ def _is_turned(view: View, loss: Place) -> bool:
     """Whether a term enters its objective with a minus: it is made large."""
     weights = view.history(loss.node, "gradient", role=loss.role).of("mean")
     return len(weights) > 0 and bool(np.all(weights < 0))
+
+
+def _tells_classes(view: View, *curves: Curve) -> bool:
+    """Whether one of these losses has a part that tells classes, too: that may fall for both."""
+    parts = view.flow.upstream([curve.place for curve in curves]) & set(view.losses)
+    return any(view.flow.vertices[place].operation in OF_CLASSES for place in parts)
 
 
 def _are_rivals(view: View, critic: Place, generator: Place) -> bool:

@@ -12,6 +12,7 @@ import numpy as np
 from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
+from stepscope.analysis.history import Values
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of
@@ -54,6 +55,8 @@ class ImbalancedTargets(Rule):
         asked: the part of a net's classes that targets reach, below which the others count as never asked for.
         weighs: how many times the class of the largest weight must outweigh that of the smallest one, and be more
             frequent. Source: of ours; weights that follow rounding differ by less.
+        common, counts: how frequent a class is that should have a say, and the part of that share which its weight must
+            leave it in the loss. Source: of ours; the inverse of how frequent it is would leave it one class's share.
     """
 
     name = "imbalanced-targets"
@@ -67,6 +70,8 @@ class ImbalancedTargets(Rule):
     least: int = 100
     asked: float = 0.5
     weighs: float = 1.5
+    common: float = 0.1
+    counts: float = 0.01
 
     def check(self, view: View) -> Iterable[Finding]:
         seen: set[Place] = set()
@@ -76,6 +81,7 @@ class ImbalancedTargets(Rule):
                 continue
             seen.add(target)
             yield from self._upside_down(view, comparison, target)
+            yield from self._weighed_away(view, comparison, target)
             yield from self._never_asked_for(view, comparison, target)
             yield from self._left_out(view, comparison, target)
             is_binary = comparison.operation.startswith("binary")
@@ -132,14 +138,38 @@ class ImbalancedTargets(Rule):
                 remedy="Leave ignore_index out, or give what is to be ignored a number that no class has (-100).",
             )  # fmt: skip
 
+    def _weighed_away(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """A class that is frequent, and has next to no weight."""
+        place, weights = _class_weights(view, comparison)
+        counts = Counter(_kept(view, target))
+        total = sum(counts.values())
+        if place is None or total < self.least or place.node != _WEIGHTS[0]:
+            return
+        parts = np.array([counts.get(float(number), 0) * weight for number, weight in enumerate(weights)])
+        shares = parts / max(float(parts.sum()), 1e-30)
+        for number in np.flatnonzero(weights > 0):
+            frequent = counts.get(float(number), 0) / total
+            if frequent > self.common and shares[number] < self.counts * frequent:
+                summary = (
+                    f"Class {number} is {frequent:.0%} of the targets, and its class weight of {weights[number]:.2g} "
+                    f"leaves it {shares[number]:.1g} of the loss: it (the background?) is hardly learned."
+                )
+                yield self.finding(
+                    view, target.node, "warning", summary,
+                    [evidence(view.history(place.node), "min", "the smallest weight")], step=view.began,
+                    nodes=[comparison.loss.node, place.node], confidence=0.8,
+                    source=view.flow.vertices[comparison.loss].source,
+                    causes="A weight for the background taken over from another loss, or one zero too many.",
+                    remedy="Weigh a class by the inverse of how frequent it is, not by less.",
+                )  # fmt: skip
+                return
+
     def _upside_down(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Weights that are larger for the class that is more frequent anyway."""
-        behind = [link.place for link in view.flow.sources.get(comparison.loss, ())]
-        place = next((place for place in behind if place.node in _WEIGHTS), None)
-        kept = None if place is None else neurons_of(view.training[-1], place)
-        if place is None or kept is None or kept.samples.shape[-1] != kept.total:
+        place, weights = _class_weights(view, comparison)
+        counts = Counter(_kept(view, target))
+        if place is None:
             return
-        weights, counts = kept.samples.ravel().astype(np.float64), Counter(_kept(view, target))
         if place.node == _WEIGHTS[1]:  # what weighs yes, where no weighs 1
             weights = np.array([1.0, weights[0]]) if len(weights) == 1 else np.empty(0)
         frequent = np.array([counts.get(float(number), 0) for number in range(len(weights))], np.float64)
@@ -171,6 +201,16 @@ class ImbalancedTargets(Rule):
         )
         shown = [evidence(history, "mean", "the mean of the targets")]
         return self.finding(view, target.node, "info", summary, shown, confidence=0.8)
+
+
+def _class_weights(view: View, comparison: Comparison) -> tuple[Place | None, Values]:
+    """The weights of the classes that a loss was given; None if there are none, or not all were kept."""
+    behind = [link.place for link in view.flow.sources.get(comparison.loss, ())]
+    place = next((place for place in behind if place.node in _WEIGHTS), None)
+    kept = None if place is None else neurons_of(view.training[-1], place)
+    if kept is None or kept.samples.shape[-1] != kept.total:
+        return None, np.empty(0)
+    return place, kept.samples.ravel().astype(np.float64)
 
 
 def _of_samples(view: View, comparison: Comparison) -> bool:

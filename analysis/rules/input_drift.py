@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.critics import plays
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History, Values
@@ -87,7 +88,7 @@ class InputDrift(Rule):
 
 def _given(view: View) -> Iterator[Place]:
     """Floating data of several numbers a batch, whose shape stays the same."""
-    for place in view.flow.of_type("input", "target"):
+    for place in view.flow.of_type("input", *([] if plays(view) else ["target"])):  # returns change with the policy
         is_computed = view.flow.vertices[place].type == "target" and view.flow.vertices[place].operation
         if is_computed or not view.training or not is_floating(view, place):
             continue

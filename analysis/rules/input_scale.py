@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from stepscope.analysis.curves import fallen
+from stepscope.analysis.curves import LEAST_POINTS, fallen, loss_curves
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
@@ -78,7 +78,7 @@ class InputScale(Rule):
             return "warning"
         if not (0 < size < self.smallish or size > self.large):
             return None
-        return "warning" if fallen(view) < self.fall and not view.is_young else "info"
+        return "warning" if fallen(view) < self.fall and not view.is_young and not _fell_at_once(view) else "info"
 
     def _of_own_batch(self, view: View) -> Iterable[Finding]:
         """Inputs whose mean and deviation are the same in every batch, to the last digits, but not in every sample."""
@@ -125,6 +125,11 @@ def _is_looked_up(view: View, place: Place) -> bool:
     """Whether an embedding reads it: what goes elsewhere, too, is a mask that was made of it."""
     modules = (view.modules.get(link.place.node) for link in view.flow.sinks.get(place, ()))
     return any(module is not None and module.module_class.startswith("Embedding") for module in modules)
+
+
+def _fell_at_once(view: View) -> bool:
+    """Whether nearly all of the very first loss is gone, be it in the first steps."""
+    return any(float(curve.values[0]) > 20 * curve.end > 0 for curve in loss_curves(view) if len(curve) >= LEAST_POINTS)
 
 
 def _is_of_pairs(view: View, place: Place) -> bool:

@@ -23,6 +23,8 @@ _FIRST = 5
 _LEAST_STEPS = 50
 _LEARNED, _HALF = 0.55, 0.5
 """The part of the first loss that has to be gone where a first step was as large as the weights, and otherwise."""
+_LITTLE = 0.2
+"""The same where steps of a good part of the weights' size go on for a while."""
 _AS_LARGE = 0.8
 """A first step of the size of the weights themselves."""
 _USUAL = 1e-3
@@ -57,6 +59,7 @@ class LearningRate(Rule):
         absurd: the ratio that is told even if the loss falls.
         replaced: the same for the very first step: weights that are all but replaced by it, in a net of several
             layers. Source: adapters that start near zero had 0.44, all other healthy runs less than 0.3.
+        halved: the same, where the first steps are ``large`` as well, and little of the loss is gone.
         swept: the same, told whatever the loss does, in a net of three layers and more. Source: of 600 healthy runs the
             first step of none with so many layers reached 1.
         rise, grown: a loss that has grown by so many times its start has diverged: then one step counts at which the
@@ -82,6 +85,7 @@ class LearningRate(Rule):
     large: float = 0.1
     absurd: float = 0.5
     replaced: float = 0.6
+    halved: float = 0.4
     swept: float = 1.1
     rise: float = 2.0
     grown: float = 3.0
@@ -185,7 +189,8 @@ class LearningRate(Rule):
         """
         largest = max(ratio, early)
         learned = _LEARNED if first > _AS_LARGE else _HALF
-        return (first > self.replaced and part < learned) or (largest > self.large and part < self.fall)
+        is_large = largest > self.large and (part < self.fall or (part < _LITTLE and first > self.halved))
+        return (first > self.replaced and part < learned) or is_large
 
     def _of_a_group(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
         """The layer that moves most, where groups have rates of their own, if its first steps replace it."""

@@ -9,10 +9,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.baseline import baselines
+from stepscope.analysis.batch_size import inputs_with_batch, samples_of
 from stepscope.analysis.curves import LEAST_POINTS, Curve, loss_curves, running_median
 from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.history import History, Values
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.sample_count import count_samples
 from stepscope.analysis.view import View, evidence
 
 
@@ -42,6 +44,9 @@ class Overfitting(Rule):
             else it is worth knowing only: what is close to zero may double. Source: of ours.
         by_heart, unlike: the parts of a constant answer's loss below and above which training and evaluation lie where
             the data are known by heart, which is worth knowing. Source: of ours.
+        far_better, short, often: the part of evaluation's loss that training has left, the part of a constant answer's
+            that evaluation has left, and how often each sample was shown, where there are too few of them: worth
+            knowing. Source: of ours.
         known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
     """
 
@@ -55,6 +60,9 @@ class Overfitting(Rule):
     by_heart: float = 1e-3
     unlike: float = 0.25
     known: float = 0.5
+    far_better: float = 0.1
+    short: float = 0.15
+    often: float = 30.0
 
     def check(self, view: View) -> Iterable[Finding]:
         evaluating = [kind for kind in view.trial.kinds if kind not in view.training_kinds]
@@ -81,6 +89,12 @@ class Overfitting(Rule):
         if end < self.by_heart * constant and min(values[-3:]) > self.unlike * constant and not still_falls:
             yield self._by_heart(view, history, kind, int(steps[-1]), float(values[-1]), end, constant)
             return
+        if end < self.far_better * min(values[-3:]) and min(values[-3:]) > self.short * constant and not still_falls:
+            samples = count_samples(view, place)
+            times = _shown(view) / samples if samples else 0.0
+            if times > self.often:
+                yield self._few(view, history, kind, float(values[-1]), end, samples, times)
+                return
         smooth: Values = running_median(values, 3)
         best, last = int(np.argmin(smooth)), float(smooth[-1])
         if last < (1 + self.rise) * smooth[best] or last < self.gap * end or best >= len(smooth) - 2:
@@ -95,6 +109,21 @@ class Overfitting(Rule):
         whole = constant if math.isfinite(constant) else start
         level: Level = "info" if last - smooth[best] < self.slight * whole else "warning"
         yield self.finding(view, place.node, level, summary, shown, step=int(steps[best]), confidence=0.8)
+
+    def _few(
+        self, view: View, history: History, kind: str, last: float, end: float, samples: float, times: float
+    ) -> Finding:
+        summary = (
+            f"There seem to be about {samples:.2g} different training samples only, each of which was shown "
+            f"{times:.0f} times: they are known by heart. {history.node} is {end:.2g} for them, and {last:.3g} for "
+            f"{kind!r}, where it falls no more: too little data for the net (overfitting)."
+        )
+        shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.2g} in training", kind)]
+        inputs = [place.node for place in view.flow.of_type("input")]
+        return self.finding(
+            view, history.node, "info", summary, shown, step=view.began, nodes=list(dict.fromkeys(inputs)),
+            confidence=0.6,
+        )  # fmt: skip
 
     def _by_heart(
         self, view: View, history: History, kind: str, step: int, last: float, end: float, constant: float
@@ -115,3 +144,9 @@ class Overfitting(Rule):
         )
         shown = [evidence(history, "mean", f"{last:.3g} for {kind!r}, {end:.3g} in training", kind)]
         return self.finding(view, history.node, "warning", summary, shown, step=step, confidence=0.8)
+
+
+def _shown(view: View) -> float:
+    """How many samples the steps of the training had, the unrecorded ones too."""
+    sizes = [samples_of(view, node) for node in inputs_with_batch(view)]
+    return max(sizes, default=0) * float(view.training[-1].number - view.began + 1)

@@ -10,6 +10,7 @@ import numpy as np
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -60,7 +61,7 @@ class RepeatedBatch(Rule):
                 yield self._finding(view, varying[0])
         elif places and (count := self._few(view, places)):
             yield self._a_few(view, places, count)
-        elif places and all(_is_reordered(view, place, self.least) for place in places):
+        elif places and all(_is_reordered(view, place, self.least) for place in places) and _are_few(view, places):
             yield self._same_samples(view, places)
         elif places and (since := self._since(view, places)) is not None:
             yield self._from_then_on(view, places, since)
@@ -142,6 +143,16 @@ class RepeatedBatch(Rule):
         summary = f"{place.node} is the same in all of {len(history)} training steps: they all get the same batch."
         shown = [evidence(history, "norm", "its norm, the same number in every step")]
         return self.finding(view, place.node, "info", summary, shown, step=int(history.steps[0]), confidence=0.9)
+
+
+def _are_few(view: View, places: list[Place]) -> bool:
+    """Whether kept samples are no more different ones than a batch has: the sums of one-hot rows are all the same."""
+    for place in places:
+        kept = [found.samples for step in view.training if (found := neurons_of(step, place)) is not None]
+        different = {row.tobytes() for table in kept for row in table}
+        if len(different) > (view.shape(place, view.training[-1]) or (0,))[0]:
+            return False
+    return True
 
 
 def _identities(view: View, places: list[Place]) -> Values | None:

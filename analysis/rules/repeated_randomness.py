@@ -6,10 +6,17 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import numpy as np
+
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import line_of_loss
+from stepscope.analysis.loss_inputs import comparisons
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+
+_STEPS = 10
 
 
 @dataclass(frozen=True)
@@ -39,6 +46,7 @@ class RepeatedRandomness(Rule):
     least: int = 8
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._same_noise(view)
         known = [step.facts.get("random") for step in view.training]
         states = [state for state in known if isinstance(state, (list, tuple)) and len(state) == 3]
         drawing = [state for state in states if state[0] != state[1] or state[2]]
@@ -48,6 +56,26 @@ class RepeatedRandomness(Rule):
             most = max(Counter(state[side] for state in drawing).values())
             if most >= self.share * len(states):
                 yield self._finding(view, most, when)
+                return
+
+    def _same_noise(self, view: View) -> Iterable[Finding]:
+        """Inputs that differ from their targets by the very same numbers in each sample of each step."""
+        for comparison in comparisons(view):
+            target = comparison.target
+            for place in view.flow.of_type("input") if target is not None else ():
+                if place == target or target is None or not _is_one_offset(view, place, target):
+                    continue
+                summary = (
+                    f"{place.node} differs from {target.node} by the same numbers in each sample of each step: if that "
+                    f"is noise, all get the same noise, as if a seed were set for each sample."
+                )
+                history = view.history(place.node, role=place.role)
+                yield self.finding(
+                    view, place.node, "warning", summary, [evidence(history, "std", "its spread")],
+                    step=view.began, nodes=[target.node], confidence=0.9,
+                    causes="A generator that is seeded in __getitem__, or a noise that is drawn once.",
+                    remedy="Seed once, before the loop; draw the noise of each sample anew.",
+                )  # fmt: skip
                 return
 
     def _finding(self, view: View, count: int, when: str) -> Finding:
@@ -62,3 +90,20 @@ class RepeatedRandomness(Rule):
             view, loss, "warning", summary, shown, step=view.began, nodes=list(dict.fromkeys(nodes)),
             confidence=0.95, source=line_of_loss(view),
         )  # fmt: skip
+
+
+def _is_one_offset(view: View, place: Place, target: Place) -> bool:
+    """Whether input minus target is one row, not of one number only, for all kept samples, which differ."""
+    if not view.training or view.shape(place, view.training[-1]) != view.shape(target, view.training[-1]):
+        return False
+    rows = []
+    for step in view.training[:: max(1, len(view.training) // _STEPS)]:
+        one, two = neurons_of(step, place), neurons_of(step, target)
+        if one is None or two is None or one.samples.shape != two.samples.shape or one.samples.ndim != 2:
+            return False
+        rows.append((one.samples.astype(np.float64), two.samples.astype(np.float64)))
+    given, wanted = (np.concatenate([pair[side] for pair in rows]) for side in (0, 1))
+    noise = given - wanted
+    size = float(np.abs(noise).mean())
+    is_same = float(np.abs(noise - noise[0]).max()) < 1e-3 * size
+    return is_same and float(np.ptp(noise[0])) > size and float(wanted.std(0).mean()) > 0.1 * size

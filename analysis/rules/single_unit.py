@@ -44,6 +44,7 @@ class SingleUnit(Rule):
         few: the most units of a layer that is narrow for anything. Source: of ours.
         left: the part of a constant answer's loss at which the loss of a net with such a layer has settled.
         settled: the part by which it still falls from the third quarter of the steps to the last.
+        hardly: the part of a constant answer's loss above which it need not have settled.
     """
 
     name = "single-unit"
@@ -54,6 +55,7 @@ class SingleUnit(Rule):
     few: int = 3
     left: float = 0.3
     settled: float = 0.1
+    hardly: float = 0.75
 
     def check(self, view: View) -> Iterable[Finding]:
         yield from list(self._before_classes(view)) or self._settled_above(view)
@@ -100,7 +102,9 @@ class SingleUnit(Rule):
         constant = constant if math.isfinite(constant) else curve.low_start
         quarter = len(curve) // 4
         before, last = median(curve.values[-2 * quarter : -quarter]), median(curve.values[-quarter:])
-        if not self.left * constant < last < constant or before - last > self.settled * last:
+        if not self.left * constant < last < constant:
+            return
+        if before - last > self.settled * last and last < self.hardly * constant:
             return
         for module in view.modules.values():
             weight = next((info.shape for info in module.parameters if info.name == "weight"), ())
@@ -152,9 +156,10 @@ def _reads_only(view: View, place: Place, places: set[Place]) -> bool:
 
 
 def _reads(view: View, place: Place, units: int) -> bool:
-    """Whether a layer made this, of several outputs, whose matrix has a column for each unit, in both directions."""
+    """Whether a layer made this whose matrix has a column for each unit, in both directions; one unit needs several."""
     weights = (link.place for link in view.flow.sources.get(place, ()))
     shapes = (view.shape(one, view.training[-1]) for one in weights if view.flow.vertices[one].type == "parameter")
     return any(
-        shape is not None and len(shape) == 2 and shape[0] > 1 and shape[1] <= _DIRECTIONS * units for shape in shapes
+        shape is not None and len(shape) == 2 and shape[0] > (units == 1) and shape[1] <= _DIRECTIONS * units
+        for shape in shapes
     )

@@ -10,16 +10,11 @@ import numpy as np
 
 from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.flow import Place
-from stepscope.analysis.history import Values
-from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons, is_floating
-from stepscope.analysis.neurons import neurons_of
+from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
+from stepscope.analysis.sample_count import count_samples
 from stepscope.analysis.view import View, evidence
-from stepscope.store import Step
-
-_MOST, _ENOUGH = 400, 20
 
 
 @dataclass(frozen=True)
@@ -86,25 +81,8 @@ class TooManyClasses(Rule):
 
 def _count_samples(view: View, comparison: Comparison) -> float:
     """About how many samples the training has; 0 if that is not known."""
-    places = [place for place in view.flow.of_type("input") if place in view.flow.upstream([comparison.loss])]
+    behind = view.flow.upstream([comparison.loss])
+    places = [place for place in view.flow.of_type("input") if place in behind]
     if places and all(view.history(place.node, role=place.role).is_constant for place in places):
-        return float(comparison.target_shape[0])
-    steps = view.training[:: max(1, len(view.training) // _MOST)]
-    places = [place for place in places if is_floating(view, place)]  # a word is no sample
-    counts = [_estimate([row for step in steps for row in _rows(step, place)]) for place in places]
-    return max(counts, default=0.0)
-
-
-def _rows(step: Step, place: Place) -> list[bytes]:
-    kept = neurons_of(step, place)
-    return [] if kept is None or kept.samples is None else [row.tobytes() for row in kept.samples]
-
-
-def _estimate(rows: list[bytes]) -> float:
-    """How many samples so many draws, some of them the same, are from; 0 if too few are the same to tell."""
-    drawn, different = len(rows), len(set(rows))
-    if drawn - different < _ENOUGH:
-        return 0.0
-    numbers: Values = np.geomspace(max(different, 1), 1e6, 2000)
-    expected = numbers * -np.expm1(-drawn / numbers)
-    return float(numbers[int(np.argmin(np.abs(expected - different)))])
+        return float(comparison.target_shape[0])  # of a graph, say, of which some rows are asked for
+    return count_samples(view, comparison.loss)

@@ -84,7 +84,11 @@ class UnboundedLoss(Rule):
         unbounded = [curve for curve in loss_curves(view) if self._is_unbounded(curve)]
         yield from (self._finding(view, curve) for curve in unbounded)
         if not unbounded and _length(view) >= self.least_steps and _is_of_its_own(view):
-            free = [found for found in one_sided(view, self.way) if _moves_away(view, found)]
+            free = [
+                found
+                for found in one_sided(view, self.way)
+                if _moves_away(view, found) and not _is_of_chances(view, found)
+            ]
             yield from (self._of_one_side(view, found) for found in free[:1])
         for place in shares_without_sigmoid(view):
             yield self._of_shares(view, place)
@@ -176,6 +180,14 @@ def _moves_away(view: View, free: OneSided) -> bool:
     targets = [view.history(place.node, role=place.role) for place in view.flow.of_type("target")]
     centres = [median(history.of("mean")) for history in targets if len(history)]
     return all(abs(free.end - centre) > abs(free.end - free.way - centre) for centre in centres)
+
+
+def _is_of_chances(view: View, free: OneSided) -> bool:
+    """Whether the layer gives a number for each of the data, which are 0 to 1: where all are 0, it rightly falls."""
+    shape = view.shape(free.place, view.training[-1])
+    data = [place for place in view.flow.of_type("target", "input") if view.shape(place, view.training[-1]) == shape]
+    ends = ((view.history(p.node, role=p.role).of("min"), view.history(p.node, role=p.role).of("max")) for p in data)
+    return any(len(low) > 0 and low.min() == 0 and high.max() == 1 for low, high in ends)
 
 
 def _length(view: View) -> int:
