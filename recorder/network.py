@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 import torch
 from torch import nn
 
+from stepscope.recorder.drawn_tensors import drawn_tensors
 from stepscope.recorder.elements import is_spread
 from stepscope.recorder.left_out import summary
 from stepscope.recorder.module_tree import join, own_tensors, parts
@@ -37,8 +38,9 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
                 _parameter(key, tensor, is_buffer, names, holders) for key, tensor, is_buffer in own_tensors(module)
             )
             recorded = id(module) not in names.left_out
-            full, ignored = join(prefix, path), tuple(_ignored(module))
-            found.append(ModuleInfo(full, type(module).__name__, parameters, module.training, recorded, ignored))
+            ignored, drawn = tuple(_ignored(module)), tuple(drawn_tensors(module))
+            kind, full = type(module).__name__, join(prefix, path)
+            found.append(ModuleInfo(full, kind, parameters, module.training, recorded, ignored, drawn))
     return tuple(found)
 
 

@@ -26,7 +26,7 @@ from stepscope.store.records import (
 
 Plain = Any
 _DIGEST_SIZE = 16
-_LATER_MODULE_FIELDS: tuple[bool, tuple[str, ...]] = (True, ())
+_LATER_MODULE_FIELDS: tuple[bool, tuple[str, ...], tuple[str, ...]] = (True, (), ())
 _LATER_PARAMETER_FIELDS: tuple[bool, tuple[str, ...]] = (True, ())
 _TENSOR_TYPES = get_args(TensorType)
 
@@ -161,7 +161,8 @@ def network_to_plain(modules: Sequence[ModuleInfo]) -> Plain:
             [_parameter_to_plain(parameter) for parameter in m.parameters],
             m.training,
             m.recorded,
-            *([list(m.ignored)] if m.ignored else []),
+            *([list(m.ignored)] if m.ignored or m.drawn else []),
+            *([list(m.drawn)] if m.drawn else []),
         ]
         for m in modules
     ]
@@ -176,14 +177,14 @@ def network_from_plain(plain: Plain) -> tuple[ModuleInfo, ...]:
     return tuple(
         ModuleInfo(
             str(path), str(module_class), tuple(map(_parameter_from_plain, parameters)), bool(training), bool(recorded),
-            tuple(map(str, ignored)),
+            tuple(map(str, ignored)), tuple(map(str, drawn)),
         )
-        for path, module_class, parameters, training, recorded, ignored in map(_whole_module, plain)
+        for path, module_class, parameters, training, recorded, ignored, drawn in map(_whole_module, plain)
     )  # fmt: skip
 
 
 def _whole_module(row: Plain) -> Sequence[Plain]:
-    return [*row, *_LATER_MODULE_FIELDS[max(0, len(row) - 4) :]][:6]
+    return [*row, *_LATER_MODULE_FIELDS[max(0, len(row) - 4) :]][:7]
 
 
 def _parameter_from_plain(row: Plain) -> ParameterInfo:

@@ -299,7 +299,8 @@ class ModuleInfo:
 
     ``recorded`` is False for one whose output the user chose to leave out of the steps. ``ignored`` are attributes by
     which something was to be frozen, and which torch does not know: ``requires_grad`` of a module (which has a method
-    ``requires_grad_``), ``weight.require_grad`` of its parameter.
+    ``requires_grad_``), ``weight.require_grad`` of its parameter. ``drawn`` are its attributes that are plain tensors
+    of random numbers, as weights are at first: ``keys (12, 16)``.
     """
 
     path: str
@@ -308,6 +309,7 @@ class ModuleInfo:
     training: bool = True
     recorded: bool = True
     ignored: tuple[str, ...] = ()
+    drawn: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -26,7 +26,8 @@ class UnregisteredParameters(Rule):
     with a parameter that requires a gradient, but is in no module of the watched models and in no watched optimizer.
     Or with a tensor that requires a gradient and is no ``nn.Parameter``, but is an attribute of a watched module, and
     never changes. One that no module keeps is worth knowing only, if it is the same, and unchanged, in all steps, and
-    does not hold one entry a sample.
+    does not hold one entry a sample. And attributes of a module that are plain tensors of random numbers (independent,
+    around zero, all different) are worth knowing.
 
     Causes: modules or parameters in a plain list or dict instead of ``nn.ModuleList``, ``nn.ModuleDict`` or
     ``nn.ParameterList``; a module that is made anew in every ``forward``; ``torch.randn(..., requires_grad=True)`` in
@@ -47,6 +48,25 @@ class UnregisteredParameters(Rule):
         if found and len(found) * 2 > len(known):
             yield self._finding(view, *found[0])
         yield from self._tensors(view, [loose for _, loose in known])
+        yield from self._drawn(view)
+
+    def _drawn(self, view: View) -> Iterable[Finding]:
+        """Plain tensors of random numbers that a module keeps, as weights would begin."""
+        used = view.flow.upstream(view.objectives)
+        for module in view.trial.network if view.training else ():
+            places = [place for place in view.flow.of_node(module.path) if place in used]
+            if not module.drawn or not places:
+                continue
+            summary = (
+                f"{module.path} keeps {listed(module.drawn)} as plain tensors of random numbers, no nn.Parameter: they "
+                f"are registered nowhere, stay as they were drawn, and are neither saved nor moved to a device."
+            )
+            history = view.history(places[0].node, role=places[0].role)
+            yield self.finding(
+                view, module.path, "info", summary, [evidence(history, "std", "what is computed with them")],
+                step=view.began, confidence=0.6, causes="torch.randn(...) in place of nn.Parameter(torch.randn(...)).",
+                remedy="Make them nn.Parameter if they are to learn, else register_buffer(name, tensor).",
+            )  # fmt: skip
 
     def _tensors(self, view: View, known: list[list[dict[str, Any]]]) -> Iterable[Finding]:
         """Tensors that are no parameters, the same and unchanged in all steps."""
