@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from stepscope.store.block_file import BlockFile
+from stepscope.store.blocks import BlockPlace
 from stepscope.store.errors import DamagedError, UnreachableError
 from stepscope.store.remote.manifest import RemoteFile
 from stepscope.store.remote.trial_copy import TrialCopy, pages_folder
@@ -32,6 +34,14 @@ class LazyFile(BlockFile):
         if now is not None and (self._file is None or self._file.generation == now.generation):
             self._file = now
         return self._file
+
+    def block(self, offset: int, kind: str) -> tuple[BlockPlace, dict[str, Any]]:
+        try:
+            return super().block(offset, kind)
+        except DamagedError:  # another reader of this copy may have fetched more steps than this one knows of
+            if not self._copy.catch_up():
+                raise
+            return super().block(offset, kind)
 
     def was_replaced(self) -> bool:
         return False  # the copy knows, and so does who made this file

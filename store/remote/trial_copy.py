@@ -92,6 +92,19 @@ class TrialCopy:
                     raise DamagedError(f"{self.address} was removed") from None
             return bytes(found)
 
+    def catch_up(self) -> bool:
+        """Know what was uploaded to a live trial since the last refresh, without fetching it; False if nothing was.
+
+        Other readers keep the same copy: what they fetched may refer to details that this one does not know of yet.
+        """
+        with self._lock:
+            before = self.manifest
+            now = find_trial(self._remote, self._name) if before.is_live else None
+            if now is None or any(_is_replaced(name, before, now) for name in now.files):
+                return False
+            self.manifest = now
+            return now.files != before.files
+
     # ------------------------------------------------------------------ fetching
 
     def _with_manifest(self, use: Callable[[Manifest], object]) -> bool:

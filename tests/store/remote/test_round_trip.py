@@ -13,7 +13,10 @@ import pytest
 from stepscope.store import TrialWriter, download, open_group, open_trial, upload, verify
 from stepscope.store.records import Note, TrialEnd
 from stepscope.store.remote import parts
-from stepscope.store.remote.places import spool_folder
+from stepscope.store.remote.folder import RemoteFolder
+from stepscope.store.remote.places import cache_folder, spool_folder
+from stepscope.store.remote.trial import RemoteTrial
+from stepscope.store.remote.trial_copy import TrialCopy
 from support.records import assert_step_is
 from support.remote import RECORDS, SYNTHETIC, check, eventually, new_writer, uploaded, write_remote
 
@@ -141,3 +144,22 @@ def test_a_folder_that_was_copied_there_can_be_read(address: str, tmp_path: Path
     system.put(str(writer.path), f"{root}/synthetic", recursive=True)
     assert open_group(address).names == ("synthetic",)
     check(open_trial(f"{address}/synthetic"), 3)
+
+
+def test_a_reader_whose_copy_another_one_has_brought_further(memory: str) -> None:
+    """Both keep one copy: between a reader's look at the manifest and at its files, the other has fetched a step."""
+    writer, address = new_writer(memory), f"{memory}/synthetic"
+    writer.write_step(RECORDS[0])
+    uploaded(address, 1)
+    copy = TrialCopy(RemoteFolder(memory), "synthetic", cache_folder(memory) / "synthetic")
+    assert copy.refresh()
+    known = copy.manifest
+    writer.write_step(RECORDS[1])
+    uploaded(address, 2)
+    assert len(open_trial(address).steps) == 2
+    copy.refresh = lambda: True  # type: ignore[method-assign]  # it has looked already
+    trial = RemoteTrial(copy)
+    assert len(trial.steps) == 2 and copy.manifest == known
+    assert_step_is(trial.step(int(trial.steps[1])), RECORDS[1])
+    assert copy.manifest != known
+    writer.close(TrialEnd("finished", 1.0))
