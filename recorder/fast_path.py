@@ -19,19 +19,16 @@ class FastPath:
     """Takes the tracer off while a fused module runs, and puts it back afterwards."""
 
     def __init__(self, tracer: Tracer) -> None:
+        self.inside = False
+        """Whether a fused module is running; what it calls is not recorded."""
         self._tracer = tracer
         self._module: nn.Module | None = None
 
-    @property
-    def inside(self) -> bool:
-        """Whether a fused module is running; what it calls is not recorded."""
-        return self._module is not None
-
     def enter(self, module: nn.Module) -> None:
-        """Call before a module runs."""
+        """Call before a module runs that does not train: no other is fused."""
         if self._module is None and _may_be_fused(module) and top_mode() is self._tracer:
             torch._C._pop_torch_function_stack()
-            self._module = module
+            self._module, self.inside = module, True
 
     def leave(self, module: nn.Module) -> bool:
         """Call after a module ran, also if it failed; says whether it was the one that hid the tracer."""
@@ -43,7 +40,7 @@ class FastPath:
     def close(self) -> None:
         """Put the tracer back, if it is off."""
         if self._module is not None:
-            self._module = None
+            self._module, self.inside = None, False
             if self._tracer.installed:
                 torch._C._push_on_torch_function_stack(self._tracer)
 

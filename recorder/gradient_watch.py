@@ -67,7 +67,7 @@ class GradientWatch:
                     while gradients:
                         gradient = gradients.pop(0)
                         if gradient is not None:
-                            self._add(names, gradient.detach())
+                            self._add(names, gradient.detach() if gradient.requires_grad else gradient)
                 except Exception as error:  # one is missing, the others are not
                     self.faults.report(error, "recording a gradient")
 

@@ -18,11 +18,12 @@ from stepscope.recorder.frames import user_place
 from stepscope.recorder.guard import Faults
 from stepscope.recorder.known_modules import is_as_known, operation_of
 from stepscope.recorder.register import Register
-from stepscope.recorder.tracer import Tracer, top_mode
+from stepscope.recorder.tracer import Tracer
 from stepscope.recorder.watched import Names
 
 _TORCH: Any = nn.Module._call_impl
 _IS_TORCHS = getattr(_TORCH, "__module__", "") == torch_modules.__name__
+_len_of_modes, _mode_at = torch._C._len_torch_function_stack, torch._C._get_function_stack_at
 _pop, _push = torch._C._pop_torch_function_stack, torch._C._push_on_torch_function_stack
 _active: list[LeafCalls] = []
 
@@ -93,8 +94,7 @@ class LeafCalls:
         weights = leaf.module._parameters.values()
         parents = trace.nodes([given, *[weight for weight in weights if weight is not None]])
         place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
-        node = trace.add(parents, output.requires_grad, leaf.operation, place)
-        trace.put(output, node)
+        node = trace.add(parents, output.requires_grad, leaf.operation, place, output)
         if not leaf.is_left_out:
             self._register.add_output(output, node, leaf.path, leaf.class_name)
 
@@ -125,7 +125,8 @@ class LeafCalls:
             and not torch_modules._global_backward_pre_hooks
             and torch._C._current_graph_task_id() == -1  # else it is a checkpoint's recomputation
             and not torch._C._get_tracing_state()
-            and top_mode() is self.tracer
+            and (depth := _len_of_modes()) > 0
+            and _mode_at(depth - 1) is self.tracer  # nobody else's mode is above it
             and not self.tracer.paused
             and not self.tracer.broken
             and self._trace.has_met(module._parameters.values())

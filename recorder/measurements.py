@@ -12,7 +12,7 @@ import torch
 from stepscope.recorder.elements import elements
 from stepscope.recorder.memory import Holding, Rank
 from stepscope.recorder.named import Named
-from stepscope.recorder.ownership import is_alone, settled
+from stepscope.recorder.ownership import is_alone
 from stepscope.recorder.row_groups import Deferred, Group, MeasuredRows, Row, measure_group
 
 _STACK_LIMIT = 1 << 20
@@ -45,9 +45,9 @@ class _Pending:
     bytes: int
     """What the tensor takes of the memory if it waits; 0 if that was taken before."""
 
-    def stands_for(self, tensor: torch.Tensor, version: int, batch_dim: int | None) -> bool:
-        """Whether this is the same tensor, unchanged, to be measured in the same way."""
-        return self.original() is tensor and self.version == version and self.kind[2] == batch_dim
+    def stands_for(self, version: int, batch_dim: int | None) -> bool:
+        """Whether the same tensor in this version, to be measured with this batch dimension, is unchanged."""
+        return self.version == version and self.kind[2] == batch_dim
 
 
 class Measurements:
@@ -99,21 +99,26 @@ class Measurements:
 
         ``owned``: the recorder made it and nobody writes to it. ``held``: its memory was taken before.
         ``at_once``: it is about to be changed, or dropped. A small one is copied, to be measured with others.
+        ``batch_dim``: of the named tensor; one of its quantities need not have that dimension.
         """
         if tensor.__class__ is not torch.Tensor or tensor.is_nested:
             tensor = elements(tensor)
-        is_large = at_once and 2 * tensor.numel() > _stack_limit(tensor)
+        count = tensor.numel()
+        if batch_dim is not None and (count == 0 or tensor.dim() <= batch_dim):
+            batch_dim = None
+        is_large = at_once and 2 * count > _stack_limit(tensor)
         if at_once and not is_large and not owned:
             tensor, owned = tensor.clone(), True
         version = _UNCOUNTED if tensor.is_inference() else tensor._version
         key = id(tensor)
         waiting = self._by_identity.get(key)
-        if waiting is not None and waiting.stands_for(tensor, version, batch_dim):
+        if waiting is not None and waiting.original() is tensor and waiting.stands_for(version, batch_dim):
             waiting.rows.append((named, quantity))
             return
         kind = (tensor.dtype, tensor.shape, batch_dim, neuron_limit, tensor.device, tensor.layout)
-        size = 0 if held else tensor.numel() * tensor.element_size()
-        pending = _Pending(weakref.ref(tensor), tensor.detach(), version, [(named, quantity)], kind, owned, size)
+        size = 0 if held else count * tensor.dtype.itemsize
+        kept = tensor if owned and not tensor.requires_grad else tensor.detach()
+        pending = _Pending(weakref.ref(tensor), kept, version, [(named, quantity)], kind, owned, size)
         if is_large:
             self._measure(kind, [pending])
             return
@@ -219,7 +224,7 @@ class Measurements:
         """On the CPU, let the writer's thread measure what can no longer change; else measure it now."""
         group = self._group(alike, kind)
         if _may_wait(group.tensors[0]) and self.held.take(_size(group), Rank.TENSORS):
-            kept = tuple([settled(pending.tensor, owned=pending.owned) for pending in alike])
+            kept = tuple([one.tensor if one.owned or is_alone(one.tensor) else one.tensor.clone() for one in alike])
             self._defer(replace(group, tensors=kept))
         else:
             self._measure_now(group)

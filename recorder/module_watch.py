@@ -82,24 +82,23 @@ class ModuleWatch:
     # ------------------------------------------------------------------ hooks
 
     def _before_module(self, module: nn.Module, args: Any) -> None:
-        if not self._enter(module, args):
+        try:
+            if self._fast_path.inside or ("forward" in module.__dict__ and _is_redirected(module)):
+                return
+            key, names = id(module), self._names
+            if (key in names.roots or (key in names.paths and self._is_outside())) and not _in_backward():
+                self._name_what_enters(module, args, sys._getframe(1))
+            self._running.append(key)
+            if not module.training:
+                self._fast_path.enter(module)
+        except Exception as error:
             self._tracer.give_up()  # a fused module may follow, which must not be watched
-
-    @guarded("recording a module", default=False)
-    def _enter(self, module: nn.Module, args: Any) -> bool:
-        if self._fast_path.inside or _is_redirected(module):
-            return True
-        key = id(module)
-        if (key in self._names.roots or (key in self._names.paths and self._is_outside())) and not _in_backward():
-            self._name_what_enters(module, args, sys._getframe(3))
-        self._running.append(key)
-        self._fast_path.enter(module)
-        return True
+            self.faults.report(error, "recording a module")
 
     @guarded("recording a module's output")
     def _after_module(self, module: nn.Module, args: Any, *rest: Any) -> None:
         kwargs, output = rest if len(rest) == 2 else ({}, None)  # torch leaves out kwargs when forward() failed
-        opaque = self._fast_path.leave(module)
+        opaque = self._fast_path.inside and self._fast_path.leave(module)
         if self._fast_path.inside or id(module) not in self._running:
             return
         while self._running.pop() != id(module):

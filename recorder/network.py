@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 
 import torch
 from torch import nn
@@ -11,11 +11,17 @@ from stepscope.recorder.drawn_tensors import drawn_tensors
 from stepscope.recorder.elements import is_spread
 from stepscope.recorder.left_out import summary
 from stepscope.recorder.module_tree import join, own_tensors, parts
+from stepscope.recorder.train_overrides import left_trainable
 from stepscope.recorder.watched import Names, Watched
 from stepscope.store.records import ModuleInfo, ParameterInfo
 
 _FREEZING = ("requires_grad", "require_grad", "requires_grads", "require_grads", "trainable")
 """What people set to False to freeze something; of all these torch knows the first one only, of a tensor."""
+
+
+class OutdatedNamesError(LookupError):
+    """The models hold something else, or elsewhere, than when their names were taken."""
+
 
 Holders = Mapping[int, tuple[str, ...]]
 """The names of the optimizers that hold a tensor, by its ``id``."""
@@ -25,21 +31,29 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
     """All modules, each with the parameters that it owns itself; also what a selection leaves out.
 
     Each parameter knows the optimizers that hold it, so that those in none, or in two, can be found.
+
+    Raises:
+        OutdatedNamesError: the names are not those of what the models are now.
     """
     holders = _holders(watched)
     found: list[ModuleInfo] = []
     seen: set[int] = set()
     for prefix, model in watched.models.items():
+        thawed = left_trainable(model)
         for path, module in parts(model):
             if id(module) in seen:
                 continue
             seen.add(id(module))
+            full = join(prefix, path)
+            if names.paths.get(id(module)) != full:
+                raise OutdatedNamesError(full)
             parameters = tuple(
-                _parameter(key, tensor, is_buffer, names, holders) for key, tensor, is_buffer in own_tensors(module)
+                _parameter(full, key, tensor, is_buffer, names, holders)
+                for key, tensor, is_buffer in own_tensors(module)
             )
             recorded = id(module) not in names.left_out
-            ignored, drawn = tuple(_ignored(module)), tuple(drawn_tensors(module))
-            kind, full = type(module).__name__, join(prefix, path)
+            ignored, drawn = tuple(_ignored(module, thawed)), tuple(drawn_tensors(module))
+            kind = type(module).__name__
             found.append(ModuleInfo(full, kind, parameters, module.training, recorded, ignored, drawn))
     return tuple(found)
 
@@ -64,12 +78,14 @@ def omissions(watched: Watched, names: Names) -> list[str]:
     return texts
 
 
-def _ignored(module: nn.Module) -> Iterator[str]:
-    """Attributes that were to freeze a module, or a parameter of it, and do nothing."""
+def _ignored(module: nn.Module, thawed: Collection[int]) -> Iterator[str]:
+    """Attributes that were to freeze a module, or a parameter of it, and do nothing; or a ``train()`` nobody called."""
     yield from (name for name in _FREEZING if module.__dict__.get(name) is False)
     for key, tensor, is_buffer in own_tensors(module):
         if not is_buffer:
             yield from (f"{key}.{name}" for name in _FREEZING if tensor.__dict__.get(name) is False)
+            if id(tensor) in thawed and tensor.requires_grad:
+                yield f"{key}.train()"
 
 
 def _holders(watched: Watched) -> Holders:
@@ -81,13 +97,18 @@ def _holders(watched: Watched) -> Holders:
     return holders
 
 
-def _parameter(key: str, tensor: torch.Tensor, is_buffer: bool, names: Names, holders: Holders) -> ParameterInfo:
+def _parameter(
+    module: str, key: str, tensor: torch.Tensor, is_buffer: bool, names: Names, holders: Holders
+) -> ParameterInfo:
+    known = names.tensors.get(id(tensor))
+    if known is None or f"{module}.{key}" not in known.names:
+        raise OutdatedNamesError(f"{module}.{key}")
     return ParameterInfo(
         name=key,
         shape=tuple(tensor.shape),
         dtype=str(tensor.dtype)[6:],
         trainable=tensor.requires_grad,
-        names=names.tensors[id(tensor)].names,
+        names=known.names,
         is_buffer=is_buffer,
         recorded=id(tensor) not in names.left_out,
         optimizers=holders.get(id(tensor), ()),

@@ -5,26 +5,21 @@ from __future__ import annotations
 import torch
 
 _SMALL = 4096
+"""Bytes that may be kept alive by a part of them."""
 _ALONE = 2
 """References to a storage: the tensor's own, and that of the Python object through which it is asked."""
 
 
-def settled(tensor: torch.Tensor, *, owned: bool) -> torch.Tensor:
-    """The tensor itself if its memory is ours alone, else a copy.
+def is_alone(tensor: torch.Tensor) -> bool:
+    """Whether nobody refers to a tensor's memory but this alias of it, and it keeps little else alive.
 
     A forward pass leaves most of its outputs to nobody: once the autograd graph is gone, the recorder's alias is
     the last that refers to their memory. Memory that numpy or another library lent to torch, or that processes share,
-    is always copied.
+    is never alone.
 
     Args:
         tensor: a detached alias that the recorder holds.
-        owned: whether the recorder itself made the tensor, and never writes to it.
     """
-    return tensor if owned or is_alone(tensor) else tensor.clone()
-
-
-def is_alone(tensor: torch.Tensor) -> bool:
-    """Whether nobody refers to a tensor's memory but this alias of it, and it keeps little else alive."""
     try:
         storage = tensor.untyped_storage()
         return (

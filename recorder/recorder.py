@@ -26,7 +26,7 @@ from stepscope.recorder.guard import Faults, guarded
 from stepscope.recorder.health import GROUP as HEALTH
 from stepscope.recorder.health import HealthCheck, is_wanted
 from stepscope.recorder.memory import Memory
-from stepscope.recorder.network import network, omissions
+from stepscope.recorder.network import OutdatedNamesError, network, omissions
 from stepscope.recorder.optimizer_curves import OptimizerCurves
 from stepscope.recorder.output import TrialOutput
 from stepscope.recorder.passing import Passing
@@ -38,7 +38,7 @@ from stepscope.recorder.selection import make_selection
 from stepscope.recorder.session import StepSession
 from stepscope.recorder.sizes import as_bytes
 from stepscope.recorder.step import CheckedStep, Step
-from stepscope.recorder.watched import Watched
+from stepscope.recorder.watched import Names, Watched
 from stepscope.store import open_writer
 from stepscope.store.address import is_address
 from stepscope.store.records import Note
@@ -435,15 +435,21 @@ class Recorder:
                 self.scalar("loss scale", scale, group="optimizer", step=session.number, kind=session.kind)
             self._curves.flush()
             session.facts["cost"] = asdict(self.cost())
+            names = session.names
             self._output.step(session.finish())
-            self._write_network()
+            self._write_network(names)
             if self._health is not None:
                 self._health.attach(self._watched.parameters(), scaled=scale is not None)
 
-    def _write_network(self) -> None:
+    def _write_network(self, names: Names) -> None:
+        """Write what the models look like now; ``names`` are those of the step's start, which hold most often."""
         if self._output is not None:
-            names = self._watched.names()
-            self._output.network(network(self._watched, names))
+            try:
+                modules = network(self._watched, names)
+            except OutdatedNamesError:  # the models changed within the step
+                names = self._watched.names()
+                modules = network(self._watched, names)
+            self._output.network(modules)
             for text in omissions(self._watched, names):
                 self.faults.tell(text)
 

@@ -34,7 +34,7 @@ from stepscope.recorder.register import Register
 from stepscope.recorder.targets import LossTerms, TargetFinder
 from stepscope.recorder.trace import Trace
 from stepscope.recorder.tracer import UNSEEN, Listener, Tracer
-from stepscope.recorder.watched import Watched, WatchedTensor
+from stepscope.recorder.watched import Names, Watched, WatchedTensor
 from stepscope.store.records import BACKWARD, EARLY_CLIPPING, HELD_GRADIENTS, TensorType
 
 
@@ -73,7 +73,7 @@ class StepSession(Listener):
         self._targets = TargetFinder(self.register, watched.models)
         self._terms = LossTerms(self.register)
         self._attention = AttentionWatch(self.register, faults, self.calls)
-        names = watched.names()
+        self.names = names = watched.names()
         self._loose = LooseWeights(names.tensors, watched.optimizers, self.register, watched.models)
         self._modules = ModuleWatch(watched, names, self.register, self._tracer, self._targets, faults)
         self._weights: dict[int, tuple[Named, WatchedTensor]] = {}
@@ -144,6 +144,7 @@ class StepSession(Listener):
         self.leaves.release()
         self._attention.release()
         self._modules.release()
+        self.names = Names({}, {}, {}, {})
         self._weights = {}
         self._to_name = {}
 
@@ -303,12 +304,10 @@ class StepSession(Listener):
         limit = self.options.neurons
         if named.type in ("parameter", "buffer"):
             limit = self.options.parameter_neurons if quantity == "value" or "gradient" in quantity else 0
-        dimension = named.batch_dim
-        if dimension is not None and (tensor.dim() <= dimension or tensor.numel() == 0):
-            dimension = None
         self.measurements.add(
-            tensor, named, quantity, batch_dim=dimension, neuron_limit=limit, owned=owned, held=held, at_once=at_once
-        )
+            tensor, named, quantity,
+            batch_dim=named.batch_dim, neuron_limit=limit, owned=owned, held=held, at_once=at_once,
+        )  # fmt: skip
 
     def _on_named(self, tensor: torch.Tensor, named: Named) -> None:
         if tensor.is_meta:

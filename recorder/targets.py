@@ -70,7 +70,7 @@ class LossTerms:
 
     def settle(self) -> None:
         """In a step without ``backward``, the last single number that a loss function returned is the loss."""
-        if self._terms and not any(named.node == "loss" for named in self._register.named):
+        if self._terms and "loss" not in [named.node for named in self._register.named]:
             self.become_loss(self._terms[-1], "tensor")
 
 

@@ -59,8 +59,17 @@ class Trace:
         self._iteration_start = 0
         self._mark = f"stepscope {next(_numbers)}"
 
-    def add(self, parents: tuple[int, ...], carries_grad: bool, operation: str = "", place: Place | None = None) -> int:
-        """A new node."""
+    def add(
+        self,
+        parents: tuple[int, ...],
+        carries_grad: bool,
+        operation: str = "",
+        place: Place | None = None,
+        tensor: torch.Tensor | None = None,
+    ) -> int:
+        """A new node; that of the tensor from now on, if one is given."""
+        if tensor is not None:
+            self._of[id(tensor)] = (weakref.ref(tensor), len(self.parents))
         self.parents.append(parents)
         self.carries_grad.append(carries_grad)
         self.operations.append(operation)

@@ -174,7 +174,7 @@ class Tracer(TorchFunctionMode):
         parents = tuple(dict.fromkeys(trace.node(tensor) for tensor in tensors_in(inputs)))
         place = user_place(2)
         for output in tensors_in(outputs):
-            trace.put(output, trace.add(parents, output.requires_grad, operation, place))
+            trace.add(parents, output.requires_grad, operation, place, output)
 
     def _fail(self, error: Exception) -> None:
         self.broken = True
@@ -228,7 +228,7 @@ class Tracer(TorchFunctionMode):
         if name in MULTIPLICATIONS and is_scaling(sys._getframe(2)):
             self._listener.on_scaled(args[0], outputs[0], args[1])
         inputs = tensors_in((args, kwargs)) if kwargs else tensors_in(args)
-        if changed is None and category != _PURE and any(outputs[0] is tensor for tensor in inputs):
+        if changed is None and category != _PURE and _is_among(outputs[0], inputs):
             changed = outputs[0]
         if kwargs and changed is None and kwargs.get("out") is not None:
             self._write_to_several(name, inputs, outputs)
@@ -257,7 +257,7 @@ class Tracer(TorchFunctionMode):
 
     def _write_to_several(self, name: str, inputs: list[torch.Tensor], outs: list[torch.Tensor]) -> None:
         """``torch.max(..., out=(values, indices))``"""
-        others = [tensor for tensor in inputs if not any(tensor is out for out in outs)]
+        others = [tensor for tensor in inputs if not _is_among(tensor, outs)]
         for out in outs:
             self._write(name, [*others, out], [], out)
 
@@ -269,8 +269,8 @@ class Tracer(TorchFunctionMode):
         # What a framework computes from the user's tensors (Lightning scales the loss) stands where those do.
         place = user_place(2) or next((trace.places[parent] for parent in parents if trace.places[parent]), None)
         for output in outputs:
-            if output is not changed and not any(output is tensor for tensor in inputs):
-                trace.put(output, trace.add(parents, output.requires_grad, operation, place))
+            if output is not changed and not _is_among(output, inputs):
+                trace.add(parents, output.requires_grad, operation, place, output)
         if changed is not None:
             trace.change(changed, trace.add(parents, changed.requires_grad, operation, place))
 
@@ -279,6 +279,13 @@ def top_mode() -> Any:
     """The innermost torch-function mode, if there is one."""
     depth = torch._C._len_torch_function_stack()
     return torch._C._get_function_stack_at(depth - 1) if depth else None
+
+
+def _is_among(tensor: torch.Tensor, others: list[torch.Tensor]) -> bool:
+    for other in others:  # noqa: SIM110 - a plain loop: this is asked at every torch call
+        if other is tensor:
+            return True
+    return False
 
 
 def _tensors_of(result: Any) -> list[torch.Tensor]:

@@ -199,7 +199,8 @@ class Call:
     * ``over samples``: a softmax, or a unit norm, over the first dimension; ``over queries``, ``over heads``: a
       softmax over another dimension than the product behind it sums over; ``over another``: a loss of one over another
       than the classes.
-    * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear.
+    * ``no activation``: a linear layer that gets what another one gave, with nothing between that is not linear;
+    * ``linear residual``: a convolution that gets the sum of what another one was given and gave.
     * ``broadcast``, ``other order``: a loss function whose sides have shapes of different lengths that grow, or were
       flattened along reversed dimensions; ``ignores``: one that leaves a class out, ``cross_entropy(ignore_index=0)``.
     * ``no exponential``: a loss of counts that takes the prediction as it is, ``poisson_nll_loss(log_input=False)``.
@@ -299,7 +300,8 @@ class ModuleInfo:
 
     ``recorded`` is False for one whose output the user chose to leave out of the steps. ``ignored`` are attributes by
     which something was to be frozen, and which torch does not know: ``requires_grad`` of a module (which has a method
-    ``requires_grad_``), ``weight.require_grad`` of its parameter. ``drawn`` are its attributes that are plain tensors
+    ``requires_grad_``), ``weight.require_grad`` of its parameter; ``weight.train()``, if a ``train()`` of the model's
+    own would freeze it, and was not called. ``drawn`` are its attributes that are plain tensors
     of random numbers, as weights are at first: ``keys (12, 16)``.
     """
 

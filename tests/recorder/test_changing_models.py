@@ -60,6 +60,28 @@ def test_a_module_is_added(tmp_path: Path) -> None:
     assert {info.optimizers for info in trial.network[-1].parameters} == {()}
 
 
+@pytest.mark.parametrize("change", ["append", "insert", "replace", "tie"])
+def test_what_changes_within_the_last_recorded_step_is_in_the_table(change: str, tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(4, 4), nn.Tanh(), nn.Linear(4, 4))
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model)
+        with recorder.step():
+            model(torch.randn(8, 4)).sum().backward()
+            if change == "append":
+                model.append(nn.Linear(4, 1))
+            elif change == "insert":
+                model.insert(1, nn.ReLU())
+            elif change == "replace":
+                model[2].weight = nn.Parameter(torch.zeros(4, 9))
+            else:
+                model[2].weight = model[0].weight
+    network = open_trial(tmp_path / "trial").network
+    assert [module.path for module in network[1:]] == [f"model.{index}" for index in range(len(model))]
+    names = {name for module in network for parameter in module.parameters for name in parameter.names}
+    assert names == {f"model.{name}" for name, _ in model.named_parameters(remove_duplicate=False)}
+    assert network[-1].parameters[0].shape == tuple(model[-1].weight.shape)
+
+
 @pytest.mark.supports("Changing models", "modules that are removed")
 def test_a_module_is_removed(tmp_path: Path) -> None:
     model = small()

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from stepscope.recorder import Every, Recorder
-from stepscope.recorder.ownership import settled
+from stepscope.recorder.ownership import is_alone
 from stepscope.store import open_trial
 
 
@@ -71,19 +71,19 @@ def test_weights_and_gradients_that_training_goes_on_to_change(held: tuple[Recor
 def test_what_nobody_else_holds_is_not_copied() -> None:
     tensor = torch.ones(4)
     alias = tensor.detach()
-    assert settled(alias, owned=False) is not alias
+    assert not is_alone(alias)
     del tensor
-    assert settled(alias, owned=False) is alias
+    assert is_alone(alias)
 
 
 def test_what_others_hold_is_copied() -> None:
     whole = torch.ones(4)
     part = whole[:2].detach()
-    assert settled(part, owned=False) is not part
+    assert not is_alone(part)
     lent = torch.from_numpy(np.ones(4))
-    assert settled(lent, owned=False) is not lent
+    assert not is_alone(lent)
     shared = torch.ones(4).share_memory_()
-    assert settled(shared, owned=False) is not shared
+    assert not is_alone(shared)
 
 
 def test_what_is_over_the_budget_is_measured_at_once(
@@ -112,4 +112,4 @@ def test_the_memory_is_given_back(tmp_path: Path) -> None:
 
 def test_a_small_part_of_a_large_memory_is_copied() -> None:
     part = torch.ones(100_000)[:2].detach()
-    assert settled(part, owned=False) is not part
+    assert not is_alone(part)
