@@ -197,6 +197,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "wrapped-bytes": {**_LOSS, "input-scale": "anywhere", "learning-rate": "anywhere", "overfitting": "anywhere"},
     "swapped-shares": {**_LOSS, "learning-rate": "anywhere", "unrelated-targets": "anywhere"},
     "lost-scale": {**_LOSS, "unrelated-targets": "anywhere", "constant-output": "anywhere"},
+    "parted-copies": {},
     "partial-leak": {"overfitting": "anywhere"},
     "lost-phase": {**_LOSS, "unrelated-targets": "anywhere", "overfitting": "anywhere", "learning-rate": "anywhere"},
     "greatest-answer": {**_LOSS, "dead-units": "anywhere", "learning-rate": "anywhere", "growing-targets": "anywhere"},

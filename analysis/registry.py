@@ -98,6 +98,7 @@ from stepscope.analysis.rules.optimizer_settings import OptimizerSettings
 from stepscope.analysis.rules.overfitting import Overfitting
 from stepscope.analysis.rules.oversmoothing import Oversmoothing
 from stepscope.analysis.rules.own_backward import OwnBackward
+from stepscope.analysis.rules.parted_copies import PartedCopies
 from stepscope.analysis.rules.partial_leak import PartialLeak
 from stepscope.analysis.rules.penalised_copies import PenalisedCopies
 from stepscope.analysis.rules.pointwise_filters import PointwiseFilters
@@ -290,6 +291,7 @@ RULES: dict[str, type[Rule]] = {
         RepeatedBatch,
         RepeatedRandomness,
         TargetsEqualInputs,
+        PartedCopies,
         PartialLeak,
         ImbalancedTargets,
         ClassesAsNumbers,

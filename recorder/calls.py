@@ -34,6 +34,9 @@ _MOVES = frozenset(
 )  # fmt: skip
 """What makes no more of two linear layers than one: nothing, moves, means, and what is linear in evaluation."""
 
+_CONVOLUTIONS = frozenset(["conv1d", "conv2d", "conv3d"])
+_SUMS = frozenset(["add", "iadd", "radd"])
+
 _MODULES_OF = {"dropout": "Dropout", "by the batch": "BatchNorm"}
 """Marks of calls that follow the mode of modules of these classes, and should be so only where something is trained."""
 
@@ -108,6 +111,8 @@ def _kinds(job: StepJob) -> dict[int, str]:
     for node, parents in enumerate(job.parents):
         if learns and _follows_another(job, node):
             found.setdefault(node, "no activation")
+        if learns and _follows_a_linear_residual(job, node):
+            found.setdefault(node, "linear residual")
         if not parents or node in named or node in found:
             continue
         operation = job.operations[node]
@@ -137,10 +142,32 @@ def _follows_another(job: StepJob, node: int) -> bool:
     operations, parents = job.operations, job.parents
     if operations[node] not in _LINEAR or len(parents[node]) < 2:  # another name of a layer's output has one parent
         return False
-    before = parents[node][0]
-    while operations[before] in _MOVES and parents[before]:
-        before = parents[before][0]
+    before = _through_moves(job, parents[node][0])
     return operations[before] in _LINEAR and job.carries_grad[before]
+
+
+def _follows_a_linear_residual(job: StepJob, node: int) -> bool:
+    """Whether a convolution gets the sum of what another one was given and gave."""
+    operations, parents = job.operations, job.parents
+    if operations[node] not in _CONVOLUTIONS or len(parents[node]) < 2:
+        return False
+    total = _through_moves(job, parents[node][0])
+    if operations[total] not in _SUMS or len(parents[total]) != 2:
+        return False
+    one, two = (_through_moves(job, parent) for parent in parents[total])
+    return _convolves(job, one, two) or _convolves(job, two, one)
+
+
+def _convolves(job: StepJob, node: int, given: int) -> bool:
+    """Whether a node is what a convolution made of another node."""
+    return job.operations[node] in _CONVOLUTIONS and _through_moves(job, job.parents[node][0]) == given
+
+
+def _through_moves(job: StepJob, node: int) -> int:
+    """The node behind those that move numbers only."""
+    while (job.operations[node] in _MOVES or job.operations[node] == "pad") and job.parents[node]:
+        node = job.parents[node][0]
+    return node
 
 
 def _counts(job: StepJob, node: int, mark: str, learns: bool) -> bool:

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.attention import attentions
-from stepscope.analysis.finding import Finding
+from stepscope.analysis.curves import fallen
+from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import History
 from stepscope.analysis.robust import median
@@ -35,6 +36,8 @@ class AttentionLogits(Rule):
             Transformer training instabilities": runs diverge from 10,000 on and healthy ones stay below 100; e^-88 is 0
             in float32.
         growth: times its size at the start, unless it was that large then already.
+        worse, learned: a score less than so many times ``large`` is worth knowing only, if so much of the loss is gone:
+            attention that picks one of its inputs needs large scores. Source: of ours.
     """
 
     name = "attention-logits"
@@ -43,6 +46,8 @@ class AttentionLogits(Rule):
     remedy = "Normalise queries and keys, lower the learning rate, and divide scores by the root of the head's width."
     large: float = 100.0
     growth: float = 4.0
+    worse: float = 3.0
+    learned: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         found: dict[Place, tuple[float, float]] = {}
@@ -57,13 +62,14 @@ class AttentionLogits(Rule):
     def _finding(self, view: View, worst: Place, found: dict[Place, tuple[float, float]]) -> Finding:
         history = view.history(worst.node, "attention_logit", role=worst.role)
         start, end = found[worst]
+        level: Level = "info" if end < self.worse * self.large and fallen(view) > self.learned else "warning"
         others = list(dict.fromkeys(place.node for place in found if place.node != worst.node))
         how = f"grow from {start:.3g} to {end:.3g}" if end > self.growth * start else f"are as large as {end:.3g}"
         more = f", and those of {len(others)} more" if others else ""
         onset = int(np.flatnonzero(history.of("max") > self.large)[0])
         shown = [evidence(history, "max", "its largest score")]
         return self.finding(
-            view, worst.node, "warning", f"The scores of the attention {worst.node}{more} {how}.", shown,
+            view, worst.node, level, f"The scores of the attention {worst.node}{more} {how}.", shown,
             step=int(history.steps[onset]), nodes=others, confidence=0.75,
         )  # fmt: skip
 

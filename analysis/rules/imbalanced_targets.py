@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -51,6 +52,9 @@ class ImbalancedTargets(Rule):
         ratio: the most frequent class against all others. Source: SageMaker's ClassImbalance, 10.
         alone: the most frequent of many classes against the others' mean. Source: of ours; long tails that are studied
             on purpose begin at 10.
+        few, rare: of no more classes than these, one with a smaller part of the targets than ``rare`` is told that has
+            ``ratio`` times fewer than the next. Source: of ours; in texts, where there are more classes, letters and
+            words have a long tail by nature.
         least: fewer kept targets are not judged.
         asked: the part of a net's classes that targets reach, below which the others count as never asked for.
         weighs: how many times the class of the largest weight must outweigh that of the smallest one, and be more
@@ -67,6 +71,8 @@ class ImbalancedTargets(Rule):
     )
     ratio: float = 10.0
     alone: float = 30.0
+    few: int = 20
+    rare: float = 0.02
     least: int = 100
     asked: float = 0.5
     weighs: float = 1.5
@@ -88,6 +94,8 @@ class ImbalancedTargets(Rule):
             share, common = _binary(view, target) if is_binary else _classes(view, target, self.least)
             if self.ratio / (1 + self.ratio) < share < 1 or self._is_alone(view, comparison, share):
                 yield self._finding(view, target, share, common)
+            elif comparison.operation in OF_CLASSES:
+                yield from self._rare(view, comparison, target)
 
     def _is_alone(self, view: View, comparison: Comparison, share: float) -> bool:
         """Whether one of many classes of whole samples towers above each other one, and no weights make up for it."""
@@ -98,6 +106,28 @@ class ImbalancedTargets(Rule):
             return False  # tokens, of which padding may be the most
         others = len(set(_kept(view, comparison.target))) - 1
         return others > 1 and comparison.operation in OF_CLASSES and share * others > self.alone * (1 - share)
+
+    def _rare(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
+        """Some of a few classes that are far rarer than all others: no long tail, but a gap."""
+        counts = Counter(_kept(view, target))
+        weighed = any(link.place.node in _WEIGHTS for link in view.flow.sources.get(comparison.loss, ()))
+        if weighed or not 2 < len(counts) <= self.few or sum(counts.values()) < 10 * self.least:
+            return
+        ordered = sorted(counts.items(), key=lambda entry: entry[1])
+        total = sum(counts.values())
+        gaps = [after / before for (_, before), (_, after) in pairwise(ordered)]
+        place = int(np.argmax(gaps))
+        if gaps[place] < self.ratio or place + 1 > len(ordered) // 2 or ordered[place][1] > self.rare * total:
+            return
+        rare = ", ".join(f"{number:g}" for number, _ in sorted(ordered[: place + 1]))
+        most, others = ordered[place][1] / total, ordered[place + 1][1] / total
+        summary = (
+            f"Of the classes in {target.node}, {rare} {'is' if place == 0 else 'are'} rare: {most:.2%} of all at most, "
+            f"where each other one has {others:.1%} or more. The classes are out of balance (imbalanced), and the loss "
+            f"does not weigh them."
+        )
+        shown = [evidence(view.history(target.node, role=target.role), "mean", "the mean of the targets")]
+        yield self.finding(view, target.node, "info", summary, shown, confidence=0.7)
 
     def _never_asked_for(self, view: View, comparison: Comparison, target: Place) -> Iterable[Finding]:
         """Scores of classes that never occur: a net with more outputs than there are classes."""

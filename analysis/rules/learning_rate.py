@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from stepscope.analysis.added_up import added_up
-from stepscope.analysis.curves import fallen, loss_curves
+from stepscope.analysis.curves import LEAST_POINTS, fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import Layer, layers, rms, update_ratio
@@ -44,7 +44,8 @@ class LearningRate(Rule):
     How it is measured: the norm of the update over the norm of the weight, in the median of the training steps (or of
     the first five, before weights that explode hide it) and then of the layers. About 1e-3 is usual. An alarm needs a
     loss that says the same: it did not fall well; only ratios beyond any use are told without it. Too small is also a
-    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays;
+    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays
+    (of nets that play against each other, all losses do);
     and one with which Adam still goes the same way after many steps: updates are nearly as large as the rate, since
     gradients keep their direction, which they do not once the weights get somewhere; and, of SGD without momentum, one
     at which all steps together hardly change the recurrent weights, whose gradients are small.
@@ -118,10 +119,14 @@ class LearningRate(Rule):
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
         elif part < -self.rise and not is_single and (peak := _peak(known)) > self._too_far(view, known):
             yield self._finding(view, layer.weight, peak, part, "high", amount="up to ")
-        elif self._is_slow(view, known, part) or (
-            part < self.fall
-            and ((ratio < self.slow and _is_even(known)) or not _moves_elsewhere(view, layer))
-            and self._is_low(view, known, part)
+        elif (
+            self._is_slow(view, known, part)
+            or self._stands_still(view, known)
+            or (
+                part < self.fall
+                and ((ratio < self.slow and _is_even(known)) or not _moves_elsewhere(view, layer))
+                and self._is_low(view, known, part)
+            )
         ):
             yield self._finding(view, layer.weight, ratio, part, "low")
         elif part < self.half and (slow := self._standing_recurrence(view)):
@@ -150,6 +155,14 @@ class LearningRate(Rule):
             if 0 < ratio < min(self.slow, float(np.median(others)) / self.apart):
                 return layer
         return None
+
+    def _stands_still(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
+        """Whether no layer gets anywhere with all steps together, nor does any of several losses."""
+        steps = view.training[-1].number - view.began
+        if len(view.objectives) < 2 or steps < _LEAST_STEPS or _late(known) * steps >= self.way:
+            return False
+        curves = [curve for curve in loss_curves(view) if len(curve) >= LEAST_POINTS]
+        return bool(curves) and all(abs(curve.start - curve.end) < self.fall * abs(curve.start) for curve in curves)
 
     def _standing_recurrence(self, view: View) -> tuple[str, float] | None:
         """The recurrent weight, and its ratio, if none of them gets anywhere by SGD without momentum.

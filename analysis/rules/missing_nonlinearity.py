@@ -12,6 +12,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.neurons import neurons_of
+from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
@@ -32,7 +33,8 @@ class MissingNonlinearity(Rule):
     gradient agree, ``h . dh = (y - b) . dy``, for each kept sample. A tanh or GELU between them breaks that, a ReLU or
     dropout shows as zeros in ``dh``, and a leaky ReLU as a smaller ``dh`` where ``h`` is negative. Layers that first
     narrow and then widen are a low-rank factor on purpose. Where one part of a net ends with the one and another part
-    begins with the other (a body and its head), both may be meant to be so: that is worth knowing only.
+    begins with the other (a body and its head), both may be meant to be so: that is worth knowing only. Convolutions
+    whose outputs are added to their inputs, and whose sums go into the next, are told if there are three and more.
 
     Causes: an activation that was forgotten, or replaced by ``nn.Identity``.
 
@@ -52,6 +54,7 @@ class MissingNonlinearity(Rule):
     evenness: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
+        yield from self._residual(view)
         steps = view.training[:: max(1, len(view.training) // 4)][:5]
         told = set()
         for site in sites_of(view, "no activation") if steps else ():
@@ -69,6 +72,22 @@ class MissingNonlinearity(Rule):
             found = [self._is_linear(step, before, place) for step in steps]
             if all(found) and self._is_even(steps, before):
                 yield self._finding(view, before, place)
+
+    def _residual(self, view: View) -> Iterable[Finding]:
+        """Convolutions one after the other, each with a way around it, and nothing else between them."""
+        sites = sites_of(view, "linear residual")
+        layers = list(dict.fromkeys(place.node for site in sites for place in site.after))
+        if len(layers) < 2:
+            return
+        summary = (
+            f"The convolutions {listed(layers)} get the sum of what the one before was given and gave: nothing between "
+            f"them is non-linear, so that all of them are no more than one."
+        )
+        history = view.history(layers[0])
+        yield self.finding(
+            view, layers[0], "warning", summary, [evidence(history, "std", "what it makes of such a sum")],
+            step=view.began, nodes=layers[1:], confidence=0.8, source=sites[0].source,
+        )  # fmt: skip
 
     def _is_alone(self, view: View, before: Place, after: Place, steps: Sequence[Step]) -> bool:
         """Whether a layer's output goes into one other layer only, and not to make a low-rank or separable one."""

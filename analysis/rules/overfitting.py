@@ -47,6 +47,7 @@ class Overfitting(Rule):
         far_better, short, often: the part of evaluation's loss that training has left, the part of a constant answer's
             that evaluation has left, and how often each sample was shown, where there are too few of them: worth
             knowing. Source: of ours.
+        very_often: shown so often, twice ``far_better`` is enough. Source: of ours.
         known: the part of a constant answer's loss that shows that the training data is known. Source: of ours.
     """
 
@@ -63,6 +64,7 @@ class Overfitting(Rule):
     far_better: float = 0.1
     short: float = 0.15
     often: float = 30.0
+    very_often: float = 100.0
 
     def check(self, view: View) -> Iterable[Finding]:
         evaluating = [kind for kind in view.trial.kinds if kind not in view.training_kinds]
@@ -89,10 +91,11 @@ class Overfitting(Rule):
         if end < self.by_heart * constant and min(values[-3:]) > self.unlike * constant and not still_falls:
             yield self._by_heart(view, history, kind, int(steps[-1]), float(values[-1]), end, constant)
             return
-        if end < self.far_better * min(values[-3:]) and min(values[-3:]) > self.short * constant and not still_falls:
+        late = min(values[-3:])
+        if end < 2 * self.far_better * late and late > self.short * constant and not still_falls:
             samples = count_samples(view, place)
             times = _shown(view) / samples if samples else 0.0
-            if times > self.often:
+            if times > self.often and (end < self.far_better * late or times > self.very_often):
                 yield self._few(view, history, kind, float(values[-1]), end, samples, times)
                 return
         smooth: Values = running_median(values, 3)

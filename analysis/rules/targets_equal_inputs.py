@@ -15,6 +15,7 @@ from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.lines import line_of_node, sites_of
 from stepscope.analysis.loss_inputs import OF_CLASSES, SMALL, Comparison, comparisons, is_floating
+from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.relation import Matrix, gather_pairs
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -219,4 +220,13 @@ def _are_equal(view: View, one: Place, other: Place) -> bool:
     first, second = (view.history(place.node, role=place.role) for place in (one, other))
     if len(first) < _LEAST or not np.array_equal(first.steps, second.steps):
         return False
-    return bool(np.array_equal(first.identity, second.identity))
+    return bool(np.array_equal(first.identity, second.identity)) and not _in_another_order(view, one, other)
+
+
+def _in_another_order(view: View, one: Place, other: Place) -> bool:
+    """Whether the samples that were kept of two places differ: words turned round have the same statistics."""
+    step = view.training[-1]
+    first, second = neurons_of(step, one), neurons_of(step, other)
+    if first is None or second is None or first.samples.shape != second.samples.shape:
+        return False
+    return not np.array_equal(first.samples, second.samples)

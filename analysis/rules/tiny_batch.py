@@ -36,6 +36,8 @@ class TinyBatch(Rule):
         samples: at most so many. Source: of ours; the noise of a mean goes with the root of their number.
         noise, wild: the usual difference between two steps as a part of the loss; beyond ``wild`` it counts although
             the loss has fallen.
+        single: the same of single samples, where the loss has not fallen well. Source: of ours; of a cross-entropy over
+            dozens of classes, most of the loss is the same for all samples.
         least, fall, learned: the part of the first loss that is gone: less than ``least`` needs no noise, less than
             ``fall`` some; more than ``learned`` is fine.
     """
@@ -46,6 +48,7 @@ class TinyBatch(Rule):
     samples: int = 3
     noise: float = 0.3
     wild: float = 0.75
+    single: float = 0.05
     least: float = 0.1
     fall: float = 0.5
     learned: float = 0.9
@@ -69,7 +72,10 @@ class TinyBatch(Rule):
         if not 0 < size <= self.samples or len(late) < 10 or not np.all(np.isfinite(late)):
             return
         noise = float(np.median(np.abs(np.diff(late))) / max(np.median(np.abs(late)), 1e-30))
-        is_odd = part < self.least or noise > (self.noise if part < self.fall else self.wild)
+        loud = self.noise if part < self.fall else self.wild
+        if size == 1 and part < self.fall:
+            loud = self.single
+        is_odd = part < self.least or noise > loud
         if is_odd and len(view.training[-1].iterations) == 1:
             summary = f"A batch has {size} samples: the loss differs by {noise:.0%} from one recorded step to the next."
             yield self.finding(
