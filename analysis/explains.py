@@ -220,6 +220,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
     },
     "forgetful-recurrence": {"loss-plateau": "anywhere"},
+    "state-behind-padding": {
+        **_LOSS,
+        "constant-output": "anywhere",
+        "unrelated-targets": "anywhere",
+        "short-training": "anywhere",
+    },
     "single-unit": {},
     "terms-without-gradient": {**_LOSS, "learning-rate": "anywhere"},
     "opposed-sides": {**_LOSS, "unbounded-loss": "anywhere", "learning-rate": "anywhere"},

@@ -11,7 +11,7 @@ from stepscope.analysis.view import View
 from stepscope.store.records import ModuleInfo, ParameterInfo
 
 _RECURRENT = ("LSTM", "GRU", "RNN", "LSTMCell", "GRUCell", "RNNCell")
-_FEWEST, _ENOUGH = 64, 2000
+_FEWEST, _ENOUGH = 64, 1600
 _SIGMAS = 4.0
 """How many standard errors of an estimate count as equal."""
 

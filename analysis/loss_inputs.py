@@ -59,6 +59,15 @@ def unreduced(view: View, operations: Iterable[str]) -> Iterator[Comparison]:
             yield from _of_loss(view, place)
 
 
+def is_whole(view: View, comparison: Comparison) -> bool:
+    """Whether what is known as the prediction is all that the loss is computed from, besides its target.
+
+    The scores of a contrastive loss are not: they are products of several recorded embeddings.
+    """
+    links = view.flow.sources.get(comparison.loss, ())
+    return all(link.place in (comparison.prediction, comparison.target) for link in links if not link.lag)
+
+
 def is_floating(view: View, place: Place) -> bool:
     """Whether a place holds floating numbers in the last training step that has it."""
     return "float" in _shape_and_dtype(view, place)[1]

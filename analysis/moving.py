@@ -17,7 +17,16 @@ _ONE_WAY = 0.9
 def is_of_policy(view: View) -> bool:
     """Whether the loss is a log-probability times data: its gradient counts, its size says nothing."""
     sites = [site for kind in ("plus log", "minus log") for site in sites_of(view, kind)]
-    return any("weighted" in site.operation and not site.after.isdisjoint(view.objectives) for site in sites)
+    weighed = any("weighted" in site.operation and not site.after.isdisjoint(view.objectives) for site in sites)
+    return weighed or _draws_of_its_own(view)
+
+
+def _draws_of_its_own(view: View) -> bool:
+    """Whether a loss is computed from a sum without gradient, ``loc + noise``, and from its ``loc`` with one."""
+    sums = [site for site in sites_of(view, "cut") if site.operation == "add"]
+    sums = [site for site in sums if not site.after.isdisjoint(view.objectives)]
+    learned = view.flow.upstream(view.objectives, differentiable=True) if sums else set()
+    return any(not site.before.isdisjoint(learned) for site in sums)
 
 
 def has_moving_targets(view: View) -> bool:

@@ -128,6 +128,7 @@ from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
 from stepscope.analysis.rules.squared_chances import SquaredChances
 from stepscope.analysis.rules.stale_copy import StaleCopy
+from stepscope.analysis.rules.state_behind_padding import StateBehindPadding
 from stepscope.analysis.rules.sum_before_logarithm import SumBeforeLogarithm
 from stepscope.analysis.rules.swapped_shares import SwappedShares
 from stepscope.analysis.rules.target_scale import TargetScale
@@ -189,6 +190,7 @@ RULES: dict[str, type[Rule]] = {
         SumBeforeLogarithm,
         IgnoredTargets,
         ForgetfulRecurrence,
+        StateBehindPadding,
         LostPhase,
         LostScale,
         LostLevel,

@@ -37,7 +37,8 @@ class BatchNormMode(Rule):
     Evaluation mode in training counts if the layer learns; it is worth knowing only if no step is in the other mode:
     a normalisation is often frozen so on purpose. Of evaluating steps in evaluation mode, the size of the
     output is compared with that in training: they differ if the running statistics are not those of the data. And the
-    momentum that a call was given tells of how many batches they are.
+    momentum that a call was given tells of how many batches they are. Of several calls in a step, the sizes are taken
+    together.
 
     A call of the function ``batch_norm`` that is given ``training=True`` where nothing is trained is told by its line.
 
@@ -225,7 +226,7 @@ class BatchNormMode(Rule):
             text = f"{path} normalises by the batch statistics while the net is evaluated: {why}."
             yield self._finding(view, path, "warning", text, int(wrong[0]))
             return
-        sizes = rms(history)
+        sizes = _sizes(view, path, history)
         evaluated, trained = sizes[~trains & ~mode], sizes[trains & mode]
         if len(evaluated) < 2 or len(trained) < 3:
             return
@@ -253,6 +254,19 @@ class BatchNormMode(Rule):
         shown = [evidence(view.history(path, training=False), "mean", "its mean, that of the bias in training mode")]
         call = line_of_call(view.trial.step(step), path) if is_of_mode else None
         return self.finding(view, path, level, text, shown, step=step, confidence=0.85, source=call)
+
+
+def _sizes(view: View, path: str, history: History) -> Values:
+    """The size of a normalisation's output in the steps of a history, over all of its calls.
+
+    The running statistics of one that several inputs share are those of all of them together, and off for each alone.
+    """
+    sums: dict[int, list[float]] = {}
+    for role in view.nodes[path].roles:
+        of_call = view.history(path, role=role, training=False)
+        for number, size in zip(of_call.steps.tolist(), rms(of_call).tolist(), strict=True):
+            sums.setdefault(number, []).append(size**2)
+    return np.array([float(np.mean(sums[number])) ** 0.5 for number in history.steps.tolist()])
 
 
 def _norms(view: View) -> Iterator[str]:

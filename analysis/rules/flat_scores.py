@@ -11,7 +11,7 @@ import numpy as np
 from stepscope.analysis.baseline import count_classes
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.history import Values
-from stepscope.analysis.loss_inputs import Comparison, comparisons
+from stepscope.analysis.loss_inputs import Comparison, comparisons, is_whole
 from stepscope.analysis.robust import largest, median, smallest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -26,7 +26,8 @@ class FlatScores(Rule):
     How it is measured: the range (largest less smallest) of the scores that a cross-entropy gets. With a range ``r``
     over ``n`` classes it cannot fall below ``log(1 + (n - 1) exp(-r))``. It counts if the range stays the same in the
     second half of the steps, this bound is a good part of log(n), and the loss made use of what it leaves; or if the
-    range is tiny in all steps.
+    range is tiny in all steps. Scores that are made of several recorded tensors on the way to the loss, as the products
+    of two embeddings are, are not known, and not judged.
 
     Causes: cosines (of normalised vectors) without a scale; a temperature that multiplies where it should divide; a
     tanh or sigmoid before the softmax.
@@ -55,7 +56,7 @@ class FlatScores(Rule):
     def check(self, view: View) -> Iterable[Finding]:
         for comparison in comparisons(view):
             classes = count_classes(comparison.shape, comparison.target_shape)
-            if comparison.operation == "cross_entropy" and classes > 1:
+            if comparison.operation == "cross_entropy" and classes > 1 and is_whole(view, comparison):
                 yield from self._look(view, comparison, classes)
 
     def _look(self, view: View, comparison: Comparison, classes: int) -> Iterable[Finding]:

@@ -36,7 +36,8 @@ class GradientCut(Rule):
     from it. The finding names the last tensor on the way that still carries a gradient, and what was made of it.
     A copy that follows another module (a target network, a momentum encoder) is cut on purpose: it starts with the
     same weights as a module that does learn. Where no input reaches a loss at all, but something that learns ends in
-    nothing and something else begins with nothing, the values went from the one to the other behind torch's back.
+    nothing and something else begins with nothing, the values went from the one to the other behind torch's back. So
+    they did, maybe, if what such parameters give ends at a ``detach()``, and what a loss is held against has its shape.
     Besides: losses that are computed, but are no part of what ``backward`` is called on; a recurrent cell, or another
     module that is called on its own state, whose state is cut off between all calls of a step (worth knowing only,
     where each call has a loss: truncated on purpose, maybe); random numbers drawn with computed parameters
@@ -89,7 +90,7 @@ class GradientCut(Rule):
                 cuts.setdefault(cut, []).append(parameter)
         for cut, parameters in _joined(view, cuts):
             yield self._finding(view, cut, parameters)
-        yield from self._torn(view, without, towards_loss)
+        yield from self._torn(view, without, towards_loss) or self._left(view, without, towards_loss)
         told = {parameter for group in cuts.values() for parameter in group}
         yield from self._lost(view, [parameter for parameter in without if parameter not in told])
 
@@ -137,10 +138,11 @@ class GradientCut(Rule):
                     remedy="Draw with rsample(), or as mean + std * torch.randn_like(std).",
                 )  # fmt: skip
 
-    def _torn(self, view: View, without: list[Parameter], towards_loss: set[Place]) -> Iterable[Finding]:
+    def _torn(self, view: View, without: list[Parameter], towards_loss: set[Place]) -> list[Finding]:
+        """Where no input reaches a loss: what ends in nothing, and what begins with nothing."""
         inputs = view.flow.of_type("input")
         if not inputs or any(place in towards_loss for place in inputs):
-            return
+            return []
         reached = view.flow.downstream(inputs)
         ends = [place for place in computed(view, reached) if not view.flow.sinks.get(place)]
         starts = [place for place in computed(view, towards_loss) if _is_start(view, place)]
@@ -155,10 +157,35 @@ class GradientCut(Rule):
             )
             shown = [evidence(view.history(mine[0]), "norm", f"{mine[0]} has no gradient")]
             step = view.began
-            yield self.finding(
+            return [self.finding(
                 view, end, "warning", summary, shown, step=step, nodes=[start, *mine], confidence=0.85,
                 source=line_of_loss_of_numbers(view, ends[-1]),
-            )  # fmt: skip
+            )]  # fmt: skip
+        return []
+
+    def _left(self, view: View, without: list[Parameter], towards_loss: set[Place]) -> Iterable[Finding]:
+        """What ends at a ``detach()``, while something of its shape that nothing recorded has made is in a loss."""
+        starts = [place for place in view.flow.of_type("target") if not view.flow.sources.get(place)]
+        shapes = {view.shape(place, view.training[-1]): place.node for place in starts if place in towards_loss}
+        for site in sites_of(view, "cut"):
+            ends = [place for place in site.before if place not in towards_loss]
+            start = next((shapes[shape] for end in ends if (shape := view.shape(end, view.training[-1])) in shapes), "")
+            if site.after or site.operation != "detach" or not start:
+                continue
+            behind = view.flow.upstream(ends, differentiable=True)
+            mine = [p.node for p in without if not behind.isdisjoint(view.flow.of_node(p.node))]
+            if mine:
+                summary = (
+                    f"What {ends[0].node} gives is cut off (detach) and goes into nothing that was recorded, so that "
+                    f"{listed(mine)} get no gradient; {start}, which a loss is computed from, has its shape, and "
+                    f"begins there: were the values handed on outside of torch (numpy, plain numbers)?"
+                )
+                shown = [evidence(view.history(mine[0]), "norm", f"{mine[0]} has no gradient")]
+                yield self.finding(
+                    view, ends[0].node, "warning", summary, shown, step=view.began, nodes=[start, *mine],
+                    confidence=0.7, source=site.source,
+                )  # fmt: skip
+                return
 
     def _finding(self, view: View, cut: _Cut, parameters: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in parameters]

@@ -15,7 +15,7 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.lines import sites_of
-from stepscope.analysis.loss_inputs import OF_CLASSES, Comparison, comparisons, is_floating
+from stepscope.analysis.loss_inputs import MADE, OF_CLASSES, Comparison, comparisons, is_floating
 from stepscope.analysis.neurons import neurons_of
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -135,6 +135,8 @@ class ImbalancedTargets(Rule):
             return
         if comparison.shape == comparison.target_shape:
             return  # a number for each class, not a class
+        if view.flow.vertices[target].operation in MADE:
+            return  # the place of what belongs together, in a contrastive loss
         classes = count_classes(comparison.shape, comparison.target_shape)
         largest = float(np.max(view.history(target.node, role=target.role).of("max")))
         if 0 <= largest < self.asked * classes - 1 and classes > 2:

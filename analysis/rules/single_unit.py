@@ -41,6 +41,8 @@ class SingleUnit(Rule):
     Attributes:
         recurrent, linear: how many inputs such a layer must have to count. Source: of ours; gates that squeeze sixteen
             channels to one are usual.
+        inputs, wider: or so many, if the layer behind has that many times as many outputs as this one has inputs.
+            Source: of ours; what a gate, or the decoder of an autoencoder, gives has as many numbers as were squeezed.
         few: the most units of a layer that is narrow for anything. Source: of ours.
         left: the part of a constant answer's loss at which the loss of a net with such a layer has settled.
         settled: the part by which it still falls from the third quarter of the steps to the last.
@@ -52,6 +54,8 @@ class SingleUnit(Rule):
     remedy = "Give the layer as many units as the layers around it."
     recurrent: int = 8
     linear: int = 32
+    inputs: int = 3
+    wider: int = 4
     few: int = 3
     left: float = 0.3
     settled: float = 0.1
@@ -62,7 +66,7 @@ class SingleUnit(Rule):
         for module in view.modules.values():
             width = self._width(module)
             after = _next_layer(view, module.path, 1) if width and view.training else ""
-            if after:
+            if after and (width >= self.linear or _is_recurrent(module) or self._widens(view, after, width)):
                 summary = (
                     f"{module.path} ({module.module_class}) has one unit, between {width} inputs and {after}: it is a "
                     f"bottleneck, too narrow for more than a single number of each sample."
@@ -130,7 +134,16 @@ class SingleUnit(Rule):
         if state is not None and given is not None:
             return given[-1] if state[-1] == 1 and given[-1] >= self.recurrent else 0
         weight = shapes.get("weight", ())
-        return weight[1] if len(weight) == 2 and weight[0] == 1 and weight[1] >= self.linear else 0
+        return weight[1] if len(weight) == 2 and weight[0] == 1 and weight[1] >= self.inputs else 0
+
+    def _widens(self, view: View, after: str, width: int) -> bool:
+        """Whether the layer behind makes many more numbers of a single one than that was made of."""
+        weights = (p.shape for p in view.modules[after].parameters) if after in view.modules else ()
+        return any(len(shape) == 2 and shape[0] >= self.wider * width for shape in weights)
+
+
+def _is_recurrent(module: ModuleInfo) -> bool:
+    return any(parameter.name.startswith("weight_hh") for parameter in module.parameters)
 
 
 def _next_layer(view: View, module: str, units: int) -> str:

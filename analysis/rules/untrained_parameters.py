@@ -29,7 +29,8 @@ class UntrainedParameters(Rule):
 
     How it is measured: the table of the model's parameters says which of the watched optimizers hold each. It counts if
     an optimizer is watched and the parameter gets a gradient, but does not change in three or more recorded steps. A
-    gradient that does not change either is left over from an earlier training (of a teacher).
+    gradient that does not change either is left over from an earlier training (of a teacher). If an optimizer holds
+    none of a net's parameters, and nothing changes in it, gradients need not arrive: they may be given to copies.
 
     Causes: the optimizer was made before a layer was added or replaced, before the model was copied or moved
     by something that makes new tensors, or from one of several models only.
@@ -59,6 +60,10 @@ class UntrainedParameters(Rule):
             and is_unchanged(view, parameter.node)
         ]
         stale = [name for name in optimizers if not any(name in names for names in holders.values())]
+        if not found and len(stale) == len(optimizers):
+            everything = [parameter for parameter in trainable(view) if is_unchanged(view, parameter.node)]
+            learns = any(has_gradient(view, place.node) for place in view.flow.of_type("calculated"))
+            found = everything if learns and len(everything) == len(trainable(view)) else []
         if found:
             yield self._finding(view, found, stale)
 
@@ -75,10 +80,9 @@ class UntrainedParameters(Rule):
                 f"{where}: no optimizer holds {len(nodes)} parameters ({listed(nodes)}); they have gradients but do "
                 f"not change in {len(view.training)} training steps."
             )
-        shown = [
-            evidence(view.history(nodes[0]), "norm", "its value is always the same"),
-            evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"),
-        ]
+        shown = [evidence(view.history(nodes[0]), "norm", "its value is always the same")]
+        if has_gradient(view, nodes[0]):
+            shown.append(evidence(view.history(nodes[0], "gradient"), "norm", "its gradient is not zero"))
         return self.finding(
             view, nodes[0], "error" if stale else "warning", summary, shown,
             step=view.began, nodes=nodes[1:], confidence=0.95,

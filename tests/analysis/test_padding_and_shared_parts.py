@@ -1,0 +1,221 @@
+"""States behind padding, weights lent as copies, values that left torch, and what several inputs or parts share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
+
+from stepscope.recorder import Every, Recorder
+from stepscope.store import Trial, open_trial
+from support.short_runs import Batch, curve_batches, findings, mlp, record
+
+
+def levels(trial: Trial, rule: str) -> list[str]:
+    return [finding.level for finding in findings(trial, rule)]
+
+
+class Reader(nn.Module):
+    """A recurrent layer over words or over vectors, of which one state for each sequence is used."""
+
+    def __init__(self, how: str, *, words: bool = True) -> None:
+        super().__init__()
+        self.embed = nn.Embedding(20, 8, padding_idx=0) if words else nn.Linear(3, 8, bias=False)
+        layer = nn.LSTM if how == "lstm" else nn.GRU
+        self.rnn, self.out, self.how = layer(8, 16, batch_first=True), nn.Linear(16, 3), how
+
+    def forward(self, x: torch.Tensor, lengths: torch.Tensor) -> torch.Tensor:
+        given = self.embed(x)
+        if self.how == "packed":
+            packed = pack_padded_sequence(given, lengths, batch_first=True, enforce_sorted=False)
+            return self.out(self.rnn(packed)[1][0])
+        states, last = self.rnn(given)
+        if self.how == "last column":
+            return self.out(states[:, -1])
+        if self.how == "own column":
+            return self.out(states[torch.arange(len(x)), lengths - 1])
+        if self.how == "mean":
+            return self.out(states.mean(1))
+        return self.out(last[0][0] if self.how == "lstm" else last[0])
+
+
+def sentences(number: int, *, shortest: int = 3, words: bool = True) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    """Sequences of up to 14 words (or vectors) ``(24, 14)``, padded to the longest, their lengths, and a class each."""
+    generator = torch.Generator().manual_seed(number)
+    lengths = torch.randint(shortest, 15, (24,), generator=generator)
+    lengths[0] = 14
+    tokens = torch.randint(1, 20, (24, 14), generator=generator)
+    label = tokens[torch.arange(24), lengths - 1] % 3
+    tokens[torch.arange(14) >= lengths[:, None]] = 0
+    x = tokens if words else torch.stack([tokens, tokens % 3, tokens % 5], dim=2).float() / 5
+    return x, lengths, label
+
+
+@pytest.mark.parametrize(
+    ("how", "shortest", "words", "found"),
+    [
+        ("last state", 3, True, ["warning"]),
+        ("last column", 3, True, ["warning"]),
+        ("lstm", 3, True, ["warning"]),
+        ("last column", 3, False, ["warning"]),
+        ("last state", 9, True, ["info"]),
+        ("last state", 14, True, []),
+        ("own column", 3, True, []),
+        ("own column", 3, False, []),
+        ("packed", 3, True, []),
+        ("mean", 3, True, []),
+    ],
+)
+def test_a_state_that_has_read_padding(how: str, shortest: int, words: bool, found: list[str], tmp_path: Path) -> None:
+    model = Reader(how, words=words)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    with Recorder(tmp_path, trial="t", schedule=Every(2), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(40):
+            x, lengths, label = sentences(number, shortest=shortest, words=words)
+            with recorder.step():
+                optimizer.zero_grad()
+                F.cross_entropy(model(x, lengths), label).backward()
+                optimizer.step()
+    trial = open_trial(tmp_path / "t")
+    assert levels(trial, "state-behind-padding") == found
+    for finding in findings(trial, "state-behind-padding"):
+        assert finding.node == "model.rnn" and finding.nodes == ("input.x",)
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_gradients_given_to_copies_of_the_weights(copies: bool, tmp_path: Path) -> None:
+    model = mlp(4, 16, 1)
+    weights = [weight.detach().clone() for weight in model.parameters()] if copies else list(model.parameters())
+    optimizer = torch.optim.SGD(weights, 0.05)
+    with Recorder(tmp_path, trial="t", schedule=Every(2), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(40):
+            x, y = curve_batches(number)
+            with recorder.step():
+                loss = F.mse_loss(model(x[:, :4]), y[:, :1])
+                for weight, gradient in zip(weights, torch.autograd.grad(loss, list(model.parameters())), strict=True):
+                    weight.grad = gradient
+                optimizer.step()
+    told = findings(open_trial(tmp_path / "t"), "untrained-parameters")
+    assert [(one.level, "holds none" in one.summary) for one in told] == [("error", True)] * copies
+
+
+class Player(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.actor, self.critic = mlp(2, 16, 2), mlp(2, 16, 1)
+
+
+def played(folder: Path, *, by_numpy: bool, rate: float = 1e-3) -> Trial:
+    model = Player()
+    optimizer = torch.optim.Adam(model.parameters(), rate)
+    with Recorder(folder, trial="t", schedule=Every(2), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(120):
+            state = torch.randn(32, 2, generator=torch.Generator().manual_seed(number))
+            with recorder.step():
+                mean = model.actor(state)
+                known = torch.tensor(mean.detach().numpy()) if by_numpy else mean
+                policy = torch.distributions.MultivariateNormal(known, 0.1 * torch.eye(2))
+                action = policy.sample()
+                advantage = 1 - (action - state).square().sum(1) - model.critic(state)[:, 0]
+                loss = advantage.square().mean() - (policy.log_prob(action) * advantage.detach()).mean()
+                optimizer.zero_grad()
+                loss.backward()
+                optimizer.step()
+    return open_trial(folder / "t")
+
+
+@pytest.mark.parametrize("by_numpy", [True, False])
+def test_a_policy_whose_means_left_torch(by_numpy: bool, tmp_path: Path) -> None:
+    told = findings(played(tmp_path, by_numpy=by_numpy), "gradient-cut")
+    assert [one.node for one in told] == ["model.actor"] * by_numpy
+    assert all("outside of torch" in one.summary and one.source is not None for one in told)
+
+
+def test_the_size_of_the_loss_of_a_policy_says_nothing(tmp_path: Path) -> None:
+    assert levels(played(tmp_path, by_numpy=False, rate=1e-6), "loss-plateau") == []
+
+
+class Embedding(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = mlp(8, 64, 32)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.normalize(self.body(x), dim=1)
+
+
+class Ranking(nn.Module):
+    """A loss that calls the net: which of the others belongs to each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding = Embedding()
+
+    def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return F.cross_entropy(12 * self.embedding(x) @ self.embedding(y).T, torch.arange(len(x)))
+
+
+def test_embeddings_of_a_contrastive_loss_are_not_scores(tmp_path: Path) -> None:
+    def data(number: int) -> Batch:
+        x = torch.randn(32, 8, generator=torch.Generator().manual_seed(number))
+        return x, x + 0.1 * torch.randn(32, 8)
+
+    model = Ranking()
+    trial = record(tmp_path, model, model, data, steps=80)
+    assert levels(trial, "flat-scores") == levels(trial, "imbalanced-targets") == []
+
+
+@pytest.mark.parametrize(("momentum", "found"), [(0.1, False), (0.0, True)])
+def test_a_normalisation_that_several_inputs_share(momentum: float, found: bool, tmp_path: Path) -> None:
+    """The running statistics of one with three inputs, of which one is far smaller, are those of all together."""
+
+    class Shared(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.norm, self.out = nn.BatchNorm1d(4, momentum=momentum), nn.Linear(4, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.out(torch.stack([self.norm(size * x) for size in (0.8, 8.0, 8.0)]).sum(0))
+
+    model = Shared()
+    optimizer = torch.optim.Adam(model.parameters(), 1e-2)
+    with Recorder(tmp_path, trial="t", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(60):
+            x = torch.randn(32, 4, generator=torch.Generator().manual_seed(number))
+            model.train(number % 10 != 9)
+            with recorder.step("train" if model.training else "validation"):
+                loss = F.mse_loss(model(x), x.sum(1, keepdim=True))
+                if model.training:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+    told = [one for one in findings(open_trial(tmp_path / "t"), "batch-norm-mode") if one.level == "warning"]
+    assert bool(told) == found
+
+
+class Squeezed(nn.Module):
+    def __init__(self, behind: int) -> None:
+        super().__init__()
+        self.first, self.second, self.out = nn.Linear(6, 1), nn.Linear(1, behind), nn.Linear(behind, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.out(F.relu(self.second(F.relu(self.first(x)))))
+
+
+@pytest.mark.parametrize(("behind", "found"), [(64, ["info"]), (6, [])])
+def test_a_few_numbers_squeezed_to_one_before_many_units(behind: int, found: list[str], tmp_path: Path) -> None:
+    def data(number: int) -> Batch:
+        x = torch.randn(32, 6, generator=torch.Generator().manual_seed(number))
+        return x, x.sum(1, keepdim=True)
+
+    model = Squeezed(behind)
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data)
+    assert levels(trial, "single-unit") == found
