@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -120,6 +120,11 @@ def gather(view: View, parameters: Iterable[Parameter]) -> dict[str, list[Parame
 def is_inside(path: str, module: str) -> bool:
     """Whether a path is that of a module, or of something in it."""
     return path == module or path.startswith(module + ".")
+
+
+def in_sentence(nodes: Sequence[str], kind: str = "parameter") -> str:
+    """Parameters for a sentence: ``"the parameter w"``, or ``"4 parameters (a, b, c and 1 more)"``."""
+    return f"the {kind} {nodes[0]}" if len(nodes) == 1 else f"{len(nodes)} {kind}s ({listed(nodes)})"
 
 
 def listed(names: Iterable[str], most: int = 3) -> str:

@@ -10,7 +10,7 @@ from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import line_of_cut, line_of_loss_of_numbers, sites_of
 from stepscope.analysis.lost_losses import computed, lost_losses
 from stepscope.analysis.own_state import cut_state
-from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
+from stepscope.analysis.parameters import Parameter, gather, has_gradient, in_sentence, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.twins import is_copy
 from stepscope.analysis.view import View, evidence
@@ -105,12 +105,12 @@ class GradientCut(Rule):
             summary = (
                 f"{driven}, which backward() is called on, is a new tensor{f' (made by {made})' if made else ''}: "
                 f"it requires a gradient (requires_grad) but passes none on to {listed(lost.terms)}, so that "
-                f"{len(nodes)} trainable parameters ({listed(nodes)}) get none in {len(view.training)} training steps."
+                f"none arrives at {in_sentence(nodes, 'trainable parameter')} in {len(view.training)} training steps."
             )
         else:
             summary = (
                 f"{listed(lost.terms)} is no part of the loss that backward() is called on ({driven}), or only as a "
-                f"number (item()): {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient from it."
+                f"number (item()): no gradient from it arrives at {in_sentence(nodes, 'trainable parameter')}."
             )
         first = lost.driven if lost.is_new_tensor else lost.first
         yield self.finding(
@@ -196,8 +196,8 @@ class GradientCut(Rule):
             made = f" (made by {sink.operation})" if sink.operation else ""
             start, where = cut.source.node, f"between {cut.source.node} and {cut.sink.node}{made}"
         summary = (
-            f"No gradient flows back {where}: {len(nodes)} trainable parameters in front of it "
-            f"({listed(nodes)}) get none in {len(view.training)} training steps."
+            f"No gradient flows back {where}: none arrives at {in_sentence(nodes, 'trainable parameter')} in front of "
+            f"it in {len(view.training)} training steps."
         )
         level: Level = "info" if is_copy(view, nodes) else "warning"
         others = [name for name in (cut.sink.node, *nodes) if name != start]

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.optimizers import held_by
-from stepscope.analysis.parameters import Parameter, is_inside, listed, trainable
+from stepscope.analysis.parameters import Parameter, in_sentence, is_inside, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -62,7 +62,7 @@ class IgnoredFreezing(Rule):
         concerned = [node for node in marked if node in learning]
         if concerned:
             summary = (
-                f"The model's own train() freezes {len(concerned)} parameters ({listed(concerned)}), but it has not "
+                f"The model's own train() freezes {in_sentence(concerned)}, but it has not "
                 f"been called: they are not frozen. A new module is in the mode of training from the start."
             )
             shown = [evidence(view.history(concerned[0], "update"), "norm", "how far it is moved")]

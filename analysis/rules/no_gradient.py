@@ -10,6 +10,7 @@ from stepscope.analysis.parameters import (
     Parameter,
     gather,
     has_gradient,
+    in_sentence,
     is_gradient_zero,
     listed,
     trainable,
@@ -73,8 +74,8 @@ class NoGradient(Rule):
     def _missing(self, view: View, group: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in group]
         summary = (
-            f"{listed(gather(view, group))}: {len(nodes)} trainable parameters ({listed(nodes)}) get no gradient in "
-            f"{len(view.training)} training steps: no loss is computed from them."
+            f"{listed(gather(view, group))}: no gradient arrives at {in_sentence(nodes, 'trainable parameter')} in "
+            f"{len(view.training)} training steps, from which no loss is computed."
         )
         shown = [evidence(view.history(nodes[0]), "norm", "its value")]
         level: Level = "info" if all(_has_sibling(view, parameter) for parameter in group) else "warning"
@@ -100,12 +101,12 @@ class NoGradient(Rule):
         nodes = [parameter.node for parameter in group]
         history = view.history(nodes[0], "gradient")
         summary = (
-            f"{listed(gather(view, group))}: the gradients of {len(nodes)} parameters ({listed(nodes)}) are exactly "
-            f"zero in all {len(history) or len(view.training)} training steps."
+            f"{listed(gather(view, group))}: the gradients of {in_sentence(nodes)} are exactly zero in all "
+            f"{len(history) or len(view.training)} training steps."
         )
         update = view.history(nodes[0], "update")
         if len(update) and largest(update.of("abs_max")) > 0:
-            summary += f" They change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
+            summary += f" Values change nevertheless (by up to {largest(update.of('abs_max')):.2g}): weight decay."
         shown = [evidence(history, "abs_max", "zero in all steps")]
         return self.finding(view, nodes[0], level, summary, shown, step=view.began, nodes=nodes[1:])
 

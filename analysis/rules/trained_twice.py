@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.optimizers import held_by, watched
-from stepscope.analysis.parameters import Parameter, gather, listed, trainable
+from stepscope.analysis.parameters import Parameter, gather, in_sentence, listed, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -45,9 +45,7 @@ class TrainedTwice(Rule):
 
     def _finding(self, view: View, names: tuple[str, ...], parameters: list[Parameter]) -> Finding:
         nodes = [parameter.node for parameter in parameters]
-        summary = (
-            f"{listed(gather(view, parameters))}: {len(nodes)} parameters ({listed(nodes)}) are held by "
-            f"{len(names)} optimizers, {' and '.join(names)}."
-        )
+        where = listed(gather(view, parameters))
+        summary = f"{where}: {len(names)} optimizers, {' and '.join(names)}, hold {in_sentence(nodes)}."
         shown = [evidence(view.history(nodes[0], "update"), "norm", "how far it moves in a step")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:], confidence=0.8)

@@ -16,6 +16,7 @@ from stepscope.analysis.parameters import (
     gather,
     gradients,
     has_gradient,
+    in_sentence,
     is_gradient_zero,
     is_left_over,
     is_unchanged,
@@ -86,8 +87,8 @@ class UnchangedParameters(Rule):
         nodes = [parameter.node for parameter in found]
         step = min(step for step in since.values() if step is not None)
         summary = (
-            f"{listed(gather(view, found))}: {len(nodes)} parameters ({listed(nodes)}) change no more from step {step} "
-            f"on, although they have gradients: the optimizer may hold other tensors than the model since then."
+            f"{listed(gather(view, found))}: from step {step} on nothing changes {in_sentence(nodes)} any more, "
+            f"although gradients arrive: the optimizer may hold other tensors than the model since then."
         )
         shown = [evidence(view.history(nodes[0]), "norm", f"the same from step {step} on")]
         causes = (
@@ -99,15 +100,15 @@ class UnchangedParameters(Rule):
 
     def _everything(self, view: View, still: list[Parameter]) -> Finding:
         rates = sorted({str(group.get("lr")) for group in settings(view)})
-        told = f" (learning rate {', '.join(rates)})" if rates else ""
+        with_rates = f" (learning rate {', '.join(rates)})" if rates else ""
         stepped = any(tensor.quantity == "update" for tensor in view.training[-1].layout.tensors)
         arrives = any(has_gradient(view, parameter.node) for parameter in still)
         why = "every update is zero" if stepped else "no optimizer stepped in a recorded step"
         if not arrives:
             why = "their gradients are gone when the optimizer steps (zero_grad() between backward() and step()?)"
         summary = (
-            f"Nothing is trained: none of the {len(still)} parameters changes in {len(view.training)} training steps "
-            f"although gradients are computed; {why}{told}."
+            f"Nothing is trained: of {len(still)} parameters none changes in {len(view.training)} training steps "
+            f"although gradients are computed; {why}{with_rates}."
         )
         line = None if arrives else line_of_step(view, ZERO_GRAD)
         return self._at(view, still, "error", summary, line)
@@ -117,13 +118,13 @@ class UnchangedParameters(Rule):
         usual = ("value", "gradient", "update")
         held = any(name.partition(":")[0] not in usual for name in view.nodes[nodes[0]].quantities)
         why = (
-            "an optimizer holds them, so their learning rate is 0 or the updates are too small for the dtype"
+            "they are in an optimizer, so their learning rate is 0 or the updates are too small for the dtype"
             if held
-            else "no optimizer seems to hold them"
+            else "they seem to be in no optimizer"
         )
         summary = (
-            f"{listed(gather(view, still))}: {len(nodes)} parameters ({listed(nodes)}) have gradients but do not "
-            f"change in {len(view.training)} training steps, while others do; {why}."
+            f"{listed(gather(view, still))}: nothing changes {in_sentence(nodes)} in {len(view.training)} training "
+            f"steps, although gradients arrive and others change; {why}."
         )
         return self._at(view, still, "warning", summary)
 

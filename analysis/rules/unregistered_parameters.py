@@ -104,8 +104,8 @@ class UnregisteredParameters(Rule):
         modules = list(dict.fromkeys(str(entry["module"]) for entry in loose))
         shapes = listed(f"{tuple(entry['shape'])} in {entry['operation']}" for entry in loose)
         summary = (
-            f"{listed(modules)} uses {len(loose)} trainable parameters that belong to no module and to no optimizer "
-            f"({shapes}): they do not learn."
+            f"{listed(modules)} uses {len(loose)} trainable parameters of no module and no optimizer ({shapes}): "
+            f"they do not learn."
         )
         shown = [evidence(view.history(modules[0]), "std", "what is computed with them")]
         return self.finding(

@@ -11,6 +11,7 @@ from stepscope.analysis.parameters import (
     Parameter,
     gather,
     has_gradient,
+    in_sentence,
     is_gradient_zero,
     is_left_over,
     is_unchanged,
@@ -72,13 +73,13 @@ class UntrainedParameters(Rule):
         where = listed(gather(view, found))
         if stale:
             summary = (
-                f"{listed(stale)} holds none of the model's parameters but other tensors, so that {len(nodes)} "
-                f"parameters ({listed(nodes)}) do not change in {len(view.training)} training steps."
+                f"{listed(stale)} holds none of the model's parameters but other tensors, so that nothing changes "
+                f"{in_sentence(nodes)} in {len(view.training)} training steps."
             )
         else:
             summary = (
-                f"{where}: no optimizer holds {len(nodes)} parameters ({listed(nodes)}); they have gradients but do "
-                f"not change in {len(view.training)} training steps."
+                f"{where}: no optimizer holds {in_sentence(nodes)}; gradients arrive, but nothing changes in "
+                f"{len(view.training)} training steps."
             )
         shown = [evidence(view.history(nodes[0]), "norm", "its value is always the same")]
         if has_gradient(view, nodes[0]):
