@@ -184,7 +184,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "evaluation-data": {"input-scale": "anywhere", "batch-norm-mode": "anywhere", "overfitting": "anywhere"},
     "pretrained-input": {"variance-shift": "anywhere"},
     "weight-scale": {**_BLOW_UP, **_SIGNAL, "growing-signal": "anywhere", "fading-signal": "anywhere"},
-    "fading-signal": {**_LOSS, **_SILENCE, "unrelated-targets": "anywhere", "learning-rate": "anywhere"},
+    "fading-signal": {**_LOSS, **_SILENCE, "unrelated-targets": "anywhere"},
     "growing-signal": {**_BLOW_UP, **_SIGNAL, "target-scale": "anywhere"},
     "pointwise-filters": {**_LOSS, "unrelated-targets": "anywhere"},
     "wide-bottleneck": {},

@@ -12,11 +12,15 @@ from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place, Site
 from stepscope.analysis.lines import sites_of
 from stepscope.analysis.loss_inputs import SMALL
+from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
 
 _MOST_STEPS = 10
+_ROUNDING = 1.001
+_BOUNDED = frozenset(["sigmoid", "softmax", "tanh", "hardsigmoid", "hardtanh"])
+"""What has brought an output into a range already: a clamp behind it is a guard, of a logarithm say."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,8 @@ class ClippedPrediction(Rule):
 
     How it is measured: a ``clamp`` of a net's output on the way to a loss, with nothing that learns behind it, and the
     share of the kept numbers of that output that lie beyond its limits, early and late. Or a ``clamp`` of the losses of
-    single samples, above which most of what they add up to lies.
+    single samples, above which most of what they add up to lies; or one of a term of the loss, if the loss itself
+    stands at its limit.
 
     Causes: a missing sigmoid before a cross-entropy by hand, whose ``clip`` then hides it; a clamp to the targets'
     range that was meant for inference; a loss that was clipped where its gradient was meant.
@@ -38,6 +43,7 @@ class ClippedPrediction(Rule):
     Attributes:
         heavy, rare: the part of all losses above the limit that counts, if more than this share of the samples has
             them. Source: of ours; a guard against outliers takes few samples, most of whose loss is that of others.
+        full: the part of the upper limit that the loss has in the median of the steps. Source: of ours.
         beyond: the share beyond the limits, at the beginning or at the end, that counts. Source: of ours; guards
             against a logarithm of zero clip next to nothing.
     """
@@ -48,13 +54,41 @@ class ClippedPrediction(Rule):
     beyond: float = 0.25
     heavy: float = 0.5
     rare: float = 0.05
+    full: float = 0.9
 
     def check(self, view: View) -> Iterable[Finding]:
+        for site in sites_of(view, "cap"):
+            yield from self._of_term(view, site)
         for site in sites_of(view, "clip"):
             if len(site.before) == 1 and _leads_to_a_loss(view, site):
                 (place,) = site.before
-                is_loss = view.flow.vertices[place].operation in SMALL
-                yield from self._of_losses(view, site, place) if is_loss else self._of(view, site, place)
+                operation = view.flow.vertices[place].operation
+                if operation in SMALL:
+                    yield from self._of_losses(view, site, place)
+                elif operation not in _BOUNDED:
+                    yield from self._of(view, site, place)
+
+    def _of_term(self, view: View, site: Site) -> Iterable[Finding]:
+        """A loss that is as large as one of its terms can be."""
+        limit = float(site.operation.partition("(")[2].rstrip(")"))
+        for loss in view.objectives:
+            history = view.history(loss.node, role=loss.role)
+            sizes = history.of("mean")
+            if loss not in site.after or not limit > 0 or not len(sizes):
+                continue
+            level = median(sizes)
+            if self.full * limit <= level <= limit * _ROUNDING:
+                summary = (
+                    f"{loss.node} stands at {level:.3g}, where it is clipped at {limit:g} (clamp): what lies above "
+                    f"gets no gradient, so that what is worst is never learned."
+                )
+                shown = [evidence(history, "mean", f"the limit is {limit:g}")]
+                yield self.finding(
+                    view, loss.node, "warning", summary, shown, step=view.began, confidence=0.8, source=site.source,
+                    nodes=[other.node for other in site.before],
+                    causes="The loss was clipped where its gradient was meant.",
+                    remedy="Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss.",
+                )  # fmt: skip
 
     def _of_losses(self, view: View, site: Site, place: Place) -> Iterable[Finding]:
         _, high = _limits(site)

@@ -11,18 +11,33 @@ from stepscope.analysis.added_up import added_up
 from stepscope.analysis.curves import LEAST_POINTS, fallen, loss_curves
 from stepscope.analysis.finding import Evidence, Finding
 from stepscope.analysis.history import Values
-from stepscope.analysis.layers import Layer, layers, rms, update_ratio
+from stepscope.analysis.layers import Layer, layers, update_ratio
+from stepscope.analysis.moving import is_of_policy
 from stepscope.analysis.optimizers import by_optimizer, held_by, is_plain, settings
 from stepscope.analysis.parameters import learning, trainable
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.same_way import same_way
+from stepscope.analysis.update_sizes import (
+    count_matrices,
+    has_size,
+    highest,
+    is_all_plain,
+    is_even,
+    late,
+    learning_rates,
+    medians,
+    middle,
+    moves_elsewhere,
+)
 from stepscope.analysis.view import View, evidence
 
 _FIRST = 5
 _LEAST_STEPS = 50
 _LEARNED, _HALF = 0.55, 0.5
 """The part of the first loss that has to be gone where a first step was as large as the weights, and otherwise."""
+_FELL = 1.0
+"""In the place of what says nothing: the loss of a policy need not fall while it learns."""
 _LITTLE = 0.2
 """The same where steps of a good part of the weights' size go on for a while."""
 _AS_LARGE = 0.8
@@ -43,12 +58,12 @@ class LearningRate(Rule):
 
     How it is measured: the norm of the update over the norm of the weight, in the median of the training steps (or of
     the first five, before weights that explode hide it) and then of the layers. About 1e-3 is usual. An alarm needs a
-    loss that says the same: it did not fall well; only ratios beyond any use are told without it. Too small is also a
-    rate at which all steps together can hardly change the weights, if it does not grow (a warm-up), and the loss stays
-    (of nets that play against each other, all losses do);
-    and one with which Adam still goes the same way after many steps: updates are nearly as large as the rate, since
-    gradients keep their direction, which they do not once the weights get somewhere; and, of SGD without momentum, one
-    at which all steps together hardly change the recurrent weights, whose gradients are small.
+    loss that says the same: it did not fall well, where that of a policy says nothing; only ratios beyond any use are
+    told without it. Too small is also a rate at which all steps together can hardly change the weights, if it does not
+    grow (a warm-up), and the loss stays (of nets that play against each other, all losses do); and one with which Adam
+    still goes the same way after many steps: updates are nearly as large as the rate, since gradients keep their
+    direction, which they do not once the weights get somewhere; and, of SGD without momentum, one at which all steps
+    together hardly change the recurrent weights, whose gradients are small, or, if it is a small one, any weights.
 
     Causes: a learning rate taken over from another optimizer or size of net; weights of an unusual scale.
 
@@ -75,6 +90,8 @@ class LearningRate(Rule):
             was 0.28 at most, mostly below 0.15; of those with a hundredth of their rate 0.26 to 1.2.
         apart: how many times less than other optimizers' layers those of one by plain SGD, below ``slow``, may move.
             Source: of ours.
+        plain: the rate of SGD without momentum up to which it is to blame if no weight gets anywhere. Source: torch's
+            examples train with 0.01 to 0.1, and momentum.
         slow: the ratio below which the loss should have begun to fall nevertheless. Source: of runs that learned
             without having been trained before the slowest had 1.5e-3.
     """
@@ -97,6 +114,7 @@ class LearningRate(Rule):
     straight: float = 0.35
     slow: float = 7e-4
     apart: float = 8.0
+    plain: float = 0.01
 
     def check(self, view: View) -> Iterable[Finding]:
         if any("max_iter" in group for group in settings(view)):  # LBFGS: a step is many steps
@@ -106,25 +124,26 @@ class LearningRate(Rule):
         if not known:
             yield from self._of_tables(view)
             return
-        ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
-        early, _ = _middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
-        first = np.median([float(ratios[0]) if _has_size(view, layer) else 0.0 for layer, ratios in known])
-        part = fallen(view)
-        is_single = _matrices(view) == 1  # it finds its way from anywhere, unless it is thrown about
+        ratio, layer = middle((float(np.median(ratios)), layer) for layer, ratios in known)
+        early, _ = middle((float(np.median(ratios[:_FIRST])), layer) for layer, ratios in known)
+        first = np.median([float(ratios[0]) if has_size(view, layer) else 0.0 for layer, ratios in known])
+        part = _FELL if is_of_policy(view) else fallen(view)
+        is_single = count_matrices(view) == 1  # it finds its way from anywhere, unless it is thrown about
         if max(ratio, early) > self.absurd or (not is_single and self._is_high(ratio, early, float(first), part)):
             yield self._finding(view, layer.weight, max(ratio, early), part, "high")
         elif len(known) > 2 and first > self.swept:
             yield self._finding(view, layer.weight, float(first), part, "high", amount="at first ")
         elif (worst := self._of_a_group(view, known)) is not None:
             yield self._finding(view, worst.weight, float(np.median(dict(known)[worst][:_FIRST])), part, "high")
-        elif part < -self.rise and not is_single and (peak := _peak(known)) > self._too_far(view, known):
+        elif part < -self.rise and not is_single and (peak := highest(known)) > self._too_far(view, known):
             yield self._finding(view, layer.weight, peak, part, "high", amount="up to ")
         elif (
             self._is_slow(view, known, part)
             or self._stands_still(view, known)
+            or (part < self.fall / 2 and self._is_barely_stepped(view, known))
             or (
                 part < self.fall
-                and ((ratio < self.slow and _is_even(known)) or not _moves_elsewhere(view, layer))
+                and ((ratio < self.slow and is_even(known)) or not moves_elsewhere(view, layer))
                 and self._is_low(view, known, part)
             )
         ):
@@ -151,7 +170,7 @@ class LearningRate(Rule):
             others = [medians[layer] for layer in medians if layer not in own]
             if not own or not others or not all(is_plain(group) for group in groups[name]):
                 continue
-            ratio, layer = _middle((medians[layer], layer) for layer in own)
+            ratio, layer = middle((medians[layer], layer) for layer in own)
             if 0 < ratio < min(self.slow, float(np.median(others)) / self.apart):
                 return layer
         return None
@@ -159,10 +178,16 @@ class LearningRate(Rule):
     def _stands_still(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
         """Whether no layer gets anywhere with all steps together, nor does any of several losses."""
         steps = view.training[-1].number - view.began
-        if len(view.objectives) < 2 or steps < _LEAST_STEPS or _late(known) * steps >= self.way:
+        if len(view.objectives) < 2 or steps < _LEAST_STEPS or late(known) * steps >= self.way:
             return False
         curves = [curve for curve in loss_curves(view) if len(curve) >= LEAST_POINTS]
         return bool(curves) and all(abs(curve.start - curve.end) < self.fall * abs(curve.start) for curve in curves)
+
+    def _is_barely_stepped(self, view: View, known: Sequence[tuple[Layer, Values]]) -> bool:
+        """Whether no weight gets anywhere by SGD without momentum, at a rate that is small for it."""
+        steps = view.training[-1].number - view.began
+        is_small = is_all_plain(view) and max(learning_rates(view), default=1.0) <= self.plain
+        return is_small and steps >= 2 * _LEAST_STEPS and late(known) * steps < self.way
 
     def _standing_recurrence(self, view: View) -> tuple[str, float] | None:
         """The recurrent weight, and its ratio, if none of them gets anywhere by SGD without momentum.
@@ -170,13 +195,13 @@ class LearningRate(Rule):
         Gradients through time are small, and plain SGD, unlike Adam, does not make up for it.
         """
         steps = view.training[-1].number - view.began
-        if steps < 2 * _LEAST_STEPS or not _is_plain(view):
+        if steps < 2 * _LEAST_STEPS or not is_all_plain(view):
             return None
         every = [Layer(p.module, p.module_class, p.node, p.shape, 1) for p in trainable(view) if "weight_hh" in p.node]
         known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
-        if not known or _late(known) * steps >= self.way:
+        if not known or late(known) * steps >= self.way:
             return None
-        ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
+        ratio, layer = middle((float(np.median(ratios)), layer) for layer, ratios in known)
         return layer.weight, ratio
 
     def _of_tables(self, view: View) -> Iterable[Finding]:
@@ -185,14 +210,14 @@ class LearningRate(Rule):
         known = [(layer, ratios) for layer in every if len(ratios := update_ratio(view, layer)) >= _FIRST]
         part = fallen(view)
         steps = view.training[-1].number - view.began if view.training else 0
-        is_short = steps >= _LEAST_STEPS and len(known) > 0 and _late(known) * steps < self.way
+        is_short = steps >= _LEAST_STEPS and len(known) > 0 and late(known) * steps < self.way
         if not known or part >= _SLOW_FALL:
             return
         ratio, layer = max(((float(np.median(ratios)), layer) for layer, ratios in known), key=lambda entry: entry[0])
         if ratio > self.absurd and part < 0:
             yield self._finding(view, layer.weight, ratio, part, "high")
-        elif max(_medians(known)) < self.small or is_short:
-            ratio, layer = _middle((float(np.median(ratios)), layer) for layer, ratios in known)
+        elif max(medians(known)) < self.small or is_short:
+            ratio, layer = middle((float(np.median(ratios)), layer) for layer, ratios in known)
             yield self._finding(view, layer.weight, ratio, part, "low")
 
     def _is_high(self, ratio: float, early: float, first: float, part: float) -> bool:
@@ -207,37 +232,37 @@ class LearningRate(Rule):
 
     def _of_a_group(self, view: View, known: Sequence[tuple[Layer, Values]]) -> Layer | None:
         """The layer that moves most, where groups have rates of their own, if its first steps replace it."""
-        if len(set(_rates(view))) < 2:
+        if len(set(learning_rates(view))) < 2:
             return None
         layer, ratios = max(known, key=lambda entry: float(np.median(entry[1][:_FIRST])))
         early = float(np.median(ratios[:_FIRST]))
-        beyond = _has_size(view, layer) and float(ratios[0]) > 1 and early > self.absurd / 2
+        beyond = has_size(view, layer) and float(ratios[0]) > 1 and early > self.absurd / 2
         return layer if beyond else None
 
     def _is_low(self, view: View, known: Sequence[tuple[Layer, Values]], part: float) -> bool:
         """Whether no layer gets anywhere: ever, or with all steps together, unless that changes soon (a warm-up)."""
-        fastest = max(_medians(known))
+        fastest = max(medians(known))
         if fastest < self.small:
             return True
         steps = view.training[-1].number - view.began
         if steps < _LEAST_STEPS:
             return False
-        last = _late(known)
+        last = late(known)
         is_late = steps >= 2 * _LEAST_STEPS and last < _RISES * fastest
         return last * steps < self.way or (is_late and part < self.fall / 2 and last < self.slow)
 
     def _is_slow(self, view: View, known: Sequence[tuple[Layer, Values]], part: float) -> bool:
         """Whether gradients have kept their direction all the way, since the weights hardly moved along it."""
-        steps, last = view.training[-1].number - view.began, _late(known)
-        if part > _SLOW_FALL or steps < 2 * _LEAST_STEPS or last > min(2 * _USUAL, _RISES * max(_medians(known))):
+        steps, last = view.training[-1].number - view.began, late(known)
+        if part > _SLOW_FALL or steps < 2 * _LEAST_STEPS or last > min(2 * _USUAL, _RISES * max(medians(known))):
             return False
         straight = same_way(view)
         return straight is not None and straight > self.straight
 
     def _finding(self, view: View, weight: str, ratio: float, part: float, how: str, *, amount: str = "") -> Finding:
-        rates = sorted({f"{rate:g}" for rate in _rates(view)})
+        rates = sorted({f"{rate:g}" for rate in learning_rates(view)})
         told = f" of {', '.join(rates)}" if rates else ""
-        how += " for SGD without momentum" if how == "low" and _is_plain(view) else ""
+        how += " for SGD without momentum" if how == "low" and is_all_plain(view) else ""
         loss = f"the loss fell by {part:.1%}" if 0 < part <= 1 else "the loss has not fallen"
         summary = (
             f"The learning rate{told} is too {how}: a step changes the weights by {amount}{ratio:.1g} of their size "
@@ -253,56 +278,3 @@ class LearningRate(Rule):
             view, weight, "warning", summary + (f" {why.text}" if why else ""), shown, step=view.began, nodes=others,
             confidence=0.8, source=why.source if why else None,
         )  # fmt: skip
-
-
-def _peak(known: Sequence[tuple[Layer, Values]]) -> float:
-    """The largest ratio of any step, in the median of the layers; those of other lengths are left out."""
-    length = max(len(ratios) for _, ratios in known)
-    return float(np.max(np.median([ratios for _, ratios in known if len(ratios) == length], axis=0)))
-
-
-def _is_even(known: Sequence[tuple[Layer, Values]]) -> bool:
-    """Whether several layers move alike: where gradients vanish, the first ones move far less than the last."""
-    ratios = _medians(known)
-    return len(ratios) > 1 and max(ratios) < _ALIKE * min(ratios)
-
-
-def _medians(known: Iterable[tuple[Layer, Values]]) -> list[float]:
-    """The median of each layer: where only some layers hardly move, gradients vanish, and no rate is to blame."""
-    return [float(np.median(ratios)) for _, ratios in known]
-
-
-def _late(known: Iterable[tuple[Layer, Values]]) -> float:
-    """The largest ratio of a layer in the last third of the steps."""
-    return max(_medians((layer, ratios[-(len(ratios) // 3 + 1) :]) for layer, ratios in known))
-
-
-def _matrices(view: View) -> int:
-    """How many weights of two and more dimensions learn, recurrent ones and tables included."""
-    return sum(len(parameter.shape) > 1 for parameter in trainable(view))
-
-
-def _has_size(view: View, layer: Layer) -> bool:
-    """Whether a weight starts with anything but zeros: else its first step is as large as it is."""
-    return float(view.history(layer.weight).of("norm")[0]) > 0
-
-
-def _is_plain(view: View) -> bool:
-    """Whether all is trained by SGD without momentum."""
-    return all(is_plain(group) for group in settings(view))
-
-
-def _moves_elsewhere(view: View, layer: Layer) -> bool:
-    """Whether some parameter (a bias near the loss) moves well: the rate is fine, and other gradients vanish."""
-    moved = [median(view.history(node, "update").of("abs_max")) for node in learning(view)]
-    return max(moved, default=0.0) > _USUAL * median(rms(view.history(layer.weight)))
-
-
-def _middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
-    """The entry in the middle, by its number."""
-    ordered = sorted(entries, key=lambda entry: entry[0])
-    return ordered[len(ordered) // 2]
-
-
-def _rates(view: View) -> Iterable[float]:
-    return (float(group["lr"]) for group in settings(view) if isinstance(group.get("lr"), (int, float)))

@@ -19,9 +19,10 @@ class PointwiseFilters(Rule):
 
     Symptom: the net learns colours or levels, if anything, and no shapes.
 
-    How it is measured: by the shapes of the weights: two or more convolutions, all of them with a kernel of size one,
-    and no other weights than linear ones that read as many numbers as a convolution has channels (each place, or their
-    mean). Nets of points are made like that; so it counts only if the loss has hardly fallen.
+    How it is measured: by the shapes of the weights: two or more convolutions, all of them with a kernel of size one
+    (but for transposed ones, which make several places of each), and no other weights than linear ones that read as
+    many numbers as a convolution has channels (each place, or their mean). Nets of points are made like that; so it
+    counts only if the loss has hardly fallen.
 
     Causes: ``kernel_size=1`` from a bottleneck or a projection; arguments in the wrong order.
 
@@ -42,7 +43,7 @@ class PointwiseFilters(Rule):
 
     def check(self, view: View) -> Iterable[Finding]:
         found = layers(view)
-        convolutions = [layer for layer in found if len(layer.shape) > 2]
+        convolutions = [layer for layer in found if len(layer.shape) > 2 and not _widens(view, layer)]
         if view.is_young or len(convolutions) < self.least or fallen(view) > self.fall:
             return
         if all(set(layer.shape[2:]) == {1} for layer in convolutions) and _is_all(view, found, convolutions):
@@ -55,6 +56,11 @@ class PointwiseFilters(Rule):
                 view, names[0], "warning", summary, [evidence(view.history(names[0]), "std", "the first one's output")],
                 step=view.began, nodes=names[1:], confidence=0.75,
             )  # fmt: skip
+
+
+def _widens(view: View, layer: Layer) -> bool:
+    """Whether it is a transposed convolution, which makes several places of each."""
+    return "Transpose" in view.modules[layer.module].module_class if layer.module in view.modules else False
 
 
 def _is_all(view: View, found: list[Layer], convolutions: list[Layer]) -> bool:
