@@ -140,7 +140,7 @@ class LearningRate(Rule):
         elif (
             self._is_slow(view, known, part)
             or self._stands_still(view, known)
-            or (part < self.fall / 2 and self._is_barely_stepped(view, known))
+            or (part < self.fall and self._is_barely_stepped(view, known))
             or (
                 part < self.fall
                 and ((ratio < self.slow and is_even(known)) or not moves_elsewhere(view, layer))

@@ -53,3 +53,35 @@ def test_a_clamp_between_layers_is_an_activation(tmp_path: Path) -> None:
     model = Bounded()
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=12)
     assert findings(trial, "clipped-prediction") == []
+
+
+@pytest.mark.parametrize(("limit", "found"), [(2.0, ["warning"]), (200.0, [])])
+def test_losses_of_samples_that_stand_at_their_limit(limit: float, found: list[str], tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    model = mlp(8, 16, 8)
+
+    def loss_of(x: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+        each = ((model(x) - x - 3) ** 2).sum(1)
+        return each.clamp(max=limit).mean()
+
+    trial = record(tmp_path, model, loss_of, blob_batches, steps=12)
+    told = findings(trial, "clipped-prediction")
+    assert [one.level for one in told] == found
+    assert all(one.node == "loss" and one.source is not None and "clamp(max" in one.source.text for one in told)
+
+
+def test_chances_that_a_net_has_bounded_itself_are_guarded_only(tmp_path: Path) -> None:
+    class Chances(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.body = mlp(8, 16, 1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.sigmoid(40 * self.body(x))
+
+    torch.manual_seed(0)
+    model = Chances()
+    trial = record(
+        tmp_path, model, lambda x, y: _cross_entropy(model(x)[:, 0], (y > 1).float()), blob_batches, steps=12
+    )
+    assert findings(trial, "clipped-prediction") == []

@@ -175,3 +175,38 @@ def test_a_first_step_that_sweeps_the_weights_away_is_told_though_the_loss_falls
     assert loss[-1] < 0.4 * loss[0]
     found = findings(trial, "learning-rate")
     assert ["at first" in one.summary for one in found] == ([True] if rate > 0.1 else [])
+
+
+@pytest.mark.parametrize(("rate", "momentum", "told"), [(1e-3, 0.0, True), (1e-3, 0.9, False), (0.3, 0.0, False)])
+def test_plain_descent_that_moves_no_weight(rate: float, momentum: float, told: bool, tmp_path: Path) -> None:
+    """The bias of the last layer moves well, and the layers before it get small gradients: the step is small, too."""
+    torch.manual_seed(0)
+    model = mlp(8, 32, 32, 32, 32, 1)
+    optimizer = torch.optim.SGD(model.parameters(), rate, momentum=momentum)
+
+    def data(number: int) -> tuple[torch.Tensor, ...]:
+        points, labels = blobs(seed=number)
+        return points, labels.float()[:, None] / 2
+
+    trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y) / 20, data, optimizer=optimizer, steps=120)
+    low = [finding for finding in findings(trial, "learning-rate") if "too low for SGD" in finding.summary]
+    assert [finding.level for finding in low] == ["warning"] * told
+
+
+@pytest.mark.parametrize("plays", [True, False])
+def test_the_loss_of_a_policy_need_not_fall(plays: bool, tmp_path: Path) -> None:
+    """Steps of a tenth of the weights count if the loss did not fall, which that of a policy need not."""
+    torch.manual_seed(0)
+    model = mlp(8, 16, 4)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        scores = model(x)
+        if not plays:
+            return F.cross_entropy(scores, y[torch.randperm(len(y))])
+        policy = torch.distributions.Categorical(logits=scores)
+        action = policy.sample()
+        reward = (action == y).float()
+        return -(policy.log_prob(action) * (reward - reward.mean())).mean()
+
+    trial = record(tmp_path, model, loss_of, lambda number: blobs(seed=number), lr=0.06, steps=60)
+    assert [finding.level for finding in findings(trial, "learning-rate")] == ([] if plays else ["warning"])

@@ -54,6 +54,16 @@ def test_filters_of_one_pixel(kernel: int, last: str, found: list[str], tmp_path
     assert levels(trial, "pointwise-filters") == found
 
 
+@pytest.mark.parametrize(("kernel", "found"), [(1, ["warning"]), (3, [])])
+def test_filters_of_one_pixel_beside_one_that_widens(kernel: int, found: list[str], tmp_path: Path) -> None:
+    model = nn.Sequential(
+        nn.Conv2d(1, 8, kernel, padding="same"), nn.ReLU(), nn.ConvTranspose2d(8, 8, 2, 2), nn.ReLU(),
+        nn.Conv2d(8, 8, kernel, padding="same"), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 4),
+    )  # fmt: skip
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), images, steps=60, lr=2e-3)
+    assert levels(trial, "pointwise-filters") == found
+
+
 @pytest.mark.parametrize(
     ("code", "way", "found"), [(24, "plain", ["info"]), (2, "plain", []), (24, "sparse", []), (24, "noisy", [])]
 )
