@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from stepscope.analysis.curves import fallen
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.flow import Place
 from stepscope.analysis.neurons import neurons_of, tensor_of
@@ -27,7 +28,7 @@ class StateBehindPadding(Rule):
     How it is measured: a recurrent layer is given a whole padded batch (not a packed one). Of what it gives, only the
     last state goes on to a loss, or gradients arrive at the last column of its output alone; and the known samples of
     the input that it reads end in padding before that: in a token that most of them end with, or in rows of zeros. It
-    is worth knowing only where little of the input is padding.
+    is worth knowing only where little of the input is padding, or the loss has well fallen: a state can learn to wait.
 
     Causes: ``output[:, -1]`` or ``h_n`` of a batch that was padded to the right, without ``pack_padded_sequence``.
 
@@ -38,6 +39,7 @@ class StateBehindPadding(Rule):
             its longest sample at least that one does not.
         places: the part of all places that must be padding. Source: of ours; a state bears a few steps of it.
         warned: the same for a warning. Source: of ours.
+        fall: the part of the first loss that is gone where it is worth knowing only. Source: of ours.
     """
 
     name = "state-behind-padding"
@@ -46,6 +48,7 @@ class StateBehindPadding(Rule):
     samples: float = 0.5
     places: float = 0.1
     warned: float = 0.3
+    fall: float = 0.5
 
     def check(self, view: View) -> Iterable[Finding]:
         for module in view.modules.values() if view.training else ():
@@ -65,8 +68,9 @@ class StateBehindPadding(Rule):
             f"at the end), which the state has read, too."
         )
         history = view.history(place.node, role=place.role)
+        harms = padding.places >= self.warned and fallen(view) < self.fall
         return self.finding(
-            view, place.node, "warning" if padding.places >= self.warned else "info", summary,
+            view, place.node, "warning" if harms else "info", summary,
             [evidence(history, "std", "its states, those of padding among them")],
             step=view.began, nodes=[given.node], confidence=0.8,
         )  # fmt: skip
