@@ -220,6 +220,7 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
         "learning-rate": "anywhere",
     },
     "forgetful-recurrence": {"loss-plateau": "anywhere"},
+    "skipping-filters": {},
     "state-behind-padding": {
         **_LOSS,
         "constant-output": "anywhere",

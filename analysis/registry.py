@@ -124,6 +124,7 @@ from stepscope.analysis.rules.shrinking_weights import ShrinkingWeights
 from stepscope.analysis.rules.single_class import SingleClass
 from stepscope.analysis.rules.single_unit import SingleUnit
 from stepscope.analysis.rules.skipped_module import SkippedModule
+from stepscope.analysis.rules.skipping_filters import SkippingFilters
 from stepscope.analysis.rules.small_batch_norm import SmallBatchNorm
 from stepscope.analysis.rules.softmax_over_batch import SoftmaxOverBatch
 from stepscope.analysis.rules.squared_chances import SquaredChances
@@ -242,6 +243,7 @@ RULES: dict[str, type[Rule]] = {
         SingleClass,
         SingleUnit,
         PointwiseFilters,
+        SkippingFilters,
         WideBottleneck,
         ShrinkingWeights,
         DecayedRows,

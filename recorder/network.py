@@ -18,6 +18,9 @@ from stepscope.store.records import ModuleInfo, ParameterInfo
 _FREEZING = ("requires_grad", "require_grad", "requires_grads", "require_grads", "trainable")
 """What people set to False to freeze something; of all these torch knows the first one only, of a tensor."""
 
+_LONGEST = 300
+"""Letters of a module's settings."""
+
 
 class OutdatedNamesError(LookupError):
     """The models hold something else, or elsewhere, than when their names were taken."""
@@ -53,9 +56,15 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
             )
             recorded = id(module) not in names.left_out
             ignored, drawn = tuple(_ignored(module, thawed)), tuple(drawn_tensors(module))
-            kind = type(module).__name__
-            found.append(ModuleInfo(full, kind, parameters, module.training, recorded, ignored, drawn))
+            kind, settings = type(module).__name__, _settings(module)
+            found.append(ModuleInfo(full, kind, parameters, module.training, recorded, ignored, drawn, settings))
     return tuple(found)
+
+
+def _settings(module: nn.Module) -> str:
+    """What torch prints of one of its own layers, or of one that inherits it; nothing of the user's code is called."""
+    told = type(module).extra_repr
+    return str(told(module))[:_LONGEST] if told.__module__.startswith("torch.") else ""
 
 
 def omissions(watched: Watched, names: Names) -> list[str]:

@@ -26,7 +26,7 @@ from stepscope.store.records import (
 
 Plain = Any
 _DIGEST_SIZE = 16
-_LATER_MODULE_FIELDS: tuple[bool, tuple[str, ...], tuple[str, ...]] = (True, (), ())
+_LATER_MODULE_FIELDS: tuple[bool, tuple[str, ...], tuple[str, ...], str] = (True, (), (), "")
 _LATER_PARAMETER_FIELDS: tuple[bool, tuple[str, ...]] = (True, ())
 _TENSOR_TYPES = get_args(TensorType)
 
@@ -154,18 +154,16 @@ def trial_from_plain(plain: Mapping[str, Plain]) -> TrialInfo:
 
 
 def network_to_plain(modules: Sequence[ModuleInfo]) -> Plain:
-    return [
-        [
-            m.path,
-            m.module_class,
-            [_parameter_to_plain(parameter) for parameter in m.parameters],
-            m.training,
-            m.recorded,
-            *([list(m.ignored)] if m.ignored or m.drawn else []),
-            *([list(m.drawn)] if m.drawn else []),
-        ]
-        for m in modules
-    ]
+    return [_module_to_plain(module) for module in modules]
+
+
+def _module_to_plain(m: ModuleInfo) -> Plain:
+    """A module without what is empty at its end."""
+    parameters = [_parameter_to_plain(parameter) for parameter in m.parameters]
+    later = [list(m.ignored), list(m.drawn), m.settings]
+    while later and not later[-1]:
+        later.pop()
+    return [m.path, m.module_class, parameters, m.training, m.recorded, *later]
 
 
 def _parameter_to_plain(p: ParameterInfo) -> Plain:
@@ -177,14 +175,14 @@ def network_from_plain(plain: Plain) -> tuple[ModuleInfo, ...]:
     return tuple(
         ModuleInfo(
             str(path), str(module_class), tuple(map(_parameter_from_plain, parameters)), bool(training), bool(recorded),
-            tuple(map(str, ignored)), tuple(map(str, drawn)),
+            tuple(map(str, ignored)), tuple(map(str, drawn)), str(settings),
         )
-        for path, module_class, parameters, training, recorded, ignored, drawn in map(_whole_module, plain)
+        for path, module_class, parameters, training, recorded, ignored, drawn, settings in map(_whole_module, plain)
     )  # fmt: skip
 
 
 def _whole_module(row: Plain) -> Sequence[Plain]:
-    return [*row, *_LATER_MODULE_FIELDS[max(0, len(row) - 4) :]][:7]
+    return [*row, *_LATER_MODULE_FIELDS[max(0, len(row) - 4) :]][:8]
 
 
 def _parameter_from_plain(row: Plain) -> ParameterInfo:

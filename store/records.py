@@ -303,7 +303,8 @@ class ModuleInfo:
     which something was to be frozen, and which torch does not know: ``requires_grad`` of a module (which has a method
     ``requires_grad_``), ``weight.require_grad`` of its parameter; ``weight.train()``, if a ``train()`` of the model's
     own would freeze it, and was not called. ``drawn`` are its attributes that are plain tensors
-    of random numbers, as weights are at first: ``keys (12, 16)``.
+    of random numbers, as weights are at first: ``keys (12, 16)``. ``settings`` are those of one of torch's own layers,
+    as torch prints them: ``1, 24, kernel_size=(2,), stride=(8,)``.
     """
 
     path: str
@@ -313,6 +314,7 @@ class ModuleInfo:
     recorded: bool = True
     ignored: tuple[str, ...] = ()
     drawn: tuple[str, ...] = ()
+    settings: str = ""
 
 
 @dataclass(frozen=True)

@@ -96,6 +96,7 @@ def network_columns(*, compared: str) -> list[Column]:
     columns = [
         name,
         text("kind", "class", 124),
+        text("settings", "settings", 200, cellClassRules={"different": "params.data.other_settings"}),
         text("shape", "shape", 112),
         number("elements", "parameters", width=100, whole=True),
         text("trainable", "state", 112),

@@ -30,7 +30,9 @@ def test_every_version_has_its_golden_recordings() -> None:
 
 def test_all_that_is_in_it(folder: Path) -> None:
     expected = json.loads(folder.with_suffix(".json").read_text("utf-8"))
-    modules = [{"ignored": [], "drawn": [], **module} for module in expected["network"]]  # what they did not have yet
+    modules = [
+        {"ignored": [], "drawn": [], "settings": "", **module} for module in expected["network"]
+    ]  # what they did not have yet
     assert golden.plain(golden.describe(open_trial(folder))) == {"resumptions": [], **expected, "network": modules}
 
 

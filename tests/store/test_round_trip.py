@@ -84,7 +84,13 @@ def test_the_facts_of_a_trial(config: dict[str, object], environment: dict[str, 
 
 def test_the_journal(tmp_path) -> None:  # type: ignore[no-untyped-def]
     parameter = ParameterInfo("weight", (3, 0), "float32", False, ("a.weight", "b.weight"), True, False, ("adam",))
-    modules = (ModuleInfo("a", "Linear", (parameter,), False), ModuleInfo("b", "Linear", (), recorded=False))
+    modules = (
+        ModuleInfo("a", "Linear", (parameter,), False),
+        ModuleInfo("b", "Linear", (), recorded=False),
+        ModuleInfo("c", "Linear", (), ignored=("trainable",)),
+        ModuleInfo("d", "Linear", (), drawn=("keys (3, 4)",)),
+        ModuleInfo("e", "Conv1d", (), settings="1, 24, kernel_size=(2,), stride=(8,)"),
+    )
     writer = TrialWriter(tmp_path, INFO)
     points = [Scalar("loss", "g", 3, 0.5, "train", 1.0), Scalar("loss", "g", 4, float("nan"), "test", 2.0)]
     assert writer.write_scalars(points) > 0

@@ -282,6 +282,26 @@ class TestPages:
         assert states["model.1.weight"] == "trainable, in no optimizer"
         assert states["model.2.weight"] == "frozen, left out"
 
+    def test_the_network_tells_settings_and_where_they_differ(self, tmp_path: Path) -> None:
+        torch = pytest.importorskip("torch")
+        from stepscope.recorder import Every, Recorder
+        from stepscope.viewer.views.inspector import inspector
+
+        for name, kernel in (("narrow", 1), ("wide", 3)):
+            model = torch.nn.Sequential(torch.nn.Conv1d(1, 4, kernel, padding="same"), torch.nn.ReLU())
+            with Recorder(tmp_path / "group", trial=name, schedule=Every(1)) as recorder:
+                recorder.watch(model)
+                with recorder.step():
+                    model(torch.ones(3, 1, 8)).sum().backward()
+        group = Source(tmp_path / "group").group
+        rows = {row["path"]: row for row in network.network_rows(at(group, trial="narrow", compare="wide"))}  # type: ignore[arg-type]
+        assert rows["model.0"]["settings"].startswith("1, 4, kernel_size=(1,)")
+        assert "(wide: Conv1d(1, 4, kernel_size=(3,)" in rows["model.0"]["settings"]
+        assert rows["model.0"]["other_settings"]
+        assert rows["model.1"]["settings"] == "" and "other_settings" not in rows["model.1"]
+        now = at(group, trial="narrow", node="model.0")  # type: ignore[arg-type]
+        assert "kernel_size=(1,)" in words(inspector(now, now.step.tensor("model.0")))
+
     def test_config_puts_differences_first(self, tmp_path: Path) -> None:
         from support.synthetic import write_trial
 

@@ -127,6 +127,8 @@ def _identity(now: Moment, tensor: Tensor, made: Vertex | Node | None) -> Markup
     ]
     if made is not None and made.module:
         facts.append(("module", f"{made.module} ({made.module_class})" if made.module_class else made.module))
+        if settings := next((module.settings for module in now.trial.network if module.path == made.module), ""):
+            facts.append(("settings", settings))
     if made is not None and made.operation:
         facts.append(("made by", made.operation))
     return el("dl.facts", *(el("div", el("dt", name), el("dd", text, title=text)) for name, text in facts))

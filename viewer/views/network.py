@@ -18,7 +18,7 @@ def network_rows(now: Moment) -> list[dict[str, Any]]:
     optimized = any(parameter.optimizers for parameter in _parameters(now.trial).values())
     rows = []
     for module in now.trial.network:
-        rows.append(_module_row(module, now.trial))
+        rows.append(_module_row(module, now.trial) | _settings(module, now.other))
         for parameter in module.parameters:
             row = _parameter_row(module, parameter, now.step, theirs, now)
             rows.append(row | {"trainable": _trainable(parameter, optimized=optimized)})
@@ -37,6 +37,15 @@ def network_caption(now: Moment) -> Markup:
         others = sum(_size(parameter) for parameter in _parameters(now.other).values() if not parameter.is_buffer)
         text += f"; {now.other.name} has {count(others)} parameters"
     return el("div", note(text + ". Click a parameter to inspect it."))
+
+
+def _settings(module: ModuleInfo, other: Trial | None) -> dict[str, Any]:
+    """A layer's settings; if the other trial's are different ones, these, too."""
+    same = [theirs for theirs in other.network if theirs.path == module.path] if other is not None else []
+    theirs = next((f"{one.module_class}({one.settings})" for one in same), "")
+    if other is None or not theirs or theirs == f"{module.module_class}({module.settings})":
+        return {"settings": module.settings}
+    return {"settings": f"{module.settings}  ({other.name}: {theirs})", "other_settings": True}
 
 
 def _parameters(trial: Trial) -> dict[str, ParameterInfo]:

@@ -174,7 +174,8 @@ def _cameras(number: int) -> _Batch:
 
 
 @broken(
-    rules=("untrained-parameters",), words=("not in the optimizer", "no parameter group", "not given to", "lacks the parameter"),
+    rules=("untrained-parameters",),
+    words=("not in the optimizer", "no parameter group", "not given to", "lacks the parameter"),
     nodes=("model.w", "model"),
 )  # fmt: skip
 def groups_by_the_kind_of_layer(lab: Lab) -> None:
