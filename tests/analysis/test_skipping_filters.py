@@ -32,7 +32,10 @@ def test_numbers_out_of_settings(settings: str, name: str, expected: tuple[int, 
 
 @pytest.mark.parametrize(
     ("kernel", "stride", "share"),
-    [((2,), (8,), 0.75), ((3, 3), (4, 4), 7 / 16), ((2,), (2, 4), 0.5), ((3, 3), (2, 2), 0), ((4,), (4,), 0), ((), (), 0)]
+    [
+        ((2,), (8,), 0.75), ((3, 3), (4, 4), 7 / 16), ((2,), (2, 4), 0.5), ((3, 3), (2, 2), 0), ((4,), (4,), 0),
+        ((), (), 0),
+    ],
 )  # fmt: skip
 def test_what_lies_between_the_filters(kernel: tuple[int, ...], stride: tuple[int, ...], share: float) -> None:
     assert _skipped(kernel, stride) == pytest.approx(share)
