@@ -20,7 +20,7 @@ from stepscope.viewer.resolve import Resolved, resolve
 from stepscope.viewer.selection import Selection, from_json
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import curves, findings, network, texts
-from stepscope.viewer.views.about import about, against, comparable, parting
+from stepscope.viewer.views.about import about, against, comparable, different_layers, parting
 from stepscope.viewer.views.column import shown_statistic
 from stepscope.viewer.views.drawing import drawing
 from stepscope.viewer.views.graph_overlay import overlay
@@ -148,7 +148,8 @@ class Answers:
         if other is None:
             return findings.panel(trial, found), marked
         parted, looked_at = self.diagnoses.parted(trial, other)
-        beside = el("div.parted", el("h3", f"Against {other.name}"), parting(parted, looked_at=looked_at))
+        where = [different_layers(trial, other), parting(parted, looked_at=looked_at)]
+        beside = el("div.parted", el("h3", f"Against {other.name}"), *where)
         return el("div", findings.panel(trial, found), beside), marked
 
     def nodes(self, state: Json) -> list[dict[str, str]]:

@@ -106,7 +106,7 @@ def network_columns(*, compared: str) -> list[Column]:
         number("update_ratio", "update ratio", width=104, tooltip="norm of the update over the norm of the value"),
     ]
     if compared:
-        columns.insert(7, number("other_norm", f"norm, {compared}", width=124))
+        columns.insert(8, number("other_norm", f"norm, {compared}", width=124))
     return [*columns, text("shared", "also known as", 130)]
 
 

@@ -20,6 +20,7 @@ from stepscope.viewer.resolve import resolve
 from stepscope.viewer.selection import Selection
 from stepscope.viewer.source import Source
 from stepscope.viewer.views import curves, network, status, texts
+from stepscope.viewer.views.about import different_layers
 from stepscope.viewer.views.column import column, shown_statistic
 from stepscope.viewer.views.graph_overlay import overlay
 from stepscope.viewer.views.inspector import inspector
@@ -299,7 +300,11 @@ class TestPages:
         assert "(wide: Conv1d(1, 4, kernel_size=(3,)" in rows["model.0"]["settings"]
         assert rows["model.0"]["other_settings"]
         assert rows["model.1"]["settings"] == "" and "other_settings" not in rows["model.1"]
-        now = at(group, trial="narrow", node="model.0")  # type: ignore[arg-type]
+        now = at(group, trial="narrow", compare="wide", node="model.0")  # type: ignore[arg-type]
+        assert now.other is not None
+        told = words(different_layers(now.trial, now.other))
+        assert "model.0" in told and "kernel_size=(1,), padding" not in told and "there kernel_size=(3,)" in told
+        assert different_layers(now.trial, now.trial) is None
         assert "kernel_size=(1,)" in words(inspector(now, now.step.tensor("model.0")))
 
     def test_config_puts_differences_first(self, tmp_path: Path) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepscope.analysis.divergence import Divergence
+from stepscope.analysis.layers_apart import layers_apart
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count, duration, short, size
 from stepscope.viewer.views.texts import cost_of
 
 _MOST_DIFFERENCES = 8
-_MOST_OTHERS = 5
+_MOST_OTHERS, _MOST_LAYERS = 5, 4
 
 
 def about(trial: Trial) -> Markup:
@@ -32,6 +33,7 @@ def against(trial: Trial, other: Trial, parted: Divergence | None, *, looked_at:
         "section",
         el("h3", f"Against {other.name}"),
         _facts(_different_config(trial, other)) or note("The config is the same."),
+        different_layers(trial, other),
         parting(parted, looked_at=looked_at),
     )
 
@@ -91,6 +93,19 @@ def comparable(names: Sequence[str], trial: Trial) -> Markup | None:
     links = [el("p", el("button.link", name, act={"compare": name})) for name in others]
     text = "Where this trial parts from another one, and how their configs differ:"
     return el("section", el("h3", "Compare with"), note(text), *links)
+
+
+def different_layers(trial: Trial, other: Trial) -> Markup | None:
+    """The layers that are not the same in both trials, each a click away; None if all are."""
+    apart = layers_apart(trial.network, other.network)
+    if not apart:
+        return None
+    lines = [
+        el("p", el("button.link.tensor", one.path, act={"view": "network"}), f": {one.this}, there {one.other}")
+        for one in apart[:_MOST_LAYERS]
+    ]
+    more = len(apart) - len(lines)
+    return el("div", note("Layers differ:"), *lines, note(f"and {count(more)} more.") if more else None)
 
 
 def parting(parted: Divergence | None, *, looked_at: int) -> Markup:
