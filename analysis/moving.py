@@ -6,6 +6,7 @@ import numpy as np
 
 from stepscope.analysis.flow import Place
 from stepscope.analysis.lines import sites_of
+from stepscope.analysis.loss_inputs import SMALL
 from stepscope.analysis.parameters import is_unchanged
 from stepscope.analysis.view import View
 
@@ -22,11 +23,12 @@ def is_of_policy(view: View) -> bool:
 
 
 def _draws_of_its_own(view: View) -> bool:
-    """Whether a loss is computed from a sum without gradient, ``loc + noise``, and from its ``loc`` with one."""
-    sums = [site for site in sites_of(view, "cut") if site.operation == "add"]
-    sums = [site for site in sums if not site.after.isdisjoint(view.objectives)]
-    learned = view.flow.upstream(view.objectives, differentiable=True) if sums else set()
-    return any(not site.before.isdisjoint(learned) for site in sums)
+    """Whether something is drawn with what a net says, and a loss is computed of both, unlike any usual one."""
+    losses = [loss for loss in view.objectives if view.flow.vertices[loss].operation not in SMALL]
+    sites = sites_of(view, "draw") + [site for site in sites_of(view, "cut") if site.operation == "add"]
+    drawn = [site for site in sites if not site.after.isdisjoint(losses)]
+    learned = view.flow.upstream(losses, differentiable=True) if drawn else set()
+    return any(not site.before.isdisjoint(learned) for site in drawn)
 
 
 def has_moving_targets(view: View) -> bool:

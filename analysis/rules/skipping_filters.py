@@ -49,8 +49,8 @@ class SkippingFilters(Rule):
             if not skipped or (shares and set(kernel) == {1}):
                 continue
             summary = (
-                f"{module.path} ({module.module_class}) has filters of {_told(kernel)} and steps of {_told(stride)}: "
-                f"{skipped:.0%} of what it is given lies between them, and is never seen."
+                f"{module.path} ({module.module_class}) has a kernel of {_told(kernel)} and a stride of "
+                f"{_told(stride)}: {skipped:.0%} of what it is given is skipped, and never seen."
             )
             yield self.finding(
                 view, module.path, "info" if shares or skipped < self.skipped else "warning", summary,

@@ -10,6 +10,8 @@ import torch.nn.functional as F
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence
 
+from stepscope.analysis.moving import is_of_policy
+from stepscope.analysis.view import View
 from stepscope.recorder import Every, Recorder
 from stepscope.store import Trial, open_trial
 from support.short_runs import Batch, curve_batches, findings, mlp, record
@@ -219,3 +221,23 @@ def test_a_few_numbers_squeezed_to_one_before_many_units(behind: int, found: lis
     model = Squeezed(behind)
     trial = record(tmp_path, model, lambda x, y: F.mse_loss(model(x), y), data)
     assert levels(trial, "single-unit") == found
+
+
+@pytest.mark.parametrize("drawn", [True, False])
+def test_a_loss_of_what_was_drawn_is_that_of_a_policy(drawn: bool, tmp_path: Path) -> None:
+    """Log-probabilities of several moments, stacked; against the same loss of actions that somebody else chose."""
+    model = mlp(6, 16, 5)
+
+    def loss_of(number: int, _: object) -> torch.Tensor:
+        said, rewards = [], []
+        for moment in range(3):
+            state = torch.randn(32, 6, generator=torch.Generator().manual_seed(3 * number + moment))
+            policy = torch.distributions.Categorical(logits=model(state))
+            action = policy.sample() if drawn else torch.randint(5, (32,))
+            said.append(policy.log_prob(action))
+            rewards.append((action == state[:, :5].argmax(1)).float())
+        advantage = torch.stack(rewards)
+        return -(torch.stack(said) * (advantage - advantage.mean())).mean()
+
+    trial = record(tmp_path, model, loss_of, steps=60, lr=1e-6)
+    assert is_of_policy(View(trial)) == drawn
