@@ -64,7 +64,12 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
 def _settings(module: nn.Module) -> str:
     """What torch prints of one of its own layers, or of one that inherits it; nothing of the user's code is called."""
     told = type(module).extra_repr
-    return str(told(module))[:_LONGEST] if told.__module__.startswith("torch.") else ""
+    if not str(getattr(told, "__module__", "")).startswith("torch."):
+        return ""
+    try:
+        return str(told(module))[:_LONGEST]
+    except Exception:  # of a layer from which the user took what torch wants to print
+        return ""
 
 
 def omissions(watched: Watched, names: Names) -> list[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import nn
 
@@ -44,6 +45,20 @@ def test_the_settings_of_all_modules(tmp_path: Path) -> None:
         "model.3": "in_features=8, out_features=3, bias=False",
         "model.4": "",
     }
+
+
+def test_a_layer_that_cannot_be_printed(tmp_path: Path) -> None:
+    model = nn.Sequential(nn.Linear(3, 3), nn.Conv1d(1, 1, 1))
+    del model[1].stride
+    with pytest.raises(AttributeError):
+        repr(model)
+    with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model)
+        with recorder.step():
+            model[0](torch.randn(5, 3)).sum().backward()
+    assert [module.settings for module in open_trial(tmp_path / "trial").network] == [
+        "", "in_features=3, out_features=3, bias=True", "",
+    ]  # fmt: skip
 
 
 def test_settings_that_change_are_written_again(tmp_path: Path) -> None:
