@@ -50,7 +50,7 @@ def test_the_settings_of_all_modules(tmp_path: Path) -> None:
 def test_a_layer_that_cannot_be_printed(tmp_path: Path) -> None:
     model = nn.Sequential(nn.Linear(3, 3), nn.Conv1d(1, 1, 1))
     del model[1].stride
-    with pytest.raises(AttributeError):
+    with pytest.raises(KeyError):
         repr(model)
     with Recorder(tmp_path, trial="trial", schedule=Every(1), strict=True) as recorder:
         recorder.watch(model)
