@@ -58,10 +58,11 @@ def diagnose(
 def _apply(rule: Rule, view: View) -> list[Finding]:
     """What a rule finds; nothing where the recording is too damaged for it (``trial.problems`` tells).
 
-    A rule that fails does not take the others with it, but says so.
+    A rule that fails does not take the others with it, but says so. What it says twice, of two losses of one target for
+    example, is said once.
     """
     try:
-        return list(rule.check(view))
+        return list({(found.node, found.summary): found for found in rule.check(view)}.values())
     except DamagedError:
         return []
     except Exception as error:

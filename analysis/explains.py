@@ -223,10 +223,12 @@ EXPLAINS: dict[str, dict[str, Relation]] = {
     "skipping-filters": {},
     "state-behind-padding": {
         **_LOSS,
+        "unmasked-padding": "anywhere",
         "constant-output": "anywhere",
         "unrelated-targets": "anywhere",
         "short-training": "anywhere",
     },
+    "unmasked-padding": {**_LOSS, "unrelated-targets": "anywhere"},
     "single-unit": {},
     "terms-without-gradient": {**_LOSS, "learning-rate": "anywhere"},
     "opposed-sides": {**_LOSS, "unbounded-loss": "anywhere", "learning-rate": "anywhere"},

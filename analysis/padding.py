@@ -56,6 +56,14 @@ def padding_behind(view: View, place: Place) -> Padding | None:
     return Padding(float(np.mean(runs > 0)), float(runs.sum()) / (length * len(runs)), value)
 
 
+def ends_of(step: Step, place: Place, padding: Padding) -> list[int] | None:
+    """How long each kept sample of an input is in a step."""
+    known = _rows(step, place)
+    if known is None:
+        return None
+    return [int(end) for end in known[0].shape[1] - _trailing(known[0] == padding.value)]
+
+
 def _rows(step: Step, place: Place) -> tuple[NDArray[np.float64], bool] | None:
     """What is known of each kept sample at each time, and whether these are tokens; of features the largest."""
     tensor, kept = tensor_of(step, place), neurons_of(step, place)

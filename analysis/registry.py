@@ -143,6 +143,7 @@ from stepscope.analysis.rules.unasked_critic import UnaskedCritic
 from stepscope.analysis.rules.unbounded_loss import UnboundedLoss
 from stepscope.analysis.rules.unchanged_parameters import UnchangedParameters
 from stepscope.analysis.rules.uneven_means import UnevenMeans
+from stepscope.analysis.rules.unmasked_padding import UnmaskedPadding
 from stepscope.analysis.rules.unmixed_batches import UnmixedBatches
 from stepscope.analysis.rules.unreachable_targets import UnreachableTargets
 from stepscope.analysis.rules.unreached_vertices import UnreachedVertices
@@ -192,6 +193,7 @@ RULES: dict[str, type[Rule]] = {
         IgnoredTargets,
         ForgetfulRecurrence,
         StateBehindPadding,
+        UnmaskedPadding,
         LostPhase,
         LostScale,
         LostLevel,

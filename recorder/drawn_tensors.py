@@ -1,9 +1,10 @@
-"""Attributes of modules that are plain tensors of random numbers: made like weights, and no parameters."""
+"""Attributes of modules that are like weights, and no parameters: plain tensors of random numbers, or made of one."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from typing import Any
 
 import torch
 from torch import nn
@@ -13,13 +14,38 @@ _FEWEST, _MOST = 32, 1 << 16
 _FAR = 5.0
 """How many standard deviations a mean, or a correlation, may be from zero by chance."""
 _DISTINCT = 0.9
+_WAY = 8
+"""Calls of torch between a parameter and what was made of it as a module was made."""
 
 
-def drawn_tensors(module: nn.Module) -> Iterator[str]:
-    """The names and shapes of such attributes: ``keys (12, 16)``."""
+def drawn_tensors(module: nn.Module, known: Collection[int]) -> Iterator[str]:
+    """The names and shapes of such attributes: ``keys (12, 16)``, or ``a (32,) by squeeze`` if made of a parameter.
+
+    Args:
+        known: the ids of all parameters that are registered. What is computed from these may be kept to be looked at.
+    """
     for name, value in module.__dict__.items():
-        if name[0] != "_" and value.__class__ is torch.Tensor and looks_drawn(value):
+        if name[0] == "_" or value.__class__ is not torch.Tensor:
+            continue
+        leaves = _leaves(value) if value.grad_fn is not None else []
+        if len(leaves) == 1 and isinstance(leaves[0], nn.Parameter) and id(leaves[0]) not in known:
+            yield f"{name} {tuple(value.shape)} by {type(value.grad_fn).__name__.partition('Backward')[0].lower()}"
+        elif looks_drawn(value):
             yield f"{name} {tuple(value.shape)}"
+
+
+def _leaves(tensor: torch.Tensor) -> list[torch.Tensor]:
+    """The tensors that something was computed from with a gradient; none if that is a long way off."""
+    found: list[torch.Tensor] = []
+    waiting: list[Any] = [tensor.grad_fn]
+    for _ in range(_WAY):
+        if not waiting:
+            return found
+        function = waiting.pop()
+        if hasattr(function, "variable"):
+            found.append(function.variable)
+        waiting += [behind for behind, _ in function.next_functions if behind is not None]
+    return []
 
 
 @torch.no_grad()

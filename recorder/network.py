@@ -55,7 +55,7 @@ def network(watched: Watched, names: Names) -> tuple[ModuleInfo, ...]:
                 for key, tensor, is_buffer in own_tensors(module)
             )
             recorded = id(module) not in names.left_out
-            ignored, drawn = tuple(_ignored(module, thawed)), tuple(drawn_tensors(module))
+            ignored, drawn = tuple(_ignored(module, thawed)), tuple(drawn_tensors(module, names.tensors))
             kind, settings = type(module).__name__, _settings(module)
             found.append(ModuleInfo(full, kind, parameters, module.training, recorded, ignored, drawn, settings))
     return tuple(found)

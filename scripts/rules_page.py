@@ -98,8 +98,10 @@ without it. Of the 457 trainings 159 are held back: rules were mended by what wa
 | 58 of a fourth draw (`--draw 9 --number 73`), with 132 rules | 53 of 58 | 49 of 58 | 54 of 58 |
 | 63 of a fifth draw (`--draw 10 --number 73`), with 135 rules | 58 of 63 | 52 of 63 | 58 of 63 |
 | 63 of a sixth draw (`--draw 11 --number 73`), with 145 rules | 56 of 63 | 50 of 63 | 60 of 63 |
+| 63 of a seventh draw (`--draw 12 --number 73`), with 151 rules | 55 of 63 | 48 of 63 | 57 of 63 |
 
-In the first draw of 165, a patched loss function had another name than torch's own, so that no rule knew which loss
+Of the 364 of the draws with a number 326 were told (90%), and 336 of the places (92%). In the first draw of 165, a
+patched loss function had another name than torch's own, so that no rule knew which loss
 it was; the faults of losses were drawn again after that was mended.
 
 A diagnosis took 0.15 to 0.23 s (means, at a load of 2). A line is right if it is the one to be edited; mistakes in

@@ -302,9 +302,10 @@ class ModuleInfo:
     ``recorded`` is False for one whose output the user chose to leave out of the steps. ``ignored`` are attributes by
     which something was to be frozen, and which torch does not know: ``requires_grad`` of a module (which has a method
     ``requires_grad_``), ``weight.require_grad`` of its parameter; ``weight.train()``, if a ``train()`` of the model's
-    own would freeze it, and was not called. ``drawn`` are its attributes that are plain tensors
-    of random numbers, as weights are at first: ``keys (12, 16)``. ``settings`` are those of one of torch's own layers,
-    as torch prints them: ``1, 24, kernel_size=(2,), stride=(8,)``.
+    own would freeze it, and was not called. ``drawn`` are its attributes that are plain tensors of random numbers, as
+    weights are at first: ``keys (12, 16)``, or were made of a parameter that is registered nowhere: ``a (32,) by
+    squeeze``. ``settings`` are those of one of torch's own layers, as torch prints them: ``1, 24, kernel_size=(2,),
+    stride=(8,)``.
     """
 
     path: str

@@ -15,6 +15,7 @@ from stepscope.analysis.loss_inputs import OF_CLASSES, comparisons, is_floating
 from stepscope.analysis.robust import median
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
+from stepscope.store import Step
 
 Mask = NDArray[np.bool_]
 
@@ -91,7 +92,7 @@ class EvaluationData(Rule):
         if not len(trained) or not is_floating(view, place) or (is_target and _is_yes_or_no(every)):
             return
         for kind, mine in _evaluations(view, every):
-            if is_target and not _have_one_shape(view, place, kind):
+            if is_target and not _is_one_thing(view, place, kind):
                 continue
             if not is_target and (hidden := self._holes(trained, every, mine)) is not None:
                 yield self._masked(view, place, kind, every, *hidden)
@@ -149,8 +150,18 @@ def _is_yes_or_no(history: History) -> bool:
     return bool(np.all((history.of("min") >= 0) & (history.of("max") <= 1)))
 
 
-def _have_one_shape(view: View, place: Place, kind: str) -> bool:
-    """Whether a sample has the same shape in training and in a kind of steps: else it is something else."""
+def _is_one_thing(view: View, place: Place, kind: str) -> bool:
+    """Whether it is made alike, and a sample has the same shape, in training and in a kind of steps: ``target 3``, say.
+
+    Targets are numbered as they come, and a step of another kind may compute others in between.
+    """
     other = next(step for step in view.steps if step.kind == kind and view.shape(place, step) is not None)
     shapes = view.shape(place, view.training[-1]), view.shape(place, other)
-    return all(shape is not None for shape in shapes) and len({(shape or ())[1:] for shape in shapes}) == 1
+    is_alike = _made_by(view.training[-1], place) == _made_by(other, place)
+    return is_alike and all(shape is not None for shape in shapes) and len({(shape or ())[1:] for shape in shapes}) == 1
+
+
+def _made_by(step: Step, place: Place) -> set[str]:
+    """The operations that make a place in a step."""
+    vertices = (vertex for number in step.iterations for vertex in step.graph(number).vertices)
+    return {vertex.operation for vertex in vertices if (vertex.node, vertex.role) == (place.node, place.role)}

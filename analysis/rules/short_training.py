@@ -35,8 +35,6 @@ class ShortTraining(Rule):
     Attributes:
         points: fewer recorded losses are not judged. Source: of ours; quarters of two.
         steps: of a training of fewer steps it is said that they are few. Source: of ours.
-        few, learned: a training of fewer steps is told whatever its last steps say, if it lost that part of its first
-            loss. Source: of ours; in so few steps no noise hides that it learns.
         fall: how much must have gone in the last quarter, as a part of what is left. Source: of ours.
         errors: the standard errors (noise over the root of the points) that the fall must exceed, unless the loss fell
             in every step. Source: of ours.
@@ -50,8 +48,6 @@ class ShortTraining(Rule):
     remedy = "Train longer; or look whether a higher learning rate gets there sooner."
     points: int = 8
     steps: int = 50
-    few: int = 25
-    learned: float = 0.1
     fall: float = 0.08
     errors: float = 4.0
     left: float = 0.3
@@ -72,17 +68,7 @@ class ShortTraining(Rule):
         way = straightness(view)
         errors = self.errors / 2 if way > self.straight else self.errors
         is_clear = bool(np.all(np.diff(curve.values) < 0)) or fallen > errors * error
-        updates = view.training[-1].number - view.began + 1
-        is_few = updates < self.few and curve.start - last > self.learned * curve.start
-        if last > self.left * curve.start and is_few:
-            summary = (
-                f"The whole training had {updates} steps, in which {curve.place.node} fell from {curve.start:.3g} to "
-                f"{last:.3g}: that may be too short; it would profit from more epochs."
-            )
-            shown = [evidence(curve.history, "mean", "few steps")]
-            step = int(curve.steps[-1])
-            yield self.finding(view, curve.place.node, "info", summary, shown, step=step, confidence=0.4)
-        elif last > self.left * curve.start and fallen > self.fall * last and is_clear:
+        if last > self.left * curve.start and fallen > self.fall * last and is_clear:
             summary = (
                 f"The training ended at step {curve.steps[-1]} while {curve.place.node} was still falling: from "
                 f"{before:.3g} to {last:.3g} over the last quarter of the steps. It would profit from more epochs."
@@ -92,6 +78,7 @@ class ShortTraining(Rule):
                     f" The weights got {min(way, 1):.0%} of the way that their steps add up to, always on in one "
                     f"direction: so the learning rate is low, or the training short."
                 )
+            updates = view.training[-1].number - view.began + 1
             if updates < self.steps:
                 summary += f" It had {updates} steps only: so few updates may come of too large a batch size."
             shown = [evidence(curve.history, "mean", "still falling at the end")]

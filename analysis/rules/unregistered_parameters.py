@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from stepscope.analysis.finding import Finding
+from stepscope.analysis.flow import Place
 from stepscope.analysis.parameters import listed
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -27,7 +28,8 @@ class UnregisteredParameters(Rule):
     Or with a tensor that requires a gradient and is no ``nn.Parameter``, but is an attribute of a watched module, and
     never changes. One that no module keeps is worth knowing only, if it is the same, and unchanged, in all steps, and
     does not hold one entry a sample. And attributes of a module that are plain tensors of random numbers (independent,
-    around zero, all different) are worth knowing.
+    around zero, all different) are worth knowing; one that was computed from a parameter that is registered nowhere,
+    before anything ran, is a mistake.
 
     Causes: modules or parameters in a plain list or dict instead of ``nn.ModuleList``, ``nn.ModuleDict`` or
     ``nn.ParameterList``; a module that is made anew in every ``forward``; ``torch.randn(..., requires_grad=True)`` in
@@ -55,10 +57,14 @@ class UnregisteredParameters(Rule):
         used = view.flow.upstream(view.objectives)
         for module in view.trial.network if view.training else ():
             places = [place for place in view.flow.of_node(module.path) if place in used]
-            if not module.drawn or not places:
+            made = [drawn for drawn in module.drawn if " by " in drawn]
+            drawn = [drawn for drawn in module.drawn if drawn not in made]
+            if made and places:
+                yield self._made(view, module.path, made, places[0])
+            if not drawn or not places:
                 continue
             summary = (
-                f"{module.path} keeps {listed(module.drawn)} as plain tensors of random numbers, no nn.Parameter: they "
+                f"{module.path} keeps {listed(drawn)} as plain tensors of random numbers, no nn.Parameter: they "
                 f"are registered nowhere, stay as they were drawn, and are neither saved nor moved to a device."
             )
             history = view.history(places[0].node, role=places[0].role)
@@ -67,6 +73,19 @@ class UnregisteredParameters(Rule):
                 step=view.began, confidence=0.6, causes="torch.randn(...) in place of nn.Parameter(torch.randn(...)).",
                 remedy="Make them nn.Parameter if they are to learn, else register_buffer(name, tensor).",
             )  # fmt: skip
+
+    def _made(self, view: View, path: str, made: list[str], place: Place) -> Finding:
+        """What was computed from a parameter as the module was made, and kept in its place."""
+        summary = (
+            f"{path} keeps {listed(made)}, which was made of an nn.Parameter and is none itself (no leaf): neither of "
+            f"them is registered with a module, so that no optimizer gets it, and it stays as it is."
+        )
+        shown = [evidence(view.history(place.node, role=place.role), "std", "what is computed with it")]
+        return self.finding(
+            view, path, "warning", summary, shown, step=view.began, confidence=0.9,
+            causes="nn.Parameter(x).squeeze(), nn.Parameter(x) + 1, or nn.Parameter(x).to(device) in __init__.",
+            remedy="Shape, scale and move the tensor first; call nn.Parameter last.",
+        )  # fmt: skip
 
     def _tensors(self, view: View, known: list[list[dict[str, Any]]]) -> Iterable[Finding]:
         """Tensors that are no parameters, the same and unchanged in all steps."""

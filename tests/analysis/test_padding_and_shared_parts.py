@@ -241,3 +241,83 @@ def test_a_loss_of_what_was_drawn_is_that_of_a_policy(drawn: bool, tmp_path: Pat
 
     trial = record(tmp_path, model, loss_of, steps=60, lr=1e-6)
     assert is_of_policy(View(trial)) == drawn
+
+
+class Bag(nn.Module):
+    """A net for each word, and one number for all words together, with a mask or without."""
+
+    def __init__(self, how: str) -> None:
+        super().__init__()
+        self.embed, self.how = nn.Embedding(20, 8), how
+        self.mix = nn.TransformerEncoderLayer(8, 2, 16, 0.0, batch_first=True) if "attention" in how else mlp(8, 16, 8)
+        self.out = nn.Linear(8, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        read, there = self.embed(x), (x > 0)[:, :, None].float()
+        if "attention" in self.how:
+            mixed = self.mix(read, src_key_padding_mask=x == 0 if self.how == "masked attention" else None)
+            return self.out(mixed[:, 0])
+        told = self.mix(read)
+        if self.how == "maximum":
+            return self.out(told.amax(1))
+        return self.out(told.mean(1) if self.how == "mean" else (told * there).sum(1) / there.sum(1))
+
+
+@pytest.mark.parametrize(
+    ("how", "shortest", "told"),
+    [
+        ("mean", 3, True), ("masked mean", 3, False), ("mean", 14, False), ("maximum", 3, False),
+        ("attention", 3, True), ("masked attention", 3, False),
+    ],
+)  # fmt: skip
+def test_padding_that_counts(how: str, shortest: int, told: bool, tmp_path: Path) -> None:
+    model = Bag(how)
+
+    def data(number: int) -> Batch:
+        x, _, label = sentences(number, shortest=shortest)
+        return x, label
+
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), data)
+    found = findings(trial, "unmasked-padding")
+    assert [one.node for one in found] == ["model.embed"] * told
+    assert all("0 behind the end" in one.summary for one in found)
+
+
+def test_what_a_rule_says_of_two_losses_is_said_once(tmp_path: Path) -> None:
+    model = mlp(6, 16, 1)
+
+    def loss_of(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        predicted = model(x)
+        return F.mse_loss(predicted, y) + 0.1 * F.l1_loss(predicted, y)
+
+    def data(number: int) -> Batch:
+        x = torch.randn(64, 6, generator=torch.Generator().manual_seed(number))
+        return x, (x[:, :1] > 0).float() + (x[:, 1:2] > 0).float()
+
+    told = [(one.rule, one.node, one.summary) for one in findings(record(tmp_path, model, loss_of, data))]
+    assert len(told) == len(set(told))
+
+
+@pytest.mark.parametrize("numbered", [True, False])
+def test_targets_are_numbered_anew_in_each_kind_of_step(numbered: bool, tmp_path: Path) -> None:
+    """The second target of a validation may be another thing than that of a training; and the first one is not."""
+    model = mlp(6, 16, 1)
+    optimizer = torch.optim.Adam(model.parameters(), 1e-3)
+    with Recorder(tmp_path, trial="t", schedule=Every(1), strict=True) as recorder:
+        recorder.watch(model, optimizer)
+        for number in range(24):
+            x = torch.randn(32, 6, generator=torch.Generator().manual_seed(number))
+            validates = number % 4 == 3
+            with recorder.step("validation" if validates else "train"):
+                out, scale = model(x), 30.0 if validates else 1.0
+                if numbered:
+                    loss = (out - x[:, :1].sin()).square().mean() + (out - (scale * x[:, 1:2]).cos()).abs().mean()
+                    loss = loss + (out - (scale + x[:, 2:3]) if validates else out - (scale * x[:, 2:3])).abs().mean()
+                else:
+                    loss = F.mse_loss(out, scale * torch.as_tensor(x[:, :1].numpy().copy()))
+                if not validates:
+                    optimizer.zero_grad()
+                    loss.backward()
+                    optimizer.step()
+    found = [one for one in findings(open_trial(tmp_path / "t"), "evaluation-data") if one.node.startswith("target")]
+    assert bool(found) == (not numbered)

@@ -64,3 +64,35 @@ def test_what_is_said_of_them(kind: str, found: list[str], tmp_path: Path) -> No
     told = findings(trial, "unregistered-parameters")
     assert [finding.level for finding in told] == found
     assert all("keys (8, 8)" in finding.summary for finding in told)
+
+
+class Scaled(nn.Module):
+    """A layer with a scale that was made of a parameter, or that keeps what it last gave."""
+
+    def __init__(self, kind: str) -> None:
+        super().__init__()
+        self.encode, self.kind = nn.Linear(8, 4), kind
+        scale = torch.full((1, 4), 0.5)
+        if kind == "squeezed":
+            self.scale = nn.Parameter(scale).squeeze()
+        elif kind == "shifted":
+            self.scale = nn.Parameter(scale).squeeze() + 0.1
+        elif kind == "of its own weight":
+            self.scale = self.encode.weight.mean(1)
+        else:
+            self.scale = nn.Parameter(scale.squeeze())
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        self.last = self.encode(x) * (self.scale.detach() if self.kind == "of its own weight" else self.scale)
+        return self.last
+
+
+@pytest.mark.parametrize(
+    ("kind", "made"),
+    [("squeezed", "squeeze"), ("shifted", "add"), ("of its own weight", ""), ("parameter", "")],
+)
+def test_what_is_made_of_a_parameter_is_none(kind: str, made: str, tmp_path: Path) -> None:
+    model = Scaled(kind)
+    trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=5)
+    told = [one for one in findings(trial, "unregistered-parameters") if "made of an nn.Parameter" in one.summary]
+    assert [(one.level, f"scale (4,) by {made}" in one.summary) for one in told] == [("warning", True)] * bool(made)
