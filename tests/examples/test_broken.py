@@ -53,7 +53,9 @@ MISSED = (
     "sleepers_on_both_sides_of_the_split", "reward_kept_for_the_next_moment", "weights_drawn_again_after_loading",
     "agent_does_not_see_the_speed", "norm_copy_that_no_rank_clips", "risks_summed_over_the_wrong_axis",
     "means_of_unequal_lengths_accumulated", "squared_to_fit_the_unit_interval",
-    "default_rate_for_numbers_up_to_twenty", "boxes_joined_by_commas",
+    "default_rate_for_numbers_up_to_twenty", "boxes_joined_by_commas", "ripe_fruit_in_shades_of_grey",
+    "corners_under_wrong_names", "hours_on_a_clock_of_seconds", "painter_dismissed_early",
+    "index_squared_into_the_unit_interval", "no_pulse_has_the_height_zero", "views_in_the_same_colours",
 )  # fmt: skip
 """Known limits: no rule tells these mistakes, most of which no recorded number shows."""
 ACCUSED = ("one_target_for_twenty_outputs", "batch_first_alone_was_changed")
