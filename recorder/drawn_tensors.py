@@ -27,7 +27,7 @@ def drawn_tensors(module: nn.Module, known: Collection[int]) -> Iterator[str]:
     for name, value in module.__dict__.items():
         if name[0] == "_" or value.__class__ is not torch.Tensor:
             continue
-        leaves = _leaves(value) if value.grad_fn is not None else []
+        leaves = _leaves(value)
         if len(leaves) == 1 and isinstance(leaves[0], nn.Parameter) and id(leaves[0]) not in known:
             yield f"{name} {tuple(value.shape)} by {type(value.grad_fn).__name__.partition('Backward')[0].lower()}"
         elif looks_drawn(value):
@@ -36,8 +36,11 @@ def drawn_tensors(module: nn.Module, known: Collection[int]) -> Iterator[str]:
 
 def _leaves(tensor: torch.Tensor) -> list[torch.Tensor]:
     """The tensors that something was computed from with a gradient; none if that is a long way off."""
+    try:
+        waiting: list[Any] = [] if tensor.grad_fn is None else [tensor.grad_fn]
+    except RuntimeError:  # a view of what was changed since, as FSDP's flat parameters have them
+        return []
     found: list[torch.Tensor] = []
-    waiting: list[Any] = [tensor.grad_fn]
     for _ in range(_WAY):
         if not waiting:
             return found

@@ -151,13 +151,14 @@ def _is_yes_or_no(history: History) -> bool:
 
 
 def _is_one_thing(view: View, place: Place, kind: str) -> bool:
-    """Whether it is made alike, and a sample has the same shape, in training and in a kind of steps: ``target 3``, say.
+    """Whether a sample has the same shape in training and in a kind of steps, and ``target 3``, say, is made alike.
 
     Targets are numbered as they come, and a step of another kind may compute others in between.
     """
     other = next(step for step in view.steps if step.kind == kind and view.shape(place, step) is not None)
     shapes = view.shape(place, view.training[-1]), view.shape(place, other)
-    is_alike = _made_by(view.training[-1], place) == _made_by(other, place)
+    is_numbered = place.node[-1:].isdecimal()
+    is_alike = not is_numbered or _made_by(view.training[-1], place) == _made_by(other, place)
     return is_alike and all(shape is not None for shape in shapes) and len({(shape or ())[1:] for shape in shapes}) == 1
 
 

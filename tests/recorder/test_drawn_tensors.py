@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from stepscope.recorder.drawn_tensors import looks_drawn
+from stepscope.recorder.drawn_tensors import drawn_tensors, looks_drawn
 from support.short_runs import blob_batches, findings, record
 
 
@@ -96,3 +96,15 @@ def test_what_is_made_of_a_parameter_is_none(kind: str, made: str, tmp_path: Pat
     trial = record(tmp_path, model, lambda x, y: F.cross_entropy(model(x), y), blob_batches, steps=5)
     told = [one for one in findings(trial, "unregistered-parameters") if "made of an nn.Parameter" in one.summary]
     assert [(one.level, f"scale (4,) by {made}" in one.summary) for one in told] == [("warning", True)] * bool(made)
+
+
+def test_a_view_of_what_was_changed_since_is_left_alone() -> None:
+    """Asked for its ``grad_fn``, torch raises: one of several views, whose base was changed in place."""
+    module, flat = nn.Module(), nn.Parameter(torch.zeros(4))
+    with torch.enable_grad():
+        whole = flat * 1
+        module.part, _ = whole.split(2)
+        whole.add_(1)
+    with pytest.raises(RuntimeError, match="multiple views"):
+        _ = module.part.grad_fn
+    assert list(drawn_tensors(module, set())) == []
