@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from stepscope.analysis.divergence import Divergence
-from stepscope.analysis.layers_apart import layers_apart
+from stepscope.analysis.layers_apart import LayerDifference, layers_apart
 from stepscope.store import Trial
 from stepscope.viewer.markup import Markup, el, note
 from stepscope.viewer.numbers import count, duration, short, size
@@ -100,12 +100,15 @@ def different_layers(trial: Trial, other: Trial) -> Markup | None:
     apart = layers_apart(trial.network, other.network)
     if not apart:
         return None
-    lines = [
-        el("p", el("button.link.tensor", one.path, act={"view": "network"}), f": {one.this}, there {one.other}")
-        for one in apart[:_MOST_LAYERS]
-    ]
+    recorded = {node.name for node in trial.nodes}
+    lines = [_different_layer(one, is_recorded=one.path in recorded) for one in apart[:_MOST_LAYERS]]
     more = len(apart) - len(lines)
     return el("div", note("Layers differ:"), *lines, note(f"and {count(more)} more.") if more else None)
+
+
+def _different_layer(one: LayerDifference, *, is_recorded: bool) -> Markup:
+    act = {"node": one.path, "view": "inspect", "role": ""} if is_recorded else {"view": "network"}
+    return el("p", el("button.link.tensor", one.path, act=act), f": {one.this}, there {one.other}")
 
 
 def parting(parted: Divergence | None, *, looked_at: int) -> Markup:

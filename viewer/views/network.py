@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import Any
 
+from stepscope.analysis.layers_apart import LayerDifference, layers_apart
 from stepscope.store import Step, Trial
 from stepscope.store.records import STATISTICS, ModuleInfo, ParameterInfo
 from stepscope.viewer.markup import Markup, el, note
@@ -15,10 +16,11 @@ from stepscope.viewer.views.moment import Moment
 def network_rows(now: Moment) -> list[dict[str, Any]]:
     """One row a module and one a parameter, in the order of the tree."""
     theirs = _parameters(now.other) if now.other is not None else {}
+    apart = {one.path: one for one in layers_apart(now.trial.network, now.other.network)} if now.other else {}
     optimized = any(parameter.optimizers for parameter in _parameters(now.trial).values())
     rows = []
     for module in now.trial.network:
-        rows.append(_module_row(module, now.trial) | _settings(module, now.other))
+        rows.append(_module_row(module, now.trial) | _settings(module, apart.get(module.path), now.other))
         for parameter in module.parameters:
             row = _parameter_row(module, parameter, now.step, theirs, now)
             rows.append(row | {"trainable": _trainable(parameter, optimized=optimized)})
@@ -39,13 +41,11 @@ def network_caption(now: Moment) -> Markup:
     return el("div", note(text + ". Click a parameter to inspect it."))
 
 
-def _settings(module: ModuleInfo, other: Trial | None) -> dict[str, Any]:
-    """A layer's settings; if the other trial's are different ones, these, too."""
-    same = [theirs for theirs in other.network if theirs.path == module.path] if other is not None else []
-    theirs = next((f"{one.module_class}({one.settings})" for one in same), "")
-    if other is None or not theirs or theirs == f"{module.module_class}({module.settings})":
+def _settings(module: ModuleInfo, apart: LayerDifference | None, other: Trial | None) -> dict[str, Any]:
+    """A layer's settings; if the other trial's are different ones, what is different there, too."""
+    if apart is None or other is None:
         return {"settings": module.settings}
-    return {"settings": f"{module.settings}  ({other.name}: {theirs})", "other_settings": True}
+    return {"settings": f"{module.settings}  ({other.name}: {apart.other})", "other_settings": True}
 
 
 def _parameters(trial: Trial) -> dict[str, ParameterInfo]:
