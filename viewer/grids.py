@@ -96,8 +96,7 @@ def network_columns(*, compared: str) -> list[Column]:
     columns = [
         name,
         text("kind", "class", 124),
-        text("settings", "settings", 200, cellClassRules={"different": "params.data.other_settings"}),
-        text("shape", "shape", 112),
+        text("shape", "shape, or settings", 168, cellClassRules={"different": "params.data.other_settings"}),
         number("elements", "parameters", width=100, whole=True),
         text("trainable", "state", 112),
         text("dtype", "dtype", 78),
@@ -106,7 +105,7 @@ def network_columns(*, compared: str) -> list[Column]:
         number("update_ratio", "update ratio", width=104, tooltip="norm of the update over the norm of the value"),
     ]
     if compared:
-        columns.insert(8, number("other_norm", f"norm, {compared}", width=124))
+        columns.insert(7, number("other_norm", f"norm, {compared}", width=124))
     return [*columns, text("shared", "also known as", 130)]
 
 

@@ -42,10 +42,10 @@ def network_caption(now: Moment) -> Markup:
 
 
 def _settings(module: ModuleInfo, apart: LayerDifference | None, other: Trial | None) -> dict[str, Any]:
-    """A layer's settings; if the other trial's are different ones, what is different there, too."""
+    """A layer's settings, where a parameter has its shape; what is different of them in the other trial, too."""
     if apart is None or other is None:
-        return {"settings": module.settings}
-    return {"settings": f"{module.settings}  ({other.name}: {apart.other})", "other_settings": True}
+        return {"shape": module.settings}
+    return {"shape": f"{module.settings}  ({other.name}: {apart.other})", "other_settings": True}
 
 
 def _parameters(trial: Trial) -> dict[str, ParameterInfo]:
