@@ -9,7 +9,7 @@ from dash import no_update
 
 from stepscope.store import Tensor, Trial
 from stepscope.store.errors import StoreError
-from stepscope.viewer.at import PARTS, diagnosed_at, keys_of
+from stepscope.viewer.at import PARTS, diagnosed_at, keys_of, keys_of_findings
 from stepscope.viewer.custom import CustomPage
 from stepscope.viewer.diagnoses import Diagnoses
 from stepscope.viewer.figures import empty
@@ -166,7 +166,8 @@ class Answers:
             figure, caption = scalars(trial, other, selection)
             return {"scalars-chart": figure, "scalars-caption": caption}
         if selection.view == "findings":
-            return {"page-markup": {"into": "page-findings", "markup": self._findings_page(trial, other)}}
+            shown = {"into": "page-findings", "of": keys_of_findings(trial, other)}
+            return {"page-markup": {**shown, "markup": self._findings_page(trial, other)}}
         if selection.view in ("notes", "config"):
             make = texts.notes_page if selection.view == "notes" else texts.config_page
             return {"page-markup": {"into": f"page-{selection.view}", "markup": make(trial, other)}}
@@ -185,14 +186,17 @@ class Answers:
         }
 
     def late_page(self, shown: Json | None, state: Json) -> Any:
-        """The page of the findings again, with the hints, which take longer than the rest; no other page has such."""
-        if not shown or shown["into"] != "page-findings":
-            return no_update
+        """The page of the findings again, with the hints, which take longer than the rest; no other page has such.
+
+        It says ``of`` what it is, as the page did: whoever has gone on by the time that it comes needs it no more.
+        """
         _, trial, other = self.trials(state)
+        if not shown or shown.get("of") != keys_of_findings(trial, other):
+            return no_update
         if self.diagnoses.known_hints(trial) is not None:
             return no_update
         self.diagnoses.hints_of(trial)
-        return {"into": "page-findings", "markup": self._findings_page(trial, other)}
+        return {**shown, "markup": self._findings_page(trial, other)}
 
     def _findings_page(self, trial: Trial, other: Trial | None) -> Markup:
         known = self.diagnoses

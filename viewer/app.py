@@ -115,9 +115,9 @@ def _connect_server(app: Dash, answers: Answers) -> None:
         found = answers.page(state)
         return tuple(found.get(name, no_update) for name in outputs)
 
-    late = (Input("page-markup", "data"), State("state", "data"))
-    again = Output("page-markup", "data", allow_duplicate=True)
-    app.callback(again, *late, prevent_initial_call=True)(answers.late_page)
+    # Into a store of its own: what comes late must not take the place of a page that came at the same time.
+    late = (Output("late-markup", "data"), Input("page-markup", "data"), State("state", "data"))
+    app.callback(*late, prevent_initial_call=True)(answers.late_page)
 
 
 _CHANGES = {
@@ -149,3 +149,5 @@ def _connect_browser(app: Dash) -> None:
         browser("height", Output(chart, "style"), Input(chart, "figure"), prevent_initial_call=True)
     browser("diagnosed", Input("diagnosed", "data"), prevent_initial_call=True)
     browser("pageMarkup", Input("page-markup", "data"), prevent_initial_call=True)
+    late = (Input("late-markup", "data"), State("page-markup", "data"))
+    browser("lateMarkup", *late, prevent_initial_call=True)

@@ -81,6 +81,11 @@ def diagnosed_at(trial: Trial) -> str:
     return f"{trial.state}, {int(10 * math.log(size)) if size else 0}"
 
 
+def keys_of_findings(trial: Trial, other: Trial | None) -> dict[str, Any]:
+    """What the page of the findings depends on."""
+    return {which.name: [which.version, diagnosed_at(which)] for which in (trial, other) if which is not None}
+
+
 def _page(selection: Selection) -> dict[str, Any]:
     if selection.view == "custom":
         return to_json(selection)

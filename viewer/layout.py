@@ -20,9 +20,9 @@ PAGES = (
     ("config", "Config"),
 )
 STORES = (
-    "wish", "state", "version", "theme", "at-graph", "at-table", "at-node", "at-time", "at-page", "at-trial",
+    "wish", "state", "version", "at-graph", "at-table", "at-node", "at-time", "at-page", "at-trial",
     "at-findings", "findings-markup", "diagnosed", "marked",
-    "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup",
+    "drawing", "overlay", "overview-markup", "inspector-markup", "page-markup", "late-markup",
 )  # fmt: skip
 SELECTORS = {
     "kind": ("step kind", 124),

@@ -224,6 +224,16 @@ def test_news_leave_alone_what_stays(demo: Path, screen_of: Open) -> None:
     assert screen_of(demo).open("?trial=fixed").page.evaluate(PUT, markups) == []
 
 
+def test_what_comes_late_takes_no_other_page(folder: Path, screen_of: Open) -> None:
+    screen = screen_of(folder).open("?trial=sick").settle()
+    late = {"into": "page-findings", "of": {"sick": 1}, "markup": ["p", {}, "of long ago"]}
+    place = screen.page.locator("#page-findings")
+    for of, comes in ({"healthy": 1}, False), ({"sick": 1}, True):
+        arguments = [late, {"into": "page-findings", "of": of}]
+        screen.page.evaluate("given => window.dash_clientside.stepscope.lateMarkup(...given)", arguments)
+        assert place.inner_text().startswith("of long ago") == comes
+
+
 def test_a_healthy_trial_has_no_findings(demo: Path, screen_of: Open) -> None:
     screen = screen_of(demo).open("?trial=fixed")
     expect(screen.page.locator("#page-findings .card.calm")).to_contain_text("Nothing suspicious in")

@@ -10,11 +10,13 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from dash import no_update
 
 from stepscope.recorder import Recorder
 from stepscope.store import Group, Trial, open_trial
 from stepscope.store.records import STATISTICS
 from stepscope.viewer.answers import Answers
+from stepscope.viewer.app import make_app
 from stepscope.viewer.graph import tensor_key
 from stepscope.viewer.resolve import resolve
 from stepscope.viewer.selection import Selection
@@ -399,6 +401,25 @@ class TestSource:
         assert source.refresh() > before and source.refresh() == source.refresh()
         first, _ = Answers(Source(tmp_path / "group"), None).state({"trial": "hurt"}, {})
         assert "Damaged, the rest is shown" in words(first["notices"])
+
+    def test_what_comes_late_says_whose_it_is(self, folder: Path) -> None:
+        """An answer on its way may be overtaken: the browser asks it what it is of."""
+        answers = Answers(Source(folder), None)
+        sick, healthy = (answers.state({"trial": name, "view": "findings"}, {})[0] for name in ("sick", "healthy"))
+        shown = answers.page(sick)["page-markup"]
+        assert "Comparing" in words(shown["markup"])
+        assert answers.late_page(shown, healthy) is no_update
+        late = answers.late_page(shown, sick)
+        assert late["of"] == shown["of"] and "Comparing" not in words(late["markup"])
+        assert answers.late_page(answers.page(sick)["page-markup"], sick) is no_update  # nothing is missing by now
+        notes, _ = answers.state({"trial": "sick", "view": "notes"}, {})
+        assert answers.late_page(answers.page(notes)["page-markup"], notes) is no_update
+
+    def test_no_place_is_filled_by_two(self, folder: Path) -> None:
+        """Dash keeps only one of two answers to one place that come at the same time, and it may be the stale one."""
+        places = [place for output in make_app(Source(folder)).callback_map for place in output.strip(".").split("...")]
+        assert "page-markup.data" in places and "late-markup.data" in places
+        assert len(places) == len({place.partition("@")[0] for place in places})
 
 
 @pytest.fixture

@@ -313,8 +313,11 @@
     },
 
     pageMarkup(data) {
-      const late = data && data.into === "page-findings" && app.state && app.state.selection.view !== "findings";
-      if (data && !late) app.fill(data.into, data.markup);
+      if (data) app.fill(data.into, data.markup);
+    },
+
+    lateMarkup(late, page) {
+      if (late && page && same(late.of, page.of)) app.fill(late.into, late.markup);
     },
   } });
 
@@ -375,7 +378,7 @@
   document.addEventListener("visibilitychange", () => set("tick", { disabled: document.hidden }));
 
   // What the page asks by itself, again and again or for later, is nothing that a person waits for.
-  const QUIET = ['"output":"version.data"', '"output":"page-markup.data@'];
+  const QUIET = ['"output":"version.data"', '"output":"late-markup.data"'];
   let waiting = 0;
 
   function busy(change) {
