@@ -3,13 +3,9 @@
 from __future__ import annotations
 
 import copy
-import random
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
 
@@ -17,6 +13,7 @@ from stepscope.recorder.errors import RecorderError
 from stepscope.recorder.outputs import tensors_with_roles
 from stepscope.recorder.probe_gradient import Slopes, in_double, slopes_of_modules
 from stepscope.recorder.probe_inputs import Arguments
+from stepscope.recorder.random_state import same_random_numbers
 from stepscope.recorder.tracer import UNSEEN
 
 _BATCH_NORMS = (nn.modules.batchnorm._BatchNorm,)
@@ -76,18 +73,6 @@ class ProbeCopy:
         """The derivatives of every module, in float64."""
         with same_random_numbers(), UNSEEN():
             return list(slopes_of_modules(copy.deepcopy(self._model).double(), in_double(given)))
-
-
-@contextmanager
-def same_random_numbers() -> Iterator[None]:
-    """Whatever is drawn inside, the random streams of Python, numpy and torch go on as if it had not been."""
-    python, numbers = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
-        try:
-            yield
-        finally:
-            random.setstate(python)
-            np.random.set_state(numbers)
 
 
 def _tensors(path: str, output: Any) -> list[Seen]:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import random
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import numpy as np
 import torch
 
 DRAWS = frozenset(["randn_like", "rand_like", "randn", "rand", "randperm", "randint", "uniform", "exponential"])
@@ -23,6 +27,19 @@ def random_state() -> int:
             generator = torch.cuda.default_generators[torch.cuda.current_device()]
             state = zlib.crc32(f"{generator.initial_seed()} {generator.get_offset()}".encode(), state)
     return state
+
+
+@contextmanager
+def same_random_numbers() -> Iterator[None]:
+    """Whatever is drawn inside, the random streams of Python, numpy and torch go on as if it had not been."""
+    python, numbers = random.getstate(), np.random.get_state()
+    devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()  # a GPU is not started for this
+    with torch.random.fork_rng(devices=devices):
+        try:
+            yield
+        finally:
+            random.setstate(python)
+            np.random.set_state(numbers)
 
 
 def is_drawn(made: torch.Tensor, kwargs: dict[str, Any]) -> bool:

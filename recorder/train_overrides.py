@@ -11,6 +11,8 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import nn
 
+from stepscope.recorder.random_state import same_random_numbers
+
 _PLAIN = nn.Module.train
 _DEPTH = 4
 _VALUES = (
@@ -50,7 +52,8 @@ def _frozen_by_a_copy(model: nn.Module) -> frozenset[int]:
             return frozenset()
     learning = [tensor for tensor in model.parameters() if tensor.requires_grad]
     try:
-        copy.deepcopy(model, memo).train()
+        with same_random_numbers():
+            copy.deepcopy(model, memo).train()
     except Exception:  # the user's own code, of which nothing depends
         return frozenset()
     return frozenset(id(tensor) for tensor in learning if not memo[id(tensor)].requires_grad)

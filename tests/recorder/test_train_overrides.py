@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import random
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -47,6 +49,27 @@ def names(model: nn.Module) -> list[str]:
 def test_what_would_be_frozen() -> None:
     model = nn.Sequential(Body(2), nn.Linear(6, 2))
     assert names(model) == [f"0.stages.{stage}.{kind}" for stage in (0, 1) for kind in ("weight", "bias")]
+
+
+class Drawing(Body):
+    """Which stages it freezes is left to chance."""
+
+    def train(self, mode: bool = True) -> Drawing:
+        torch.rand(3), np.random.rand(3), random.random()
+        super().train(mode)
+        return self
+
+
+def test_what_is_drawn_is_drawn_again() -> None:
+    def draws() -> tuple[object, ...]:
+        return random.random(), float(np.random.rand()), float(torch.rand(()))
+
+    model = Drawing(2)
+    states = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    expected = draws()
+    random.setstate(states[0]), np.random.set_state(states[1]), torch.set_rng_state(states[2])
+    assert len(names(model)) == 4
+    assert draws() == expected
 
 
 def test_the_model_itself_is_not_touched() -> None:
