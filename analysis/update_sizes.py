@@ -67,4 +67,5 @@ def middle(entries: Iterable[tuple[float, Layer]]) -> tuple[float, Layer]:
 
 
 def learning_rates(view: View) -> Iterable[float]:
+    """Of every group of every optimizer, where it is a number."""
     return (float(group["lr"]) for group in settings(view) if isinstance(group.get("lr"), (int, float)))

@@ -22,6 +22,9 @@ _ROUNDING = 1.001
 _BOUNDED = frozenset(["sigmoid", "softmax", "tanh", "hardsigmoid", "hardtanh"])
 """What has brought an output into a range already: a clamp behind it is a guard, of a logarithm say."""
 
+_MISTAKEN = "The loss was clipped where its gradient was meant."
+_CLIP_GRADIENTS = "Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss."
+
 
 @dataclass(frozen=True)
 class ClippedPrediction(Rule):
@@ -86,8 +89,7 @@ class ClippedPrediction(Rule):
                 yield self.finding(
                     view, loss.node, "warning", summary, shown, step=view.began, confidence=0.8, source=site.source,
                     nodes=[other.node for other in site.before],
-                    causes="The loss was clipped where its gradient was meant.",
-                    remedy="Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss.",
+                    causes=_MISTAKEN, remedy=_CLIP_GRADIENTS,
                 )  # fmt: skip
 
     def _of_losses(self, view: View, site: Site, place: Place) -> Iterable[Finding]:
@@ -105,8 +107,7 @@ class ClippedPrediction(Rule):
         yield self.finding(
             view, place.node, "warning", summary, shown,
             step=view.began, confidence=0.8, nodes=[other.node for other in site.after],
-            source=site.source, causes="The loss was clipped where its gradient was meant.",
-            remedy="Clip gradients by clip_grad_norm_ between backward and step; or use huber_loss.",
+            source=site.source, causes=_MISTAKEN, remedy=_CLIP_GRADIENTS,
         )  # fmt: skip
 
     def _of(self, view: View, site: Site, place: Place) -> Iterable[Finding]:

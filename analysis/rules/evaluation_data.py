@@ -157,7 +157,7 @@ def _is_one_thing(view: View, place: Place, kind: str) -> bool:
     """
     other = next(step for step in view.steps if step.kind == kind and view.shape(place, step) is not None)
     shapes = view.shape(place, view.training[-1]), view.shape(place, other)
-    is_numbered = place.node[-1:].isdecimal()
+    is_numbered = place.node.rpartition(" ")[2].isdecimal()
     is_alike = not is_numbered or _made_by(view.training[-1], place) == _made_by(other, place)
     return is_alike and all(shape is not None for shape in shapes) and len({(shape or ())[1:] for shape in shapes}) == 1
 

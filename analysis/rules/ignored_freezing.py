@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
 from stepscope.analysis.optimizers import held_by
-from stepscope.analysis.parameters import Parameter, in_sentence, is_inside, listed, trainable
+from stepscope.analysis.parameters import Parameter, in_sentence, is_inside, trainable
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 
@@ -74,8 +74,8 @@ class IgnoredFreezing(Rule):
 
     def _of(self, view: View, attribute: str, module: str, concerned: list[str]) -> Finding:
         summary = (
-            f"{attribute} = False has not frozen anything: torch does not know that attribute, and {len(concerned)} "
-            f"parameters ({listed(concerned)}) require a gradient still."
+            f"{attribute} = False has not frozen anything: torch does not know that attribute, and nothing keeps "
+            f"{in_sentence(concerned)} from being trained."
         )
         shown = [evidence(view.history(concerned[0], "update"), "norm", "how far it is moved")]
         step = view.steps[0].number if view.steps else 0
