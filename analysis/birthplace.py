@@ -42,12 +42,18 @@ def find_birth(step: Step) -> Birth | None:
 
 
 def first_call_not_finite(step: Step, birth: Birth) -> Call | None:
-    """The first call, on the way to the tensor that was the first one, that gave non-finite numbers."""
-    known = step.iterations
+    """The first call that gave non-finite numbers on the way to the tensor that was the first one.
+
+    Of a gradient, on the way from that tensor to those that were computed from it: such numbers can be hidden there,
+    by ``torch.where`` say, from all values, but not from the gradients.
+    """
+    known, is_value = step.iterations, birth.quantity == "value"
     for iteration in [birth.iteration] if birth.iteration in known else known:
         graph = step.graph(iteration)
         for call in graph.calls:
-            if call.kind == "not finite" and birth.node in {graph.vertices[index].node for index in call.after}:
+            before, after = ({graph.vertices[index].node for index in ends} for ends in (call.before, call.after))
+            is_there = birth.node in after if is_value else birth.node in before and after & {*birth.before}
+            if call.kind == "not finite" and is_there:
                 return call
     return None
 

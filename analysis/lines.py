@@ -17,8 +17,8 @@ from stepscope.store.records import (
     SourceLine,
 )
 
-LineOf = Literal["node", "loss", "optimizer", "attention", "gradients"]
-"""What the findings of a rule are about, unless one says so itself."""
+LineOf = Literal["node", "loss", "targets", "optimizer", "attention", "gradients"]
+"""What the findings of a rule are about, unless one says so itself; ``targets`` that come as data have the loss's."""
 
 _NOT_CLIPPING = (BACKWARD, ZERO_GRAD, OPTIMIZER_STEP, EARLY_CLIPPING, HELD_GRADIENTS)
 
@@ -26,8 +26,8 @@ _NOT_CLIPPING = (BACKWARD, ZERO_GRAD, OPTIMIZER_STEP, EARLY_CLIPPING, HELD_GRADI
 def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
     """The line that a finding at a node names; that of the node itself where the recording knows no better one."""
     found: SourceLine | None = None
-    if about == "loss":
-        found = line_of_loss(view, node)
+    if about == "loss" or about == "targets":
+        found = (_line_of_made_target(view, node) if about == "targets" else None) or line_of_loss(view, node)
     elif about == "optimizer":
         found = line_of_step(view, OPTIMIZER_STEP) or line_of_step(view, BACKWARD)
     elif about == "gradients":
@@ -35,6 +35,13 @@ def line_for(view: View, node: str, about: LineOf) -> SourceLine | None:
     elif about == "attention":
         found = next((site.source for site in sites_of(view, "attention") if _is_at(site.after, node)), None)
     return found or line_of_node(view, node)
+
+
+def _line_of_made_target(view: View, node: str) -> SourceLine | None:
+    """Where a step itself makes a target out of its data."""
+    known = view.nodes.get(node)
+    is_made = known is not None and known.type == "target" and bool(known.operation)
+    return known.source if known is not None and is_made else None
 
 
 def line_of_node(view: View, node: str) -> SourceLine | None:
@@ -96,15 +103,28 @@ def line_of_loss_of_numbers(view: View, place: Place) -> SourceLine | None:
     return next((site.source for site in sites_of(view, "cut") if place in site.before and not site.after), None)
 
 
-def line_at_edge(view: View, before: Iterable[str], after: Iterable[str]) -> SourceLine | None:
-    """The only line between some nodes that can make infinite numbers, or slopes, out of finite ones."""
+SLOPES = frozenset(["log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "acos", "asin"])
+"""What has an infinite slope, too, where it is infinite or ends."""
+
+
+def line_at_edge(view: View, before: Iterable[str], after: Iterable[str], *, slope: bool = False) -> SourceLine | None:
+    """The only line between some nodes that can make infinite numbers, or slopes, out of finite ones.
+
+    Args:
+        view: the steps.
+        before, after: the nodes.
+        slope: of several lines, the only one whose slope can be infinite.
+    """
     sources, sinks = set(before), set(after)
-    found = {
-        site.source
+    sites = [
+        site
         for site in sites_of(view, "edge")
         if any(place.node in sources for place in site.before) and any(place.node in sinks for place in site.after)
-    }
-    return found.pop() if len(found) == 1 else None
+    ]
+    lines = {site.source for site in sites}
+    if len(lines) > 1 and slope:
+        lines = {site.source for site in sites if site.operation in SLOPES}
+    return lines.pop() if len(lines) == 1 else None
 
 
 def sites_of(view: View, kind: str) -> list[Site]:

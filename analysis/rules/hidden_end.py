@@ -33,7 +33,7 @@ class HiddenEnd(Rule):
     """
 
     name = "hidden-end"
-    about = "loss"
+    about = "targets"
     causes = "The end token serves as padding, and all padding is ignored; or no end token was appended to the texts."
     remedy = "Mask by the text's length, so that its first end token is a target; or let padding be a token of its own."
     least: int = 8

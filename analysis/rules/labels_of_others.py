@@ -39,7 +39,7 @@ class LabelsOfOthers(Rule):
     """
 
     name = "labels-of-others"
-    about = "loss"
+    about = "targets"
     causes = "A shift along dimension 0, the batch, where that of time was meant."
     remedy = "Shift along the time: tokens[:, 1:], or tokens.roll(-1, dims=1)."
 

@@ -10,13 +10,13 @@ import numpy as np
 from stepscope.analysis.birthplace import Birth, find_birth, first_call_not_finite
 from stepscope.analysis.clipping import unclipped_peak
 from stepscope.analysis.finding import Finding, Level
-from stepscope.analysis.lines import line_at_edge, line_of_node, sites_of
+from stepscope.analysis.lines import SLOPES, line_at_edge, line_of_node, sites_of
 from stepscope.analysis.onset import first_not_finite
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
 from stepscope.store import Step
-from stepscope.store.records import SourceLine
+from stepscope.store.records import Call, SourceLine
 
 _REASONS = {
     "log": "log of zero is -inf, of a negative number NaN; add a small eps inside it, or use log_softmax, logsigmoid "
@@ -27,14 +27,19 @@ _REASONS = {
     "norm": "The gradient of a norm at zero is not a number; add a small eps under the root.",
     "exp": "exp overflows float32 above 88 and float16 above 11; subtract the maximum first.",
     "softmax": "A row of nothing but -inf (everything masked) has no softmax; leave such rows out.",
+    "ctc_loss": "A text that is longer than what is heard has an infinite loss; pass zero_infinity=True, or leave "
+    "such pairs out.",
     "pow": "A power of zero or of a negative number with a fractional exponent.",
 }
 
 
-_SLOPES = frozenset(["log", "log2", "log10", "sqrt", "rsqrt", "reciprocal", "acos", "asin"])
-"""What has an infinite slope, too, where it is infinite or ends."""
-_GROWN = 100.0
-"""A parameter that became so many times as large before it broke was blown up by its updates."""
+_OTHERS = {
+    "ctc_loss": "a ctc_loss, which is infinite for a text that is longer than what is heard",
+    "exp": "an exp, which overflows",
+}
+"""What can be infinite without an infinite slope, the likelier first."""
+_GROWN, _SMALL = 100.0, 0.05
+"""A parameter that became so many times as large before it broke was blown up by its updates; many begin at zero."""
 
 
 @dataclass(frozen=True)
@@ -46,11 +51,13 @@ class NonFinite(Rule):
     How it is measured: in the first recorded step that has them, the first tensor in data-flow and iteration order
     that is not finite while all that it was computed from is finite; between these two, the first operation known
     to make infinite numbers of finite ones (``exp``, ``log``, a division, products of half precision) that did. If
-    all values are finite, the same on the way back: the first gradient on the path from the loss. Infinite tensors
+    all values are finite, the same on the way back: the first gradient on the path from the loss, and the operation
+    there that did, if ``torch.where`` has hidden what it made. Infinite tensors
     that only feed finite ones are attention masks and no finding; gradients that overflow in a step that the
     optimizer leaves out are a loss scale being sought, and no more than worth knowing. The health check of
     unrecorded steps may know an earlier step: it is named. A parameter that an unrecorded step broke, and that had not
-    grown before, leads to the operation behind it whose slope can be infinite (``log``, ``sqrt``), if there is but one.
+    grown before, leads to the operation behind it whose slope can be infinite (``log``, ``sqrt``), if there is but one;
+    if there is none, to a ``ctc_loss`` or an ``exp``.
 
     Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
     that holds NaN.
@@ -80,8 +87,9 @@ class NonFinite(Rule):
 
     def _finding(self, view: View, step: Step, birth: Birth) -> Finding:
         level = _level(view, step)
-        call = first_call_not_finite(step, birth) if birth.quantity == "value" else None
-        birth = birth if call is None else replace(birth, operation=call.operation)
+        call = None if _was_broken_before(birth) else first_call_not_finite(step, birth)
+        if call is not None and birth.quantity == "value":
+            birth = replace(birth, operation=call.operation)
         history = view.history(birth.node, birth.quantity, role=birth.role, training=False)
         statistic = "nan_count" if birth.nans else "inf_count"
         shown = [evidence(history, statistic, f"{birth.count} elements at step {step.number}")]
@@ -90,8 +98,8 @@ class NonFinite(Rule):
             for source in birth.before[:2]
         ]
         return self.finding(
-            view, birth.node, level, _summary(view, step, birth) + _onset(view, step) + _unclipped(view, birth), shown,
-            step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth),
+            view, birth.node, level, _summary(view, step, birth, call) + _onset(view, step) + _unclipped(view, birth),
+            shown, step=step.number, iteration=birth.iteration, confidence=0.95, remedy=_remedy(view, birth, call),
             source=call.source if call else _line(view, birth),
         )  # fmt: skip
 
@@ -130,7 +138,7 @@ def _line(view: View, birth: Birth) -> SourceLine | None:
     if birth.quantity == "value":
         return line_at_edge(view, birth.before, [birth.node])
     behind = (line_of_node(view, node) for node in birth.before if view.nodes[node].operation in _REASONS)
-    return line_at_edge(view, [birth.node], birth.before) or next(behind, None)
+    return line_at_edge(view, [birth.node], birth.before, slope=True) or next(behind, None)
 
 
 def _was_broken_before(birth: Birth) -> bool:
@@ -139,23 +147,27 @@ def _was_broken_before(birth: Birth) -> bool:
 
 
 def _slope(view: View, birth: Birth) -> tuple[str, SourceLine | None]:
-    """The only operation behind a parameter that can have given its gradient, and its line; empty if none is sure."""
+    """The only operation behind a parameter that can have given its gradient, and its line; empty if none is sure.
+
+    One with an infinite slope; where there is none, a loss that can be infinite, or an ``exp``, which overflows.
+    """
     sizes = view.history(birth.node, training=False).of("abs_max")
     sizes = sizes[np.isfinite(sizes)]
-    if len(sizes) and sizes.max() > _GROWN * max(float(sizes[0]), 1e-3):
+    if len(sizes) and sizes.max() > _GROWN * max(float(sizes[0]), _SMALL):
         return "", None
     behind = view.flow.downstream(view.flow.of_node(birth.node))
-    made = [view.flow.vertices[place] for place in behind]
-    found = {(vertex.operation, vertex.source) for vertex in made if vertex.operation in _SLOPES}
-    found |= {
-        (site.operation, site.source)
-        for site in sites_of(view, "edge")
-        if site.operation in _SLOPES and behind & site.before and behind & site.after
+    made = {(view.flow.vertices[place].operation, view.flow.vertices[place].source) for place in behind}
+    made |= {
+        (site.operation, site.source) for site in sites_of(view, "edge") if behind & site.before and behind & site.after
     }
-    return found.pop() if len(found) == 1 else ("", None)
+    for operations in (SLOPES, *([other] for other in _OTHERS)):
+        found = {(operation, source) for operation, source in made if operation in operations}
+        if found:
+            return found.pop() if len(found) == 1 else ("", None)
+    return "", None
 
 
-def _summary(view: View, step: Step, birth: Birth) -> str:
+def _summary(view: View, step: Step, birth: Birth, call: Call | None) -> str:
     kind = "NaN" if birth.nans else "infinite"
     what = "values" if birth.quantity == "value" else "gradients"
     where = f"{birth.node} at step {step.number}"
@@ -163,13 +175,18 @@ def _summary(view: View, step: Step, birth: Birth) -> str:
         return f"The data holds {kind} values: {birth.count} of them in {where}."
     if _was_broken_before(birth):
         made_by, _ = _slope(view, birth)
-        slope = f" On its way to the loss is a {made_by}, whose slope can be infinite." if made_by else ""
+        odd = _OTHERS.get(made_by, f"a {made_by}, whose slope can be infinite")
+        slope = f" On its way to the loss is {odd}." if made_by else ""
         return f"{where} holds {birth.count} {kind} values: an earlier update broke it.{slope}"
     how = f" (made by {birth.operation})" if birth.operation else ""
     behind = "all that it was computed from is finite" if birth.quantity == "value" else (
         "the gradients of all that was computed from it are finite"
     )  # fmt: skip
-    return f"The first {kind} {what} are born in {where}{how}: {birth.count} of them, while {behind}."
+    hidden = "" if call is None or birth.quantity == "value" else (
+        f" On the way there, {call.operation} gives numbers that are not finite: what follows keeps them out of the "
+        f"values, as torch.where does, but not out of the gradients."
+    )  # fmt: skip
+    return f"The first {kind} {what} are born in {where}{how}: {birth.count} of them, while {behind}.{hidden}"
 
 
 def _onset(view: View, step: Step) -> str:
@@ -192,9 +209,13 @@ def _unclipped(view: View, birth: Birth) -> str:
     )
 
 
-def _remedy(view: View, birth: Birth) -> str:
+def _remedy(view: View, birth: Birth, call: Call | None) -> str:
     if birth.type in ("input", "target"):
         return "Find the samples that hold them, and drop or impute them before they reach the model."
+    if _was_broken_before(birth):
+        return _REASONS.get(_slope(view, birth)[0], NonFinite.remedy)
+    if call is not None and birth.quantity != "value":
+        return f"Keep what {call.operation} is given in its domain, by a clamp say: torch.where behind it is too late."
     if birth.quantity != "value":
         reason = _REASONS.get(birth.operation) or next(
             (_REASONS[sink] for sink in birth.operations if sink in _REASONS), ""

@@ -38,7 +38,7 @@ class PartialLeak(Rule):
     """
 
     name = "partial-leak"
-    about = "loss"
+    about = "targets"
     causes = "Gaps that are filled with what follows (bfill), or windows that overlap what is to be predicted."
     remedy = "Fill gaps with what was known at that moment (ffill); prepare all data with the same function."
     share: float = 0.15

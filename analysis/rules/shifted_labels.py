@@ -32,7 +32,7 @@ class ShiftedLabels(Rule):
     """
 
     name = "shifted-labels"
-    about = "loss"
+    about = "targets"
     causes = (
         "The loader shifts the labels, and the loss or the model shifts them once more; or a slice at the wrong end."
     )

@@ -120,3 +120,31 @@ def test_a_rate_that_is_too_high_for_sums_names_what_sums(micro: int, tmp_path: 
     found = diagnose(open_trial(tmp_path / "t"), rules=["learning-rate"])
     assert len(found) == 1 and found[0].source is not None
     assert ("backward()" if micro > 1 else "reduction") in found[0].source.text
+
+
+class Reader(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.embed, self.read, self.score = nn.Embedding(50, 12), nn.GRU(12, 16, batch_first=True), nn.Linear(16, 50)
+
+    def forward(self, text: torch.Tensor) -> torch.Tensor:
+        return self.score(self.read(self.embed(text))[0])
+
+
+@pytest.mark.parametrize("is_made", [True, False])
+def test_a_target_that_a_step_makes_is_named_where_it_is_made(is_made: bool, tmp_path: Path) -> None:
+    net = Reader()
+    optimizer = torch.optim.Adam(net.parameters(), 1e-3)
+    with Recorder(tmp_path, trial="t", schedule=1, strict=True) as recorder:
+        recorder.watch(net, optimizer)
+        for _ in range(12):
+            text = torch.randint(50, (8, 10))
+            others = text.roll(-1, dims=0)
+            with recorder.step():
+                optimizer.zero_grad()
+                if is_made:
+                    others = text.roll(-1, dims=0)
+                F.cross_entropy(net(text).transpose(1, 2), others).backward()
+                optimizer.step()
+    (line,) = lines_of(diagnose(open_trial(tmp_path / "t")), "labels-of-others")
+    assert ("roll" in line) == is_made and ("cross_entropy" in line) != is_made

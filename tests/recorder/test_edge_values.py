@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from stepscope.analysis import Finding, diagnose
-from stepscope.recorder import Every, Recorder
+from stepscope.recorder import Recorder, Schedule, Steps
 from stepscope.recorder.edge_values import EdgeSums, not_finite
 from stepscope.store import open_trial
 
@@ -118,6 +118,53 @@ def test_the_line_of_the_first_of_several(way: Way, operation: str, line: str, t
     assert finding.source is not None and finding.source.text == line
 
 
+def _roots_of_some(scores: torch.Tensor) -> torch.Tensor:
+    some = scores > 0
+    return torch.where(some, scores.sqrt(), 0).sum(1)
+
+
+def test_what_is_hidden_from_the_values_is_told_of_the_gradients(tmp_path: Path) -> None:
+    finding = _finding(_roots_of_some, tmp_path)
+    assert "gradients are born in model.layer" in finding.summary
+    assert "sqrt gives numbers that are not finite" in finding.summary and "too late" in finding.remedy
+    assert finding.source is not None and finding.source.text == "return torch.where(some, scores.sqrt(), 0).sum(1)"
+
+
+def _roots_and_shares(scores: torch.Tensor) -> torch.Tensor:
+    roots = (scores - scores[:1]).square().sum(1).sqrt()
+    return roots / (1 + scores.exp().sum(1))
+
+
+def test_of_several_lines_the_slope_that_can_be_infinite_is_named(tmp_path: Path) -> None:
+    finding = _finding(_roots_and_shares, tmp_path)
+    assert "gradients are born in model.layer" in finding.summary
+    assert finding.source is not None and finding.source.text == "roots = (scores - scores[:1]).square().sum(1).sqrt()"
+
+
+def _logistic(scores: torch.Tensor) -> torch.Tensor:
+    return 1 / (1 + (-scores).exp())
+
+
+def _speech(scores: torch.Tensor) -> torch.Tensor:
+    heard, letters = scores[:, None].log_softmax(2), torch.tensor([[1, 2, 1, 2, 1]])
+    if scores.abs().max() > 50:
+        letters = letters.clamp(max=1)  # each of them takes a frame more, to be told from the one before
+    return nn.functional.ctc_loss(heard, letters, torch.tensor([8]), torch.tensor([5]))
+
+
+@pytest.mark.parametrize(
+    ("way", "said", "line"),
+    [
+        (_logistic, "an exp, which overflows", "return 1 / (1 + (-scores).exp())"),
+        (_speech, "a ctc_loss, which is infinite", "return nn.functional.ctc_loss("),
+    ],
+)
+def test_what_an_unrecorded_step_overflowed_in(way: Way, said: str, line: str, tmp_path: Path) -> None:
+    finding = _finding(way, tmp_path, scales=(3.0, 1e4, 3.0), schedule=Steps([0, 2]))
+    assert "an earlier update broke it" in finding.summary and said in finding.summary
+    assert finding.source is not None and finding.source.text.startswith(line)
+
+
 def test_functions_that_are_mapped_over_samples_are_left_alone(tmp_path: Path) -> None:
     def way(scores: torch.Tensor) -> torch.Tensor:
         return torch.func.vmap(lambda row: (1000 * row).exp().log())(scores)
@@ -125,16 +172,19 @@ def test_functions_that_are_mapped_over_samples_are_left_alone(tmp_path: Path) -
     assert _finding(way, tmp_path).node == "model"
 
 
-def _finding(way: Way, folder: Path) -> Finding:
+def _finding(
+    way: Way, folder: Path, *, scales: tuple[float, ...] = (3.0, 3.0), schedule: Schedule | int = 1
+) -> Finding:
+    """What is said of some steps, by the scale of their inputs."""
     torch.manual_seed(0)
     model = _Net(way)
     optimizer = torch.optim.SGD(model.parameters(), 1e-3)
-    with Recorder(folder, trial="trial", schedule=Every(1), strict=True) as recorder:
+    with Recorder(folder, trial="trial", schedule=schedule, strict=True) as recorder:
         recorder.watch(model, optimizer)
-        for _ in range(2):
+        for scale in scales:
             with recorder.step():
                 optimizer.zero_grad()
-                model(3 * torch.randn(8, 4)).square().mean().backward()
+                model(scale * torch.randn(8, 4)).square().mean().backward()
                 optimizer.step()
     (finding,) = diagnose(open_trial(folder / "trial"), rules=["non-finite"])
     return finding
