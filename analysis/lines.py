@@ -45,12 +45,12 @@ def _line_of_made_target(view: View, node: str) -> SourceLine | None:
 
 
 def line_of_node(view: View, node: str) -> SourceLine | None:
-    """Where a node is made; of a parameter, where its module is called."""
+    """Where a node is made; of a parameter, where its module is called, or where it is used without that."""
     known = view.nodes.get(node)
     if known is None:
         return None
     if known.source is None and known.type in ("parameter", "buffer"):
-        return _line_of_module(view, known.module)
+        return _line_of_module(view, known.module) or _line_of_use(view, node) or _line_of_sibling(view, known.module)
     return known.source
 
 
@@ -60,6 +60,26 @@ def _line_of_module(view: View, module: str) -> SourceLine | None:
     used = view.flow.upstream(view.losses) if len(places) > 1 else set()
     chosen = [place for place in places if place in used] or places
     return view.flow.vertices[chosen[0]].source if chosen else None
+
+
+def _line_of_use(view: View, node: str) -> SourceLine | None:
+    """Where something is first computed from a node."""
+    sinks = (link.place for place in view.flow.of_node(node) for link in view.flow.sinks.get(place, ()))
+    return next((view.flow.vertices[sink].source for sink in sinks), None)
+
+
+def _line_of_sibling(view: View, module: str) -> SourceLine | None:
+    """Where the module is called that was made just before one that is not called: there it is missed.
+
+    Of the first ones in their parent, the one after.
+    """
+    parent = module.rpartition(".")[0]
+    paths = [path for path in view.modules if path.rpartition(".")[0] == parent]
+    at = paths.index(module) if module in paths else 0
+    for path in (*reversed(paths[:at]), *paths[at + 1 :]):
+        if places := view.flow.of_node(path):
+            return view.flow.vertices[places[0]].source
+    return None
 
 
 def line_of_loss(view: View, node: str = "") -> SourceLine | None:

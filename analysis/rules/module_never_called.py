@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from stepscope.analysis.finding import Finding
-from stepscope.analysis.parameters import Parameter, gather, has_gradient, listed, trainable
+from stepscope.analysis.parameters import Parameter, gather, has_gradient, in_sentence, trainable
 from stepscope.analysis.robust import largest
 from stepscope.analysis.rule import Rule
 from stepscope.analysis.view import View, evidence
@@ -45,8 +45,8 @@ class ModuleNeverCalled(Rule):
         nodes = [parameter.node for parameter in parameters]
         kind = view.modules[module].module_class if module in view.modules else "module"
         summary = (
-            f"{module} ({kind}) is never called in {len(view.trial.steps)} recorded steps, so that its "
-            f"{len(nodes)} parameters ({listed(nodes)}) cannot learn."
+            f"{module} ({kind}) is never called in {len(view.trial.steps)} recorded steps, so that "
+            f"{in_sentence(nodes)} cannot learn."
         )
         shown = [evidence(view.history(nodes[0]), "norm", "stays as it was initialised")]
         return self.finding(view, nodes[0], "warning", summary, shown, step=view.began, nodes=nodes[1:])

@@ -106,6 +106,8 @@ def test_detaching_what_also_has_another_way_is_no_cut(tmp_path: Path) -> None:
 def test_a_module_that_is_never_called(tmp_path: Path) -> None:
     finding = only(regress(tmp_path, Parts("unused")), "module-never-called")
     assert finding.module == "model.spare" and finding.node == "model.spare.weight"
+    assert "so that 2 parameters (model.spare.weight, model.spare.bias) cannot learn" in finding.summary
+    assert finding.source is not None and "self.first(" in finding.source.text  # the one that was made before it
 
 
 def test_a_module_whose_output_nobody_uses(tmp_path: Path) -> None:
