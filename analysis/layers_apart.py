@@ -44,7 +44,9 @@ def layers_apart(this: Sequence[ModuleInfo], other: Sequence[ModuleInfo]) -> lis
 def _apart(this: ModuleInfo, other: ModuleInfo) -> LayerDifference | None:
     if this.module_class != other.module_class:
         return LayerDifference(this.path, this.module_class, other.module_class)
-    mine, theirs = (_BETWEEN.split(module.settings) if module.settings else [] for module in (this, other))
+    if not this.settings or not other.settings:  # of an older recording: not known
+        return None
+    mine, theirs = (_BETWEEN.split(module.settings) for module in (this, other))
     if mine == theirs:
         return None
     only_mine = [part for place, part in enumerate(mine) if part not in _at(theirs, place, part)]

@@ -95,11 +95,11 @@ def network_columns(*, compared: str) -> list[Column]:
                                        "fontWeight: params.data.is_module ? 600 : 400})"})  # fmt: skip
     columns = [
         name,
-        text("kind", "class", 124),
+        text("kind", "class", 112),
         text("shape", "shape, or settings", 168, cellClassRules={"different": "params.data.other_settings"}),
         number("elements", "parameters", width=100, whole=True),
-        text("trainable", "state", 112),
-        text("dtype", "dtype", 78),
+        text("trainable", "state", 88),
+        text("dtype", "dtype", 72),
         number("norm", "norm"),
         number("gradient_norm", "gradient norm", width=112),
         number("update_ratio", "update ratio", width=104, tooltip="norm of the update over the norm of the value"),

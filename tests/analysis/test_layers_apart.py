@@ -36,6 +36,8 @@ def net(**layers: str) -> list[ModuleInfo]:
             [("model.b", "Block", "–"), ("model.d", "–", "ReLU")],
         ),
         ([], net(a="ReLU"), []),
+        (net(a="Linear(4, 8)"), net(a="Linear"), []),
+        (net(a="Linear"), net(a="Linear(4, 8)"), []),
     ],
 )  # fmt: skip
 def test_what_differs(this: list[ModuleInfo], other: list[ModuleInfo], expected: list[tuple[str, str, str]]) -> None:

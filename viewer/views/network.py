@@ -42,10 +42,10 @@ def network_caption(now: Moment) -> Markup:
 
 
 def _settings(module: ModuleInfo, apart: LayerDifference | None, other: Trial | None) -> dict[str, Any]:
-    """A layer's settings, where a parameter has its shape; what is different of them in the other trial, too."""
+    """A layer's settings, where a parameter has its shape; where the other trial's are different, first what is."""
     if apart is None or other is None:
         return {"shape": module.settings}
-    return {"shape": f"{module.settings}  ({other.name}: {apart.other})", "other_settings": True}
+    return {"shape": f"{apart.this}, there {apart.other}: {module.settings}", "other_settings": True}
 
 
 def _parameters(trial: Trial) -> dict[str, ParameterInfo]:
