@@ -90,6 +90,12 @@ def line_of_loss(view: View, node: str = "") -> SourceLine | None:
     return next((view.flow.vertices[loss].source for loss in losses), None)
 
 
+def line_of_bootstrapped(view: View, said: Place, loss: Place) -> SourceLine | None:
+    """Where a target is made out of what a net said: between that and the loss that compares it."""
+    sites = (site for site in sites_of(view, "bootstrapped") if said in site.before and loss in site.after)
+    return next((site.source for site in sites), None)
+
+
 def line_of_step(view: View, operation: str) -> SourceLine | None:
     """Where a step calls ``backward``, ``zero_grad`` or its ``optimizer step``."""
     return next((site.source for site in _steps(view) if site.operation == operation), None)

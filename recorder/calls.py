@@ -8,6 +8,7 @@ from itertools import islice
 from typing import NamedTuple
 
 from stepscope.recorder.advantages import ATTACHED, UNASKED, Advantages
+from stepscope.recorder.bootstrapped import BOOTSTRAPPED, find_bootstrapped
 from stepscope.recorder.edge_values import AT_THE_EDGE, DIVISIONS, not_finite
 from stepscope.recorder.edges import Ancestors
 from stepscope.recorder.frames import Place
@@ -88,7 +89,8 @@ def _between(job: StepJob) -> Iterable[FoundCall]:
         place = job.places[node] or (_place_of_use(job, node) if kind == "own backward" else None)
         is_logged = kind == "cut" and all(job.named[index].type == "loss" for index in before)  # ``loss.item()``
         is_of_data = kind in ("mix", "scramble", NOISED) and after[node]  # before it got its name as an input
-        if place is not None and (before or is_of_data) and not is_logged:
+        is_data = kind == BOOTSTRAPPED and all(job.named[index].type != "calculated" for index in before)
+        if place is not None and (before or is_of_data) and not is_logged and not is_data:
             kind, _, argument = kind.partition(": ")
             operation = f"{job.operations[node]}({argument})" if argument else job.operations[node]
             yield FoundCall(kind, operation, place, before, tuple(sorted(after[node])))
@@ -123,6 +125,8 @@ def _kinds(job: StepJob) -> dict[int, str]:
             found[node] = "own backward"
         elif operation in AT_THE_EDGE or (operation in DIVISIONS and len(parents) > 1):
             found[node] = "edge"
+    for node in find_bootstrapped(job) if learns else ():
+        found.setdefault(node, BOOTSTRAPPED)
     return found
 
 

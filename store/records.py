@@ -182,6 +182,8 @@ class Call:
       ``unasked``: of one and the returns that a critic learns to foresee. ``before`` is what its error was made of.
     * ``clip``: a clamp of something that has a name and learns, with its limits: ``clamp(1e-07, 1)``; ``cap``: the
       upper limit of a clamp of something without a name, a term of a loss say: ``clamp(40)``.
+    * ``bootstrapped``: what was computed, without a gradient, from what a net said, and is compared with something that
+      learns: the target of a value, made of what a target network expects.
     * ``noised``: an input that was made in the step, of data and random numbers.
     * ``no order``: an attention that words reach without anything being done to them that depends on their places.
     * ``times mask``: a softmax of what was multiplied with zeros and ones; ``summed``: a loss that is a sum.

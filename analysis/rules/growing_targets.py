@@ -12,6 +12,7 @@ from stepscope.analysis.finding import Finding, Level
 from stepscope.analysis.flow import Place
 from stepscope.analysis.history import Values
 from stepscope.analysis.layers import rms
+from stepscope.analysis.lines import line_of_bootstrapped
 from stepscope.analysis.loss_inputs import Comparison, comparisons
 from stepscope.analysis.moving import is_computed_and_drifts
 from stepscope.analysis.rule import Rule
@@ -93,4 +94,7 @@ class GrowingTargets(Rule):
             evidence(view.history(prediction.node, role=prediction.role), "abs_mean", "the prediction"),
         ]
         step, nodes = view.began, [target.node, comparison.loss.node]
-        return self.finding(view, prediction.node, level, summary, shown, step=step, nodes=nodes, confidence=0.7)
+        source = line_of_bootstrapped(view, target, comparison.loss)
+        return self.finding(
+            view, prediction.node, level, summary, shown, step=step, nodes=nodes, confidence=0.7, source=source
+        )

@@ -60,6 +60,7 @@ def test_values_without_an_end_grow_and_grow(stop: bool, tmp_path: Path) -> None
     found = findings(learn_values(tmp_path, stop=stop), "growing-targets")
     assert len(found) == (not stop)
     assert all("keep growing" in finding.summary and finding.node == "value" for finding in found)
+    assert all(finding.source is not None and finding.source.text.startswith("wanted = 1 +") for finding in found)
 
 
 class Cosines(nn.Module):
