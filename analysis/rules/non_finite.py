@@ -52,12 +52,12 @@ class NonFinite(Rule):
     that is not finite while all that it was computed from is finite; between these two, the first operation known
     to make infinite numbers of finite ones (``exp``, ``log``, a division, products of half precision) that did. If
     all values are finite, the same on the way back: the first gradient on the path from the loss, and the operation
-    there that did, if ``torch.where`` has hidden what it made. Infinite tensors
-    that only feed finite ones are attention masks and no finding; gradients that overflow in a step that the
-    optimizer leaves out are a loss scale being sought, and no more than worth knowing. The health check of
-    unrecorded steps may know an earlier step: it is named. A parameter that an unrecorded step broke, and that had not
-    grown before, leads to the operation behind it whose slope can be infinite (``log``, ``sqrt``), if there is but one;
-    if there is none, to a ``ctc_loss`` or an ``exp``.
+    there that did, if ``torch.where`` has hidden what it made. Infinite tensors that only feed finite ones are
+    attention masks and no finding; gradients that overflow in a step that the optimizer leaves out are a loss scale
+    being sought, and no more than worth knowing. The health check of unrecorded steps may know an earlier step: it is
+    named. A parameter that an unrecorded step broke, and that had not grown before, leads to the operation behind it
+    whose slope can be infinite (``log``, ``sqrt``), if there is but one; if there is none, to a ``ctc_loss`` or an
+    ``exp``.
 
     Causes: a learning rate that is too high, a division by zero, log or sqrt of zero, an overflow of the dtype, data
     that holds NaN.
